@@ -1,0 +1,55 @@
+# Everything that a developer does, in few words: `make help`.
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+BIN := .venv/bin
+export PYTHONPATH := cluster
+
+.PHONY: help
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.venv/.installed: requirements.lock pyproject.toml worker-sdk/pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Tickwheel needs Python 3.11 or later; set PYTHON=...")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e worker-sdk -e .
+	@touch $@
+
+.PHONY: dev
+dev: .venv/.installed ## Run examples/quickstart here, without a cluster (Ctrl-C drains)
+	$(BIN)/tickwheel dev examples/quickstart $(ARGS)
+
+.PHONY: test
+test: .venv/.installed lint cluster-binaries ## Install what is missing and run every test, the API-server ones too
+	$(BIN)/pytest -q $(ARGS)
+
+.PHONY: test-fast
+test-fast: .venv/.installed ## The tests that need no API server
+	$(BIN)/pytest -q tests/unit tests/simulation $(ARGS)
+
+.PHONY: lint
+lint: .venv/.installed ## Format, lint, types, layers, generated files
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m tickwheel_operator.api.generate --check
+	$(BIN)/python -m tickwheel_operator.gateway.openapi --check
+
+.PHONY: generate
+generate: .venv/.installed ## Write crds/ and docs/openapi.json from the code
+	$(BIN)/python -m tickwheel_operator.api.generate
+	$(BIN)/python -m tickwheel_operator.gateway.openapi
+
+.PHONY: cluster-binaries
+cluster-binaries: .venv/.installed ## Build etcd and kube-apiserver as Go tools into the user's cache (once, minutes)
+	$(BIN)/python -m tickwheel_cluster binaries
+
+.PHONY: lock
+lock: ## Resolve requirements.lock anew from the two pyproject files
+	uv pip compile --universal --generate-hashes --extra dev --no-emit-package tickwheel --no-annotate \
+	  --custom-compile-command "make lock" -q -o requirements.lock pyproject.toml worker-sdk/pyproject.toml
+
+.PHONY: clean
+clean: ## Remove the environment and caches of this checkout
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis examples/*/.tickwheel

@@ -1,0 +1,6 @@
+"""A real Kubernetes control plane for tests and development, from binaries that Go builds. No Docker, no root."""
+
+from tickwheel_cluster.binaries import BinariesError, find_binaries
+from tickwheel_cluster.control_plane import ControlPlane, ControlPlaneError
+
+__all__ = ["BinariesError", "ControlPlane", "ControlPlaneError", "find_binaries"]

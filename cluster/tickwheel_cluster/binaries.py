@@ -1,0 +1,135 @@
+"""Where etcd and kube-apiserver come from: given by the environment, or built as Go tools into the user's cache.
+
+The folder of a build is named by a hash of all that decides it, so that a changed pin builds anew and two checkouts
+share what is equal. A build happens in a folder of its own that is renamed when it is whole: a folder that exists is
+complete, whatever was killed when.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["TOOLS", "BinariesError", "Tool", "find_binaries"]
+
+_SOURCES = Path(__file__).resolve().parent.parent / "tools"
+_KUBERNETES = "1.36.3"
+_VERSION_PACKAGE = "k8s.io/component-base/version"
+# Without these the API server calls itself v0.0.0, which kubelets and clients refuse.
+_KUBERNETES_FLAGS = " ".join(
+    f"-X {_VERSION_PACKAGE}.{name}={value}"
+    for name, value in {
+        "gitVersion": f"v{_KUBERNETES}",
+        "gitMajor": "1",
+        "gitMinor": "36",
+        "gitTreeState": "clean",
+        "gitCommit": "module",
+    }.items()
+)
+_PROGRESS_S = 15
+
+
+class BinariesError(Exception):
+    """The control plane's programs are not to be had. The message says what to install or set."""
+
+
+@dataclass(frozen=True)
+class Tool:
+    """One program, built from the Go module in `tools/<module>`."""
+
+    name: str
+    module: str
+    package: str
+    flags: str = ""
+
+
+TOOLS = (
+    Tool("etcd", "etcd", "go.etcd.io/etcd/server/v3"),
+    Tool("kube-apiserver", "kubernetes", "k8s.io/kubernetes/cmd/kube-apiserver", _KUBERNETES_FLAGS),
+)
+
+
+def find_binaries(*, build: bool = True) -> Path:
+    """The folder that holds the programs.
+
+    `KUBEBUILDER_ASSETS` (the envtest convention) wins; else the cache, which is filled first where `build` allows.
+    Raises `BinariesError`.
+    """
+    given = os.environ.get("KUBEBUILDER_ASSETS")
+    if given:
+        missing = [tool.name for tool in TOOLS if not (Path(given) / tool.name).exists()]
+        if missing:
+            raise BinariesError(f"KUBEBUILDER_ASSETS is {given}, but {', '.join(missing)} is not there")
+        return Path(given)
+    folder = _cache() / _key()
+    if not folder.exists():
+        if not build:
+            raise BinariesError("etcd and kube-apiserver are not built yet: run `make cluster-binaries`")
+        _build(folder)
+    return folder
+
+
+def _cache() -> Path:
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(root) / "tickwheel" / "binaries"
+
+
+def _key() -> str:
+    digest = hashlib.sha256()
+    for module in sorted({tool.module for tool in TOOLS}):
+        for name in ("go.mod", "go.sum"):
+            digest.update((_SOURCES / module / name).read_bytes())
+    digest.update(repr(TOOLS).encode())
+    return digest.hexdigest()[:16]
+
+
+def _build(folder: Path) -> None:
+    go = shutil.which("go")
+    if go is None:
+        raise BinariesError(
+            "Go is not installed, and it builds etcd and kube-apiserver for the tests: install Go 1.26 or later, or set"
+            " KUBEBUILDER_ASSETS to a folder that has both"
+        )
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with (folder.parent / f"{folder.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if folder.exists():
+            return
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix="building-") as work:
+            for number, tool in enumerate(TOOLS, start=1):
+                _build_tool(go, tool, Path(work), f"[{number}/{len(TOOLS)}] {tool.name}")
+            Path(work).chmod(0o755)
+            Path(work).rename(folder)
+            Path(work).mkdir()
+
+
+def _build_tool(go: str, tool: Tool, target: Path, title: str) -> None:
+    command = [go, "build", "-trimpath", "-ldflags", f"-s -w {tool.flags}", "-o", str(target / tool.name), tool.package]
+    environment = {**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "-mod=readonly"}
+    log = target / f"{tool.name}.log"
+    started = shown = time.monotonic()
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command, cwd=_SOURCES / tool.module, env=environment, stdout=output, stderr=subprocess.STDOUT
+        )
+        while process.poll() is None:
+            time.sleep(0.2)
+            now = time.monotonic()
+            if sys.stdout.isatty():
+                print(f"\r{title}: building, {now - started:.0f} s", end="", flush=True)
+            elif now - shown >= _PROGRESS_S:
+                shown = now
+                print(f"{title}: building, {now - started:.0f} s", flush=True)
+    if process.returncode != 0:
+        tail = "\n".join(log.read_text(errors="replace").splitlines()[-20:])
+        raise BinariesError(f"{tool.name} was not built:\n{tail}")
+    log.unlink()
+    print(f"{chr(13) if sys.stdout.isatty() else ''}{title}: built in {time.monotonic() - started:.0f} s", flush=True)

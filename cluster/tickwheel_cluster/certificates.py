@@ -1,0 +1,76 @@
+"""The keys of one control plane: a CA of its own, a serving and an admin certificate, the service accounts' key."""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+__all__ = ["write_certificates"]
+
+_LIFETIME = datetime.timedelta(days=365)
+_NAMES = ("localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc")
+
+
+def write_certificates(folder: Path) -> None:
+    """Write ca.crt, apiserver.{crt,key}, admin.{crt,key} and sa.{key,pub}, unless they are there."""
+    if (folder / "sa.pub").exists():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    ca_key = ec.generate_private_key(ec.SECP256R1())
+    ca_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "tickwheel-test-ca")])
+    ca = _builder(ca_name, ca_name, ca_key.public_key()).add_extension(x509.BasicConstraints(True, 0), critical=True)
+    _write(folder / "ca.crt", ca.sign(ca_key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+    for name, subject in (
+        ("apiserver", [(NameOID.COMMON_NAME, "kube-apiserver")]),
+        ("admin", [(NameOID.ORGANIZATION_NAME, "system:masters"), (NameOID.COMMON_NAME, "admin")]),
+    ):
+        key = ec.generate_private_key(ec.SECP256R1())
+        subject_name = x509.Name([x509.NameAttribute(oid, value) for oid, value in subject])
+        leaf = _builder(subject_name, ca_name, key.public_key()).add_extension(
+            x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False
+        )
+        if name == "apiserver":
+            leaf = leaf.add_extension(
+                x509.SubjectAlternativeName(
+                    [x509.IPAddress(ipaddress.ip_address("127.0.0.1")), *map(x509.DNSName, _NAMES)]
+                ),
+                critical=False,
+            )
+        _write(folder / f"{name}.crt", leaf.sign(ca_key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+        _write(folder / f"{name}.key", _private(key))
+    account_key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    _write(folder / "sa.key", _private(account_key))
+    public = account_key.public_key().public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    _write(folder / "sa.pub", public)
+
+
+def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
+    now = datetime.datetime.now(datetime.UTC)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + _LIFETIME)
+    )
+
+
+def _private(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+    path.chmod(0o600)

@@ -1,0 +1,3 @@
+"""The Tickwheel operator."""
+
+__version__ = "0.1.0"

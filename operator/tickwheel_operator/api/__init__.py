@@ -1,0 +1,35 @@
+"""The custom resources of `tickwheel.io/v1alpha1` as models; `crds/` is generated from them.
+
+The controllers and the command line parse objects with `parse`, ask `unsupported` what this version does not
+do, and translate the rest into the engine's values. Invariant: what `parse` returns is valid and complete.
+"""
+
+from tickwheel_operator.api.faults import FieldFault, InvalidManifest, sentence
+from tickwheel_operator.api.kinds import KINDS
+from tickwheel_operator.api.parse import documents, parse
+from tickwheel_operator.api.resource import API_VERSION, GROUP, VERSION, Resource
+from tickwheel_operator.api.scheduledtask import ScheduledTask, ScheduledTaskSpec
+from tickwheel_operator.api.supported import NOT_SUPPORTED, unsupported
+from tickwheel_operator.api.taskrun import TaskRun, TaskRunSpec
+from tickwheel_operator.api.workerpool import WorkerPool, WorkerPoolSpec
+
+__all__ = [
+    "API_VERSION",
+    "GROUP",
+    "KINDS",
+    "NOT_SUPPORTED",
+    "VERSION",
+    "FieldFault",
+    "InvalidManifest",
+    "Resource",
+    "ScheduledTask",
+    "ScheduledTaskSpec",
+    "TaskRun",
+    "TaskRunSpec",
+    "WorkerPool",
+    "WorkerPoolSpec",
+    "documents",
+    "parse",
+    "sentence",
+    "unsupported",
+]

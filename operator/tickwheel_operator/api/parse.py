@@ -1,0 +1,232 @@
+"""From a document (a mapping, as YAML or the API server gives it) to a resource, or to what is wrong with it.
+
+Called by the controllers for objects of the API server, and by `tickwheel dev`, `run --file` and `lint` for
+files. Beside the schema it asks what CEL cannot: whether the cron expression can be read, whether the time
+zone exists, whether the parameters fit.
+Invariants: a returned resource is complete and valid, defaults filled in; every fault names its field;
+`status` is never read, so an object with a damaged status parses.
+"""
+
+from __future__ import annotations
+
+import re
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from tickwheel_operator.api.faults import FieldFault, InvalidManifest
+from tickwheel_operator.api.kinds import KINDS
+from tickwheel_operator.api.meaning import faults_of_meaning
+from tickwheel_operator.api.resource import API_VERSION, GROUP, Resource
+from tickwheel_operator.api.schema import Model
+
+__all__ = ["documents", "parse"]
+
+_BY_NAME = {kind.kind_name(): kind for kind in KINDS}
+_JSON_TYPES = {
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "int_parsing": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "string_type": "text (quote it)",
+    "dict_type": "an object (fields with values)",
+    "model_type": "an object (fields with values)",
+    "model_attributes_type": "an object (fields with values)",
+    "tuple_type": "a list",
+}
+
+
+def parse(document: Mapping[str, Any]) -> Resource:
+    """The resource that the document describes.
+
+    Raises
+    ------
+    InvalidManifest
+        With one fault for each thing to mend.
+    """
+    kind = _kind_of(document)
+    body = {name: value for name, value in document.items() if name != "status"}
+    try:
+        resource = kind.model_validate(body)
+    except ValidationError as error:
+        raise InvalidManifest([_fault(kind, detail) for detail in error.errors(include_url=False)]) from None
+    faults = [*_faults_of_identity(resource), *faults_of_meaning(resource)]
+    if faults:
+        raise InvalidManifest(faults)
+    return resource
+
+
+def documents(text: str) -> Iterator[dict[str, Any]]:
+    """The documents of a YAML or JSON file, read as kubectl reads them: an unquoted time stays text.
+
+    Raises
+    ------
+    InvalidManifest
+        It is not YAML, or a document is not an object.
+    """
+    try:
+        for number, document in enumerate(yaml.load_all(text, Loader=_Loader), start=1):
+            if document is None:
+                continue
+            if not isinstance(document, dict):
+                raise InvalidManifest(
+                    [FieldFault("", f"document {number} is not an object with apiVersion, kind, metadata and spec")]
+                )
+            yield document
+    except yaml.YAMLError as error:
+        raise InvalidManifest([FieldFault("", f"this is not YAML: {error}")]) from error
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 without timestamps, which JSON does not have."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def _kind_of(document: Mapping[str, Any]) -> type[Resource]:
+    version = document.get("apiVersion")
+    if version != API_VERSION:
+        known = f"{API_VERSION} is the version of {GROUP} that is served"
+        raise InvalidManifest([FieldFault("apiVersion", f"{version!r} is not known; {known}")])
+    name = document.get("kind")
+    if name not in _BY_NAME:
+        near = get_close_matches(str(name), _BY_NAME, n=1, cutoff=0.5)
+        meant = f" (did you mean {near[0]}?)" if near else ""
+        raise InvalidManifest(
+            [FieldFault("kind", f"{name!r} is not a kind of {GROUP}{meant}; there are {', '.join(_BY_NAME)}")]
+        )
+    return _BY_NAME[str(name)]
+
+
+def _faults_of_identity(resource: Resource) -> Iterator[FieldFault]:
+    metadata = resource.metadata
+    if not metadata.name and not metadata.generate_name:
+        yield FieldFault("metadata.name", "is missing; small letters, digits, '-' and '.', such as shop-sync")
+    for rule in resource.root_rules():
+        if not rule.holds(resource):
+            yield FieldFault("metadata.name", rule.message)
+
+
+# --- from pydantic's errors to sentences -----------------------------------------------------------------------------
+
+
+def _fault(kind: type[Resource], detail: ErrorDetails) -> FieldFault:
+    location = [part for part in detail["loc"] if part != "[key]"]
+    value = detail["input"]
+    context = detail.get("ctx", {})
+    match detail["type"]:
+        case "missing":
+            holder = _model_at(kind, location[:-1])
+            about = _description(holder, str(location[-1]))
+            message = f"is missing. {about}" if about else "is missing"
+        case "extra_forbidden":
+            message = _unknown(_model_at(kind, location[:-1]), str(location[-1]))
+        case "literal_error":
+            message = f"{value!r} is not allowed; it must be {context.get('expected', '')}"
+        case "string_pattern_mismatch":
+            message = f"{value!r} does not match {context.get('pattern', '')}"
+        case "string_too_long" | "string_too_short":
+            message = f"has {len(value)} characters; {_bound(context)} are allowed"
+        case "too_long" | "too_short":
+            message = f"has {len(value)} entries; {_bound(context)} are allowed"
+        case "greater_than_equal":
+            message = f"{value!r} is too small; the least is {context['ge']}"
+        case "less_than_equal":
+            message = f"{value!r} is too large; the most is {context['le']}"
+        case known if known in _JSON_TYPES:
+            message = f"{_shown(value)} is not {_JSON_TYPES[known]}"
+        case _:
+            message = detail["msg"]
+    return FieldFault(_path(location), message)
+
+
+def _path(location: list[int | str]) -> str:
+    path = ""
+    for part in location:
+        if isinstance(part, int):
+            path += f"[{part}]"
+        elif re.fullmatch("[A-Za-z_][A-Za-z0-9_-]*", part):
+            path += f".{part}" if path else part
+        else:
+            path += f"[{part!r}]"
+    return path
+
+
+def _bound(context: Mapping[str, Any]) -> str:
+    if "max_length" in context:
+        return f"at most {context['max_length']}"
+    return f"at least {context['min_length']}"
+
+
+def _shown(value: object) -> str:
+    """The value as JSON names it, cut short."""
+    if isinstance(value, dict):
+        return "an object"
+    if isinstance(value, (list, tuple)):
+        return "a list"
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}..."
+
+
+def _unknown(holder: type[Model] | None, name: str) -> str:
+    if holder is None:
+        return "is not a field"
+    allowed = [info.alias or field for field, info in holder.model_fields.items()]
+    near = get_close_matches(name.casefold(), [field.casefold() for field in allowed], n=1, cutoff=0.6)
+    meant = next((field for field in allowed if near and field.casefold() == near[0]), None)
+    hint = f"did you mean {meant}? " if meant else ""
+    return f"is not a field; {hint}allowed: {', '.join(allowed) or 'none'}"
+
+
+def _description(holder: type[Model] | None, name: str) -> str:
+    if holder is None:
+        return ""
+    for field, info in holder.model_fields.items():
+        if (info.alias or field) == name:
+            return " ".join((info.description or "").split())
+    return ""
+
+
+def _model_at(kind: type[Model], location: list[int | str]) -> type[Model] | None:
+    """The model that the location is in; None where it is in free JSON."""
+    current: Any = kind
+    for part in location:
+        if isinstance(part, int):
+            current = _element(current)
+        elif isinstance(current, type) and issubclass(current, Model):
+            found = [info for name, info in current.model_fields.items() if (info.alias or name) == part]
+            current = found[0].annotation if found else None
+        else:
+            current = _element(current)
+        current = _without_none(current)
+    return current if isinstance(current, type) and issubclass(current, Model) else None
+
+
+def _without_none(annotation: Any) -> Any:
+    while typing.get_origin(annotation) in (typing.Annotated, typing.Union, types.UnionType):
+        members = [member for member in typing.get_args(annotation) if member is not type(None)]
+        annotation = members[0]
+    return annotation
+
+
+def _element(annotation: Any) -> Any:
+    """What a list or a map holds."""
+    arguments = typing.get_args(_without_none(annotation))
+    if not arguments:
+        return None
+    return arguments[1] if typing.get_origin(annotation) is dict else arguments[0]

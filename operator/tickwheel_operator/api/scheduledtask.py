@@ -1,0 +1,118 @@
+"""ScheduledTask (`st`): a trigger, a handler name, parameters and policies.
+
+Invariant: the whole spec is here, also what this version does not do; `supported` names what it does not.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from tickwheel_operator.api.conditions import Conditions, ObservedGeneration
+from tickwheel_operator.api.delivery import Delivery, Retry
+from tickwheel_operator.api.execution import Execution
+from tickwheel_operator.api.policies import Alert, Concurrency, History, Misfire, RateLimit
+from tickwheel_operator.api.resource import AGE, READY, Column, Presentation, Resource
+from tickwheel_operator.api.routing import Routing
+from tickwheel_operator.api.runstate import Counters, LastRun
+from tickwheel_operator.api.schema import Flag, JsonObject, ListOf, Model, Whole
+from tickwheel_operator.api.text import HandlerName, Instant, JsonPointer, Label, LaneName
+from tickwheel_operator.api.trigger import Trigger
+
+__all__ = ["ScheduledTask", "ScheduledTaskSpec", "ScheduledTaskStatus"]
+
+
+class ScheduledTaskSpec(Model):
+    """What runs, when, where, and what is promised."""
+
+    trigger: Trigger | None = None
+    """When the task fires: at most one of `cron`, `fixedRate`, `fixedDelay`, `dailyInterval`, `once` and
+    `completion`; the other fields modify it. Without one the task runs by hand, by the API and in workflows
+    only."""
+    suspend: Flag = False
+    """Pause: nothing fires by itself. Instants that pass meanwhile are not caught up. Open runs go on."""
+    pool: Label
+    """The WorkerPool of the same namespace whose workers run it."""
+    handler: HandlerName
+    """The name that workers register: `@worker.handler("shop-sync")`."""
+    parameters: JsonObject = Field(default_factory=dict, max_length=1_024)
+    """Any JSON object, up to 64 KiB; the handler gets it."""
+    execution: Execution | None = None
+    """How a run is divided into dispatches: at most one of `single`, `broadcast`, `sharded`, `map` and `mapReduce`.
+    Default: single."""
+    concurrency: Concurrency = Concurrency()
+    """What happens when a run is due while earlier ones are still open."""
+    misfire: Misfire = Misfire()
+    """What becomes of instants that passed while nobody could fire them."""
+    delivery: Delivery = Delivery()
+    """What is promised when a worker is lost, and how long things may take."""
+    retry: Retry = Retry()
+    """What follows a failed attempt."""
+    routing: Routing = Routing()
+    """Which worker of the pool gets a dispatch."""
+    ordering_key: JsonPointer | None = None
+    """A JSON pointer into the parameters: runs with equal values there go first in, first out. Default: no
+    order."""
+    priority: Annotated[Whole, Field(ge=-1_000, le=1_000)] = 0
+    """Higher goes first, -1000 to 1000."""
+    lane: LaneName = LaneName("Auto")
+    """A lane of the pool; Auto: learnt from the task's measured durations."""
+    rate_limit: RateLimit | None = None
+    """The most dispatches of this task per period. Default: no limit."""
+    history: History = History()
+    """How much of ended runs is kept."""
+    alerts: Annotated[tuple[Alert, ...], ListOf(most=16, key="channel")] = ()
+    """Who is told of failures and misses."""
+
+
+class ScheduledTaskStatus(Model):
+    """What the operator last saw; written at a bounded rate, so it may be a second old."""
+
+    observed_generation: ObservedGeneration | None = None
+    """The generation that this status speaks of."""
+    conditions: Conditions = ()
+    """Ready (armed), Reconciling, Stalled (the message names the field to mend)."""
+    trigger: Annotated[str, Field(max_length=300)] | None = None
+    """The trigger on one line."""
+    next_schedule_time: Instant | None = None
+    """The next instant; none: it will not fire by itself."""
+    last_schedule_time: Instant | None = None
+    """The last instant that fired."""
+    last_run: LastRun | None = None
+    """The newest run."""
+    active: Annotated[Whole, Field(ge=0, le=2**31 - 1)] | None = None
+    """Runs that have not ended."""
+    counters: Counters | None = None
+    """Runs and instants since the task was created."""
+
+
+class ScheduledTask(Resource):
+    """Runs a handler on warm workers, on a schedule or on demand."""
+
+    presentation: ClassVar[Presentation] = Presentation(
+        plural="scheduledtasks",
+        short="st",
+        columns=(
+            Column(name="Trigger", path=".status.trigger", description="When it fires"),
+            Column(name="Zone", path=".spec.trigger.timeZone", description="The time zone of its trigger"),
+            Column(name="Suspended", path=".spec.suspend", type="boolean", description="Paused"),
+            Column(name="Active", path=".status.active", type="integer", description="Runs that have not ended"),
+            Column(name="Last", path=".status.lastScheduleTime", type="date", description="The last firing"),
+            Column(name="Next", path=".status.nextScheduleTime", description="The next firing"),
+            READY,
+            Column(name="Pool", path=".spec.pool", wide=True),
+            Column(name="Handler", path=".spec.handler", wide=True),
+            Column(
+                name="Message", path=".status.conditions[?(@.type=='Ready')].message", wide=True,
+                description="Why it is or is not ready",
+            ),
+            AGE,
+        ),
+        selectable=(".spec.pool", ".spec.handler"),
+    )  # fmt: skip
+    status_model: ClassVar[type[Model] | None] = ScheduledTaskStatus
+    name_limit: ClassVar[int] = 200
+
+    kind: Literal["ScheduledTask"] = "ScheduledTask"
+    spec: ScheduledTaskSpec

@@ -1,0 +1,135 @@
+"""What the API has and this version does not do yet. The controllers put it into `Stalled`, reason `NotSupported`.
+
+The table below is all there is: whoever builds a feature takes its line out. A line without words refuses
+whatever differs from the field's default; a line with words refuses these only.
+Invariant: nothing that a user set is ignored in silence. Whatever is not built stands in this table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from tickwheel_operator.api.faults import FieldFault
+from tickwheel_operator.api.resource import Resource
+from tickwheel_operator.api.schema import Model
+
+__all__ = ["NOT_SUPPORTED", "unsupported"]
+
+NOT_SUPPORTED = "NotSupported"
+"""The reason of the condition."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Gap:
+    path: str
+    """From the object, as manifests spell it; empty: the whole kind."""
+    instead: str = ""
+    """What to do meanwhile."""
+    words: tuple[str, ...] = ()
+    """The values that are refused; none: all but the default."""
+
+
+_GAPS: dict[str, tuple[_Gap, ...]] = {
+    "ScheduledTask": (
+        _Gap("spec.trigger.fixedDelay", "use fixedRate"),
+        _Gap("spec.trigger.dailyInterval", "use cron, such as '0 */15 8-17 * * MON-FRI'"),
+        _Gap("spec.trigger.completion"),
+        _Gap("spec.trigger.window"),
+        _Gap("spec.trigger.calendars"),
+        _Gap("spec.trigger.jitter"),
+        _Gap("spec.execution.broadcast", "use single"),
+        _Gap("spec.execution.sharded", "use single"),
+        _Gap("spec.execution.map", "use single"),
+        _Gap("spec.execution.mapReduce", "use single"),
+        _Gap("spec.concurrency.policy", "use Allow", ("Forbid", "Replace", "Queue")),
+        _Gap("spec.concurrency.maxConcurrent"),
+        _Gap("spec.concurrency.queueLimit"),
+        _Gap("spec.concurrency.key"),
+        _Gap("spec.delivery.guarantee", "use AtMostOnce or AtLeastOnce", ("ExactlyOnce",)),
+        _Gap("spec.retry.backoff.levels", "use exponential or fixed"),
+        _Gap("spec.retry.only"),
+        _Gap("spec.retry.never"),
+        _Gap("spec.routing.strategy", "use RoundRobin"),
+        _Gap("spec.routing.hashKey"),
+        _Gap("spec.routing.pinned"),
+        _Gap("spec.routing.requirements"),
+        _Gap("spec.routing.busy", "use Transfer"),
+        _Gap("spec.routing.zonePreference"),
+        _Gap("spec.orderingKey"),
+        _Gap("spec.priority", "leave it at 0"),
+        _Gap("spec.lane", "leave it at Auto"),
+        _Gap("spec.rateLimit"),
+        _Gap("spec.alerts"),
+    ),
+    "WorkerPool": (
+        _Gap("spec.lanes"),
+        _Gap("spec.queue.discipline", "leave it at Priority"),
+        _Gap("spec.queue.ageing", "leave it at 30s"),
+        _Gap("spec.queue.fairKey"),
+        _Gap("spec.queue.limit", "leave it at 100000"),
+        _Gap("spec.queue.overflow", "leave it at Reject"),
+        _Gap("spec.rateLimit"),
+        _Gap("spec.busy.slots", "leave it at 100%"),
+        _Gap("spec.busy.cpu"),
+        _Gap("spec.busy.memory"),
+        _Gap("spec.busy.recover", "leave it at 10%"),
+        _Gap("spec.ejection"),
+        _Gap("spec.autoscaling", "use replicas"),
+    ),
+    "TaskRun": (
+        _Gap("spec.taskTemplate", "make a ScheduledTask without a trigger and name it in task"),
+        _Gap("spec.delay"),
+        _Gap("spec.onExpiry"),
+    ),
+    "Workflow": (_Gap(""),),
+    "WorkflowRun": (_Gap(""),),
+    "Calendar": (_Gap(""),),
+    "AlertChannel": (_Gap(""),),
+}
+
+
+def unsupported(resource: Resource) -> list[FieldFault]:
+    """Every field that is set and not built yet, in the order of the table."""
+    return list(_faults(resource))
+
+
+def _faults(resource: Resource) -> Iterator[FieldFault]:
+    kind = resource.kind_name()
+    for gap in _GAPS.get(kind, ()):
+        if not gap.path:
+            yield FieldFault("kind", f"{kind} is not supported by this version of Tickwheel")
+            continue
+        found = _lookup(resource, gap.path)
+        if found is None:
+            continue
+        value, default = found
+        if value == default or (gap.words and value not in gap.words):
+            continue
+        shown = f" {value}" if isinstance(value, (str, int)) and not isinstance(value, bool) else ""
+        instead = f"; {gap.instead}" if gap.instead else ""
+        field = gap.path.rpartition(".")[2]
+        yield FieldFault(gap.path, f"{field}{shown} is not supported by this version of Tickwheel{instead}")
+
+
+def _lookup(resource: Resource, path: str) -> tuple[Any, Any] | None:
+    """The value at the path and its default; None where the object that holds it is not set."""
+    holder: Any = resource
+    *parents, last = path.split(".")
+    for parent in parents:
+        holder = getattr(holder, _field(holder, parent))
+        if holder is None:
+            return None
+    name = _field(holder, last)
+    return getattr(holder, name), type(holder).model_fields[name].get_default(
+        call_default_factory=True, validated_data={}
+    )
+
+
+def _field(holder: Model, alias: str) -> str:
+    """The Python name of a manifest's field. A path of the table that is no field raises LookupError."""
+    for name, info in type(holder).model_fields.items():
+        if (info.alias or name) == alias:
+            return name
+    raise LookupError(f"{type(holder).__name__} has no field {alias}")

@@ -1,0 +1,25 @@
+"""Cron expressions: what a user may write, and when it fires.
+
+The triggers of the engine, `tickwheel next` and `tickwheel lint` call this package. Two steps, two
+modules: `parsing` turns text into bit masks and is the only place that knows the syntax; `schedule`
+finds instants from the masks and is the only place that knows the daylight-saving rule. `zones` knows
+where a zone's offset changes. Instants are integers of milliseconds since the Unix epoch, UTC.
+Invariant: the answer depends on the arguments and on the zone data only.
+"""
+
+from .advice import quartz_warnings, warnings
+from .errors import CronError, UnknownZoneError
+from .parsing import MAX_EXPRESSION_LENGTH, parse
+from .schedule import CronSchedule
+from .zones import zone_named
+
+__all__ = [
+    "MAX_EXPRESSION_LENGTH",
+    "CronError",
+    "CronSchedule",
+    "UnknownZoneError",
+    "parse",
+    "quartz_warnings",
+    "warnings",
+    "zone_named",
+]

@@ -1,0 +1,128 @@
+"""Where a time zone's offset changes.
+
+`schedule` searches in local time by integer arithmetic; what it must know of a zone is the span of
+instants in which the offset is constant, and the offset before it. The standard library does not tell
+transitions, so they are found by bisection, a block of 97 days at a time, and kept: a block costs about
+20 us once, and a schedule that skips years asks for the blocks it lands in only.
+Invariant: a `Span` is pure data of the zone; nothing here depends on the current time.
+"""
+
+from datetime import UTC, datetime, tzinfo
+from functools import lru_cache
+from typing import NamedTuple
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
+
+from .errors import UnknownZoneError
+
+FIRST_SECOND = int(datetime(1, 1, 3, tzinfo=UTC).timestamp())
+LAST_SECOND = int(datetime(9999, 12, 29, tzinfo=UTC).timestamp())
+"""Instants outside of these have no local date in some zone; searches end here."""
+
+_BLOCK_BITS = 23
+_PROBE_STEP_S = 3 * 86_400  # no zone ever kept an offset for less than 3.9 days (Freetown, 1939)
+_BLOCKS_KEPT = 4_096
+
+
+class Span(NamedTuple):
+    """Instants with one offset from UTC, in seconds since the Unix epoch.
+
+    A span ends at a transition or, with the same offset on both sides, where a block ends.
+    """
+
+    start: int
+    end: int
+    """The first second after the span."""
+    offset: int
+    """Local time minus UTC, in seconds."""
+    offset_before: int
+    """The offset of the second before `start`."""
+
+
+class Timeline:
+    """The spans of one zone, found when first asked for."""
+
+    __slots__ = ("_blocks", "_recent", "_zone")
+
+    def __init__(self, zone: tzinfo) -> None:
+        self._zone = zone
+        self._blocks: dict[int, tuple[Span, ...]] = {}
+        self._recent = Span(0, 0, 0, 0)
+
+    def span_at(self, second: int) -> Span:
+        """Return the span that holds the instant `second`."""
+        recent = self._recent
+        if recent[0] <= second < recent[1]:
+            return recent
+        number = second >> _BLOCK_BITS
+        spans = self._blocks.get(number)
+        if spans is None:
+            if len(self._blocks) >= _BLOCKS_KEPT:
+                self._blocks.clear()
+            spans = self._blocks[number] = self._spans_of(number)
+        for span in spans:
+            if second < span.end:
+                break
+        self._recent = span
+        return span
+
+    def _spans_of(self, number: int) -> tuple[Span, ...]:
+        start = number << _BLOCK_BITS
+        end = (number + 1) << _BLOCK_BITS
+        spans: list[Span] = []
+        before = self._offset(start - 1)
+        offset = self._offset(start)
+        known = start
+        while known < end - 1:
+            probe = min(known + _PROBE_STEP_S, end - 1)
+            found = self._offset(probe)
+            if found != offset:
+                change = self._change_between(known, probe)
+                spans.append(Span(start, change, offset, before))
+                start, before, offset = change, offset, self._offset(change)
+                probe = change
+            known = probe
+        spans.append(Span(start, end, offset, before))
+        return tuple(spans)
+
+    def _change_between(self, low: int, high: int) -> int:
+        """Return the first second in (low, high] whose offset is not that of `low`."""
+        offset = self._offset(low)
+        while high - low > 1:
+            middle = (low + high) // 2
+            if self._offset(middle) == offset:
+                low = middle
+            else:
+                high = middle
+        return high
+
+    def _offset(self, second: int) -> int:
+        local = datetime.fromtimestamp(min(max(second, FIRST_SECOND), LAST_SECOND), self._zone)
+        offset = local.utcoffset()
+        if offset is None:  # only a tzinfo that breaks its own contract
+            raise UnknownZoneError(f"the zone {self._zone!r} gives no offset from UTC")
+        return offset.days * 86_400 + offset.seconds
+
+
+@lru_cache(maxsize=1_024)
+def timeline_of(zone: tzinfo) -> Timeline:
+    """Return the timeline of `zone`, one for all the schedules that use it."""
+    return Timeline(zone)
+
+
+@lru_cache(maxsize=1_024)
+def zone_named(name: str) -> ZoneInfo:
+    """Return the zone of an IANA name such as `Asia/Shanghai`.
+
+    Raises
+    ------
+    UnknownZoneError
+        There is no such zone; the message names one that is spelt alike, if any.
+    """
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        alike = {known.casefold(): known for known in available_timezones()}.get(name.strip().casefold())
+        hint = f"did you mean '{alike}'?" if alike else "for example 'Asia/Shanghai' or 'UTC'"
+        raise UnknownZoneError(
+            f"time zone '{name}' is not known; an IANA name is expected (case matters): {hint}"
+        ) from error

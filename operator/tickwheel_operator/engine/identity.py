@@ -1,0 +1,34 @@
+"""Deterministic names: the same firing has the same run id, whoever makes it and however often."""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+
+__all__ = ["keyed_run_id", "run_name", "scheduled_run_id", "uid_of", "unit_interval"]
+
+
+def scheduled_run_id(uid: str, scheduled_ms: int) -> str:
+    """The id of the run that the schedule makes: the task's uid and the scheduled instant."""
+    return f"{uid}.{scheduled_ms}"
+
+
+def keyed_run_id(uid: str, key: str) -> str:
+    """The id of a run that was asked for: the task's uid and a digest of the idempotency key."""
+    digest = hashlib.sha256(key.encode()).hexdigest()
+    return f"{uid}.k{digest[:20]}"
+
+
+def uid_of(run_id: str) -> str:
+    """The task's uid in a run id."""
+    return run_id.partition(".")[0]
+
+
+def run_name(task_name: str, run_id: str) -> str:
+    """The name of the TaskRun object that shows the run."""
+    return f"{task_name}-{run_id.partition('.')[2]}"
+
+
+def unit_interval(run_id: str, attempt: int) -> float:
+    """A number from 0 to 1 that looks random and is the same on every leader: jitter without a random source."""
+    return zlib.crc32(f"{run_id}/{attempt}".encode()) / 0xFFFFFFFF

@@ -1,0 +1,42 @@
+"""Where decisions become facts: the one gate between the parts of the engine and the durable state."""
+
+from __future__ import annotations
+
+from tickwheel_operator.engine.state import State
+from tickwheel_operator.ledger.facts import Clock, Fact
+
+__all__ = ["Journal"]
+
+
+class Journal:
+    """The state, and the facts decided since they were last taken.
+
+    A fact is folded the moment it is decided, so that the next decision sees it. It is not durable yet: whatever
+    depends on it is an effect, and the host holds those back.
+    """
+
+    __slots__ = ("_recorded_ms", "_state", "facts", "now_ms")
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._recorded_ms = -1
+        self.facts: list[Fact] = []
+        self.now_ms = 0
+
+    def emit(self, fact: Fact) -> None:
+        """Decide `fact` at the current instant."""
+        if self.now_ms != self._recorded_ms:
+            clock = Clock(self.now_ms)
+            self.facts.append(clock)
+            self._state.apply(clock)
+            self._recorded_ms = self.now_ms
+        self.facts.append(fact)
+        self._state.apply(fact)
+
+    def take(self) -> list[Fact]:
+        """The facts since the last call. The next batch states its instant anew, so that it stands on its own."""
+        facts = self.facts
+        if facts:
+            self.facts = []
+            self._recorded_ms = -1
+        return facts

@@ -1,0 +1,325 @@
+"""Attempts: leased to workers, renewed, reported, lost and driven again.
+
+An attempt is open from its `Leased` fact to the fact that ends it. Only the worker that holds it may report it, and
+only while it is open: any other report is fenced. Whoever is silent too long, or does not renew, loses it.
+"""
+
+from __future__ import annotations
+
+from tickwheel_operator.engine.identity import unit_interval
+from tickwheel_operator.engine.journal import Journal
+from tickwheel_operator.engine.messages import (
+    Delivery,
+    Effect,
+    FailedAttempt,
+    Pull,
+    Pulled,
+    PullEnded,
+    Report,
+    Reported,
+    WorkerGone,
+    WorkerSeen,
+)
+from tickwheel_operator.engine.parameters import merge
+from tickwheel_operator.engine.routing import Router
+from tickwheel_operator.engine.scheduler import Scheduler
+from tickwheel_operator.engine.spec import EngineConfig, Guarantee, TaskSpec
+from tickwheel_operator.engine.state import Dispatch, State, WorkerName
+from tickwheel_operator.engine.stats import Stats
+from tickwheel_operator.engine.wheel import TimingWheel
+from tickwheel_operator.engine.worker import LiveWorker
+from tickwheel_operator.ledger import facts as f
+
+__all__ = ["Leasing"]
+
+
+class Leasing:
+    """Owns the workers' pulls and reports."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        state: State,
+        router: Router,
+        scheduler: Scheduler,
+        wheel: TimingWheel,
+        stats: Stats,
+        config: EngineConfig,
+    ) -> None:
+        self._journal = journal
+        self._state = state
+        self._router = router
+        self._scheduler = scheduler
+        self._wheel = wheel
+        self._stats = stats
+        self._config = config
+        self._pulls: dict[object, LiveWorker] = {}
+
+    # --- workers ---
+
+    def _meet(self, seen: WorkerSeen, effects: list[Effect]) -> LiveWorker:
+        """The live worker that speaks. A new process in a worker's place means that the old one is gone."""
+        worker = self._router.find(seen.key)
+        if worker is not None and worker.instance != seen.instance:
+            self._lose(worker, "another process took the worker's place", effects)
+            worker = None
+        if worker is None:
+            worker = self._router.join(seen, self._journal.now_ms)
+            number = self._state.worker_numbers.get(WorkerName(seen.key, seen.instance), 0)
+            worker.number = number
+            self._lose_predecessors(seen, number)
+        worker.seen_ms = self._journal.now_ms
+        return worker
+
+    def _lose_predecessors(self, seen: WorkerSeen, number: int) -> None:
+        """Attempts that an earlier process of this place holds, as the ledger tells a new leader."""
+        for other, name in list(self._state.workers.items()):
+            if name.key == seen.key and other != number:
+                self._fail_all(other, "another process took the worker's place")
+
+    def gone(self, command: WorkerGone, effects: list[Effect]) -> None:
+        worker = self._router.find(command.key)
+        if worker is not None and command.instance in ("", worker.instance):
+            self._lose(worker, "its pod is gone", effects)
+        elif worker is None:
+            for number, name in list(self._state.workers.items()):
+                if name.key == command.key and command.instance in ("", name.instance):
+                    self._fail_all(number, "its pod is gone")
+
+    def _lose(self, worker: LiveWorker, why: str, effects: list[Effect]) -> None:
+        self._answer(worker, [], effects)
+        self._router.leave(worker)
+        self._fail_all(worker.number, why)
+
+    def _fail_all(self, number: int, why: str) -> None:
+        if not number:
+            return
+        for dispatch in [d for d in self._state.attempts.values() if d.worker == number]:
+            self._fail(dispatch, f.FailureReason.LOST, message=f"the worker was lost: {why}")
+
+    # --- pulls ---
+
+    def pull(self, command: Pull, effects: list[Effect]) -> None:
+        worker = self._meet(command.worker, effects)
+        self._answer(worker, [], effects)
+        self._router.update(worker, command.worker)
+        lost_on_the_way = []
+        if command.received < worker.last_token or worker.last_token == 0:
+            lost_on_the_way = [
+                d for token, d in self._state.attempts.items() if d.worker == worker.number and token > command.received
+            ]
+        if lost_on_the_way:
+            for dispatch in lost_on_the_way:
+                dispatch.lease_until_ms = self._journal.now_ms + self._config.lease_ms
+            worker.last_token = max(worker.last_token, *(d.token for d in lost_on_the_way))
+            effects.append(Pulled(request=command.request, deliveries=[self._delivery(d) for d in lost_on_the_way]))
+            return
+        worker.last_token = max(worker.last_token, command.received)
+        credit = 0 if command.worker.draining else min(command.free, self._config.max_leases_per_pull)
+        self._pulls[command.request] = worker
+        self._router.wait(worker, command.request, credit, command.until_ms)
+
+    def pull_ended(self, command: PullEnded) -> None:
+        worker = self._pulls.pop(command.request, None)
+        if worker is not None and worker.request == command.request:
+            self._router.stop_waiting(worker)
+
+    def _answer(self, worker: LiveWorker, deliveries: list[Delivery], effects: list[Effect]) -> None:
+        """Answer the worker's open pull, if it has one."""
+        if worker.request is None:
+            return
+        self._pulls.pop(worker.request, None)
+        effects.append(Pulled(request=worker.request, deliveries=deliveries))
+        self._router.stop_waiting(worker)
+
+    def deal(self, effects: list[Effect]) -> None:
+        """Lease what waits to who waits."""
+        state, journal = self._state, self._journal
+        now = journal.now_ms
+        for worker, dispatches in self._router.deal(now).items():
+            if worker.number not in state.workers:
+                key = worker.key
+                worker.number = state.next_worker
+                journal.emit(f.WorkerNamed(worker.number, key.namespace, key.pool, key.name, worker.instance))
+            journal.emit(f.Leased(worker.number, state.next_token, [d.number for d in dispatches]))
+            until = now + self._config.lease_ms
+            observe = self._stats.dispatch_latency.observe
+            for dispatch in dispatches:
+                dispatch.lease_until_ms = until
+                observe(now - dispatch.ready_ms)
+            worker.last_token = state.next_token - 1
+            self._stats.leases += len(dispatches)
+            self._answer(worker, [self._delivery(d) for d in dispatches], effects)
+
+    def _delivery(self, dispatch: Dispatch) -> Delivery:
+        run = dispatch.run
+        spec = self._spec(dispatch)
+        parameters = merge(spec.parameters, run.parameters) if run.parameters else spec.parameters
+        return Delivery(dispatch.token, run.id, spec, run.scheduled_ms, dispatch.attempts, parameters)
+
+    def _spec(self, dispatch: Dispatch) -> TaskSpec:
+        return self._scheduler.spec(dispatch.run.task)
+
+    # --- reports ---
+
+    def report(self, command: Report, effects: list[Effect]) -> None:
+        worker = self._meet(command.worker, effects)
+        state, number, now = self._state, worker.number, self._journal.now_ms
+        attempts, stats = state.attempts, self._stats
+        fenced: list[int] = []
+        done: list[int] = []
+        for token in command.succeeded:
+            dispatch = attempts.get(token)
+            if dispatch is None or dispatch.worker != number:
+                fenced.append(token)
+            else:
+                done.append(token)
+                stats.attempt_duration.observe(now - dispatch.leased_ms)
+        if done:
+            done = list(dict.fromkeys(done))
+            self._journal.emit(f.Succeeded(done))
+        for token, result in command.results:
+            if (dispatch := self._held(token, number, fenced)) is not None:
+                stats.attempt_duration.observe(now - dispatch.leased_ms)
+                self._journal.emit(f.SucceededWith(token, result))
+        for failed in command.failed:
+            if (dispatch := self._held(failed.token, number, fenced)) is not None:
+                stats.attempt_duration.observe(now - dispatch.leased_ms)
+                self._fail_reported(dispatch, failed)
+        returned = [t for t in command.returned if self._held(t, number, fenced) is not None]
+        if returned:
+            back = [attempts[token] for token in returned]
+            self._journal.emit(f.Returned(returned))
+            for dispatch in back:
+                self.ready(dispatch)
+        for token in command.renew:
+            if (dispatch := self._held(token, number, fenced)) is not None:
+                self._renew(dispatch, fenced)
+        for token, fraction, note in command.progress:
+            progressing = attempts.get(token)
+            if progressing is not None and progressing.worker == number:
+                progressing.fraction = fraction
+                progressing.note = note
+                state.touched[progressing.run.task] = None
+        stats.fenced += len(fenced)
+        effects.append(Reported(request=command.request, fenced=fenced, cancel=[]))
+        if command.leaving:
+            self._lose(worker, "it said that it leaves", effects)
+
+    def _held(self, token: int, worker: int, fenced: list[int]) -> Dispatch | None:
+        dispatch = self._state.attempts.get(token)
+        if dispatch is None or dispatch.worker != worker or not worker:
+            fenced.append(token)
+            return None
+        return dispatch
+
+    def _renew(self, dispatch: Dispatch, fenced: list[int]) -> None:
+        spec, now = self._spec(dispatch), self._journal.now_ms
+        limit = spec.timeout_ms
+        if limit is not None and now > dispatch.leased_ms + limit + spec.grace_ms:
+            fenced.append(dispatch.token)
+            self._fail(
+                dispatch,
+                f.FailureReason.TIMEOUT,
+                message="its worker did not stop it at spec.delivery.timeout",
+            )
+        else:
+            dispatch.lease_until_ms = now + self._config.lease_ms
+
+    # --- failures ---
+
+    def _fail_reported(self, dispatch: Dispatch, failed: FailedAttempt) -> None:
+        limit = self._config.max_error_chars
+        self._fail(
+            dispatch,
+            f.FailureReason.TIMEOUT if failed.timeout else f.FailureReason.ERROR,
+            error_type=failed.error_type[:200],
+            message=failed.message[:limit],
+            traceback=failed.traceback[-limit:],
+        )
+
+    def _fail(
+        self,
+        dispatch: Dispatch,
+        reason: f.FailureReason,
+        *,
+        error_type: str = "",
+        message: str = "",
+        traceback: str = "",
+    ) -> None:
+        retry_ms = self._retry_at(dispatch, reason)
+        if retry_ms:
+            # The text is kept for the failure that ends the run; a retried one would only fill the store.
+            message, traceback = message[:500], ""
+        self._stats.attempts_failed[reason] += 1
+        self._journal.emit(f.Failed(dispatch.token, reason, retry_ms, error_type, message, traceback))
+        if retry_ms:
+            self.ready(dispatch)
+
+    def _retry_at(self, dispatch: Dispatch, reason: f.FailureReason) -> int:
+        """When the next delivery may begin; 0: never."""
+        spec, attempts, now = self._spec(dispatch), dispatch.attempts, self._journal.now_ms
+        if attempts > spec.retry.limit:
+            return 0
+        if reason is f.FailureReason.LOST:
+            return 0 if spec.guarantee is Guarantee.AT_MOST_ONCE else now
+        backoff = spec.retry.backoff
+        delay = min(backoff.initial_ms * backoff.factor ** min(attempts - 1, 64), backoff.max_ms)
+        if backoff.jitter:
+            delay *= 1 + backoff.jitter * unit_interval(dispatch.run.id, attempts)
+        return now + int(delay)
+
+    # --- waiting ---
+
+    def ready(self, dispatch: Dispatch) -> None:
+        """The dispatch waits: for its instant on the wheel, or for a worker in its lane."""
+        entry = self._scheduler.entries.get(dispatch.run.task.uid)
+        if entry is None:
+            return
+        if dispatch.ready_ms > self._journal.now_ms:
+            self._wheel.insert(dispatch.ready_ms, dispatch)
+            return
+        spec = entry.spec
+        self._router.enqueue(self._router.pool(spec.namespace, spec.pool), spec.handler, dispatch)
+        if spec.dispatch_timeout_ms is not None:
+            self._wheel.insert(self._journal.now_ms + spec.dispatch_timeout_ms, (dispatch, dispatch.attempts))
+
+    def undelivered(self, dispatch: Dispatch, attempts: int) -> None:
+        """The dispatch timeout of a delivery is over; if the dispatch still waits, that delivery failed."""
+        if dispatch.token or dispatch.ready_ms < 0 or dispatch.attempts != attempts:
+            return
+        spec = self._spec(dispatch)
+        dispatch_attempts = attempts + 1
+        retry_ms = 0 if dispatch_attempts > spec.retry.limit else self._journal.now_ms
+        self._stats.attempts_failed[f.FailureReason.UNDELIVERED] += 1
+        self._journal.emit(f.Undelivered(dispatch.number, retry_ms))
+        if retry_ms:
+            # It keeps its place in the lane: only the clock of the next delivery starts.
+            timeout = spec.dispatch_timeout_ms or 0
+            self._wheel.insert(self._journal.now_ms + timeout, (dispatch, dispatch.attempts))
+
+    # --- silence ---
+
+    def sweep(self, effects: list[Effect]) -> None:
+        """Answer pulls whose time is up; lose the silent and the unrenewed."""
+        now = self._journal.now_ms
+        for pool in self._router.pools.values():
+            for worker in list(pool.workers.values()):
+                if worker.request is not None:
+                    if now >= worker.until_ms:
+                        worker.seen_ms = now
+                        self._answer(worker, [], effects)
+                elif now - worker.seen_ms > pool.silence_ms:
+                    self._lose(worker, f"nothing was heard of it for {now - worker.seen_ms} ms", effects)
+        expired = [d for d in self._state.attempts.values() if d.lease_until_ms < now]
+        for dispatch in expired:
+            self._fail(dispatch, f.FailureReason.LOST, message="the attempt's lease ended without a renewal")
+
+    def take_over(self) -> None:
+        """A new leader: every open attempt gets one full lease, everything else waits again."""
+        until = self._journal.now_ms + self._config.lease_ms
+        for run in self._state.runs.values():
+            if run.dispatch.token:
+                run.dispatch.lease_until_ms = until
+            else:
+                self.ready(run.dispatch)

@@ -1,0 +1,285 @@
+"""What goes into the engine (commands) and what comes out beside facts (effects).
+
+A command is handled with the current instant: `engine.handle(command, now_ms) -> Output`. Commands come in batches
+where work does (a pull asks for many leases, a report names many attempts), so that the cost per dispatch stays low.
+An effect is released by the host only when the facts decided before and with it are durable.
+
+`request` in a command is the host's own handle for the one who waits for the answer; the engine only passes it back.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Hashable
+from typing import TypeAlias
+
+import msgspec
+
+from tickwheel_operator.engine.spec import PoolSpec, TaskSpec
+from tickwheel_operator.ledger.facts import Fact
+
+__all__ = [
+    "CancelRun",
+    "CatalogSynced",
+    "Command",
+    "CommandRefused",
+    "Delivery",
+    "Effect",
+    "FailedAttempt",
+    "Output",
+    "PoolApplied",
+    "PoolRemoved",
+    "Pull",
+    "PullEnded",
+    "Pulled",
+    "RefusalReason",
+    "Report",
+    "Reported",
+    "RunState",
+    "Submission",
+    "Submit",
+    "Submitted",
+    "SubmittedRun",
+    "TaskApplied",
+    "TaskRemoved",
+    "Tick",
+    "WorkerGone",
+    "WorkerKey",
+    "WorkerSeen",
+]
+
+
+class RunState(enum.StrEnum):
+    """The states of a run, as users see them."""
+
+    PENDING = "Pending"
+    """Waits for a worker (or for its next delivery)."""
+    RUNNING = "Running"
+    """A worker holds an attempt."""
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+    """Out of attempts: a dead letter."""
+    CANCELLED = "Cancelled"
+
+    @property
+    def is_final(self) -> bool:
+        return self in (RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELLED)
+
+
+class _Value(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    pass
+
+
+class WorkerKey(msgspec.Struct, frozen=True, gc=False):
+    """A worker's place: one process at a time holds it."""
+
+    namespace: str
+    pool: str
+    name: str
+
+
+# --- commands: the catalog ---
+
+
+class TaskApplied(_Value, frozen=True, kw_only=True):
+    """The task exists with this spec (again, after each change of it)."""
+
+    spec: TaskSpec
+
+
+class TaskRemoved(_Value, frozen=True, kw_only=True):
+    """The object is gone, or its spec became invalid (`forget=False`: keep its watermark and history)."""
+
+    uid: str
+    forget: bool = True
+
+
+class PoolApplied(_Value, frozen=True, kw_only=True):
+    spec: PoolSpec
+
+
+class PoolRemoved(_Value, frozen=True, kw_only=True):
+    namespace: str
+    name: str
+
+
+class CatalogSynced(_Value, frozen=True, kw_only=True):
+    """All objects that exist were applied once: firing may begin; tasks of the ledger that are not among them end."""
+
+
+# --- commands: time and work ---
+
+
+class Tick(_Value, frozen=True, kw_only=True):
+    """Time has passed: fire what is due, expire what is over. The host sends it at `engine.wake_ms()`."""
+
+
+class WorkerSeen(_Value, frozen=True, kw_only=True):
+    """Who pulls or reports, and what it can do."""
+
+    key: WorkerKey
+    instance: str
+    handlers: tuple[str, ...] = ()
+    slots: int = 0
+    draining: bool = False
+    cpu: float = 0.0
+    memory: float = 0.0
+    labels: dict[str, str] = {}
+
+
+class Pull(_Value, frozen=True, kw_only=True):
+    """A worker asks for up to `free` leases. Answered by `Pulled` as soon as there is one, or at `until_ms`."""
+
+    request: Hashable
+    worker: WorkerSeen
+    free: int
+    received: int = 0
+    until_ms: int = 0
+
+
+class PullEnded(_Value, frozen=True, kw_only=True):
+    """The waiting pull's connection is gone; nothing can be delivered to it any more."""
+
+    request: Hashable
+
+
+class FailedAttempt(_Value, frozen=True, kw_only=True):
+    token: int
+    error_type: str
+    message: str = ""
+    traceback: str = ""
+    timeout: bool = False
+
+
+class Report(_Value, frozen=True, kw_only=True):
+    """What became of attempts. Answered by `Reported`."""
+
+    request: Hashable
+    worker: WorkerSeen
+    succeeded: list[int] = []
+    results: list[tuple[int, bytes]] = []
+    """Token and JSON result."""
+    failed: list[FailedAttempt] = []
+    returned: list[int] = []
+    renew: list[int] = []
+    progress: list[tuple[int, float, str]] = []
+    leaving: bool = False
+
+
+class WorkerGone(_Value, frozen=True, kw_only=True):
+    """The worker's pod is gone, failed or not ready: whatever it holds is lost. Any `instance` when empty."""
+
+    key: WorkerKey
+    instance: str = ""
+
+
+class Submission(_Value, frozen=True, kw_only=True):
+    """One run asked for. `key` is its idempotency key (the host draws one where the user gave none)."""
+
+    key: str
+    scheduled_ms: int
+    parameters: bytes = b""
+    """JSON object merged over the task's; empty for none."""
+    object_name: str = ""
+    """The TaskRun object that asks, or empty."""
+
+
+class Submit(_Value, frozen=True, kw_only=True):
+    """Runs of one task, all or none. Answered by `Submitted` or `CommandRefused`."""
+
+    request: Hashable
+    namespace: str
+    name: str
+    runs: list[Submission]
+
+
+class CancelRun(_Value, frozen=True, kw_only=True):
+    """Cancel the run with this id. Answered by `Submitted` (its state then) or `CommandRefused`."""
+
+    request: Hashable
+    run_id: str
+    message: str = ""
+
+
+Command: TypeAlias = (
+    TaskApplied
+    | TaskRemoved
+    | PoolApplied
+    | PoolRemoved
+    | CatalogSynced
+    | Tick
+    | Pull
+    | PullEnded
+    | Report
+    | WorkerGone
+    | Submit
+    | CancelRun
+)
+
+# --- effects ---
+
+
+class Delivery(msgspec.Struct, frozen=True, gc=False):
+    """One lease on its way to a worker."""
+
+    token: int
+    run_id: str
+    task: TaskSpec
+    scheduled_ms: int
+    attempt: int
+    parameters: bytes
+
+
+class Pulled(_Value, frozen=True, kw_only=True):
+    """Answer of a `Pull`; empty when its time is up."""
+
+    request: Hashable
+    deliveries: list[Delivery]
+    cancel: list[int] = []
+
+
+class Reported(_Value, frozen=True, kw_only=True):
+    """Answer of a `Report`: durable, but for the tokens in `fenced`."""
+
+    request: Hashable
+    fenced: list[int]
+    cancel: list[int]
+
+
+class SubmittedRun(_Value, frozen=True, kw_only=True):
+    run_id: str
+    created: bool
+    state: RunState
+
+
+class Submitted(_Value, frozen=True, kw_only=True):
+    """Answer of a `Submit`, in its order."""
+
+    request: Hashable
+    runs: list[SubmittedRun]
+
+
+class RefusalReason(enum.Enum):
+    NO_SUCH_TASK = "no-such-task"
+    NO_SUCH_RUN = "no-such-run"
+    BACKLOG_FULL = "backlog-full"
+    NOT_READY = "not-ready"
+    """The catalog is not complete yet: ask again."""
+
+
+class CommandRefused(_Value, frozen=True, kw_only=True):
+    """The command changed nothing."""
+
+    request: Hashable
+    reason: RefusalReason
+    detail: str
+
+
+Effect: TypeAlias = Pulled | Reported | Submitted | CommandRefused
+
+
+class Output(msgspec.Struct):
+    """Facts to append, and the effects that wait for them, both in order."""
+
+    facts: list[Fact]
+    effects: list[Effect]

@@ -1,0 +1,123 @@
+"""The workers that are connected, and whose turn it is.
+
+Nothing here is durable: a new leader learns its workers from their next pull. `Router` keeps, for each pool and
+handler, a ring of the workers that wait for work with credit to spare, and deals dispatches round it: RoundRobin over
+the workers that have the handler and free slots.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+
+from tickwheel_operator.engine.messages import WorkerKey, WorkerSeen
+from tickwheel_operator.engine.queues import Lane, PoolQueue
+from tickwheel_operator.engine.state import Dispatch
+from tickwheel_operator.engine.worker import LiveWorker
+
+__all__ = ["Router"]
+
+_DEFAULT_SILENCE_MS = 10_000
+
+
+class Router:
+    """Pools, their lanes and their live workers."""
+
+    def __init__(self) -> None:
+        self.pools: dict[tuple[str, str], PoolQueue] = {}
+        self._ready: dict[Lane, None] = {}
+        """Lanes in which a dispatch may meet a worker, since something changed."""
+
+    def pool(self, namespace: str, name: str) -> PoolQueue:
+        """The pool, made when it is first named: work and workers may come before the object does."""
+        key = (namespace, name)
+        pool = self.pools.get(key)
+        if pool is None:
+            pool = self.pools[key] = PoolQueue(_DEFAULT_SILENCE_MS)
+        return pool
+
+    def enqueue(self, pool: PoolQueue, handler: str, dispatch: Dispatch) -> None:
+        """The dispatch is ready: it waits at the tail."""
+        lane = pool.lane(handler)
+        lane.queue.append(dispatch)
+        if lane.waiting:
+            self._ready[lane] = None
+
+    def find(self, key: WorkerKey) -> LiveWorker | None:
+        pool = self.pools.get((key.namespace, key.pool))
+        return pool.workers.get(key.name) if pool else None
+
+    def join(self, seen: WorkerSeen, now_ms: int) -> LiveWorker:
+        """A worker process that was not known."""
+        worker = LiveWorker(seen.key, seen.instance, self.pool(seen.key.namespace, seen.key.pool))
+        worker.seen_ms = now_ms
+        worker.pool.workers[seen.key.name] = worker
+        return worker
+
+    def leave(self, worker: LiveWorker) -> None:
+        """The worker is gone; its open pull, if any, is the caller's to answer."""
+        self.stop_waiting(worker)
+        for handler in worker.handlers:
+            worker.pool.lane(handler).workers -= 1
+        worker.handlers = ()
+        if worker.pool.workers.get(worker.key.name) is worker:
+            del worker.pool.workers[worker.key.name]
+
+    def update(self, worker: LiveWorker, seen: WorkerSeen) -> None:
+        """Take over what a pull says of the worker."""
+        worker.slots = seen.slots
+        worker.draining = seen.draining
+        worker.cpu = seen.cpu
+        worker.memory = seen.memory
+        worker.labels = seen.labels
+        if seen.handlers != worker.handlers:
+            for handler in worker.handlers:
+                worker.pool.lane(handler).workers -= 1
+            worker.handlers = seen.handlers
+            for handler in worker.handlers:
+                worker.pool.lane(handler).workers += 1
+
+    def wait(self, worker: LiveWorker, request: Hashable, credit: int, until_ms: int) -> None:
+        """The worker has an open pull and takes up to `credit` dispatches."""
+        worker.request = request
+        worker.until_ms = until_ms
+        worker.credit = credit
+        if credit <= 0:
+            return
+        for handler in worker.handlers:
+            lane = worker.pool.lane(handler)
+            lane.waiting[worker] = None
+            if lane.queue:
+                self._ready[lane] = None
+
+    def stop_waiting(self, worker: LiveWorker) -> None:
+        """The worker's pull is answered or gone."""
+        if worker.credit or worker.request is not None:
+            for handler in worker.handlers:
+                worker.pool.lane(handler).waiting.pop(worker, None)
+        worker.request = None
+        worker.credit = 0
+
+    def deal(self, now_ms: int) -> dict[LiveWorker, list[Dispatch]]:
+        """Match what waits with who waits. The caller leases the dispatches and answers the pulls."""
+        dealt: dict[LiveWorker, list[Dispatch]] = {}
+        for lane in self._ready:
+            queue, waiting = lane.queue, lane.waiting
+            while queue and waiting:
+                dispatch = queue.popleft()
+                if dispatch.token or not 0 <= dispatch.ready_ms <= now_ms:
+                    continue
+                worker = next(iter(waiting))
+                del waiting[worker]
+                mine = dealt.get(worker)
+                if mine is None:
+                    dealt[worker] = [dispatch]
+                else:
+                    mine.append(dispatch)
+                worker.credit -= 1
+                if worker.credit:
+                    waiting[worker] = None
+                else:
+                    for handler in worker.handlers:
+                        worker.pool.lane(handler).waiting.pop(worker, None)
+        self._ready.clear()
+        return dealt

@@ -1,0 +1,228 @@
+"""Pictures of tasks and pools for people: what the projection writes to `status` and to TaskRun objects.
+
+A view is taken together with the facts that it shows, and leaves the host when those are durable: nobody is shown
+what might yet be lost.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+import msgspec
+
+from tickwheel_operator.engine.identity import run_name
+from tickwheel_operator.engine.messages import RunState
+from tickwheel_operator.engine.routing import Router
+from tickwheel_operator.engine.scheduler import Entry, Scheduler
+from tickwheel_operator.engine.state import Ended, Run, State, TaskState, WorkerName
+
+__all__ = ["HandlerState", "PoolView", "RunView", "TaskView", "Views", "pool_views", "task_views"]
+
+_ACTIVE_SHOWN = 10
+"""Open runs of a task that are shown one by one, the oldest first; runs that an object asked for always are."""
+
+
+class RunView(msgspec.Struct, frozen=True, gc=False):
+    """One run."""
+
+    name: str
+    """The TaskRun object's: the one that asked for it, or one derived from the run id."""
+    run_id: str
+    requested: bool
+    """A user made the TaskRun object."""
+    state: RunState
+    scheduled_ms: int
+    created_ms: int
+    started_ms: int
+    """0: not yet."""
+    ended_ms: int
+    """0: not yet."""
+    attempts: int
+    worker: str
+    fraction: float = 0.0
+    note: str = ""
+    result: bytes = b""
+    error_type: str = ""
+    message: str = ""
+    traceback: str = ""
+
+
+class HandlerState(msgspec.Struct, frozen=True, gc=False):
+    """Whether somebody could run the task."""
+
+    workers: int
+    """Live workers of the pool."""
+    with_handler: int
+    """Those that registered the handler."""
+
+
+class TaskView(msgspec.Struct, frozen=True):
+    """One task, and the runs of it that are shown."""
+
+    uid: str
+    namespace: str
+    name: str
+    generation: int
+    armed: bool
+    """False: its object is gone or invalid; the projection leaves it to the controllers."""
+    next_ms: int | None
+    last_ms: int
+    """The last instant that fired; 0: none."""
+    active: int
+    succeeded: int
+    failed: int
+    cancelled: int
+    skipped: int
+    handler: HandlerState
+    runs: list[RunView]
+    """Open ones first, then the history, newest first, as far as `spec.history` keeps it."""
+
+
+class PoolView(msgspec.Struct, frozen=True):
+    """One pool and its live workers."""
+
+    namespace: str
+    name: str
+    workers: int
+    draining: int
+    slots: int
+    used: int
+    backlog: int
+    cpu: float
+    """Mean over the workers, 0 to 1."""
+    memory: float
+    handlers: list[str]
+
+
+class Views(msgspec.Struct, frozen=True):
+    """What changed, of one moment."""
+
+    tasks: list[TaskView]
+    pools: list[PoolView]
+
+
+def task_views(state: State, scheduler: Scheduler, router: Router, limit: int) -> list[TaskView]:
+    """Take up to `limit` changed tasks, in the order in which they changed first."""
+    views: list[TaskView] = []
+    while len(views) < limit and (state.touched or scheduler.touched):
+        if state.touched:
+            task = next(iter(state.touched))
+            del state.touched[task]
+            entry = scheduler.entries.get(task.uid)
+            views.append(_task_view(state, task, entry, router))
+        else:
+            uid = next(iter(scheduler.touched))
+            del scheduler.touched[uid]
+            entry = scheduler.entries.get(uid)
+            if entry is not None:
+                views.append(_task_view(state, None, entry, router))
+    return views
+
+
+def pool_views(state: State, router: Router) -> list[PoolView]:
+    """All pools that anything was heard of."""
+    used: dict[int, int] = {}
+    for dispatch in state.attempts.values():
+        used[dispatch.worker] = used.get(dispatch.worker, 0) + 1
+    views = []
+    for (namespace, name), pool in sorted(router.pools.items()):
+        workers = list(pool.workers.values())
+        count = len(workers) or 1
+        views.append(
+            PoolView(
+                namespace,
+                name,
+                len(workers),
+                sum(w.draining for w in workers),
+                sum(w.slots for w in workers),
+                sum(used.get(w.number, 0) for w in workers if w.number),
+                pool.backlog(),
+                sum(w.cpu for w in workers) / count,
+                sum(w.memory for w in workers) / count,
+                sorted(handler for handler, lane in pool.lanes.items() if lane.workers),
+            )
+        )
+    return views
+
+
+def _task_view(state: State, task: TaskState | None, entry: Entry | None, router: Router) -> TaskView:
+    spec = entry.spec if entry is not None else None
+    workers = with_handler = 0
+    if spec is not None and (pool := router.pools.get((spec.namespace, spec.pool))) is not None:
+        workers = len(pool.workers)
+        lane = pool.lanes.get(spec.handler)
+        with_handler = lane.workers if lane is not None else 0
+    of = task or spec
+    if of is None:
+        raise ValueError("a view is of a task that the ledger or the catalog knows")
+    next_ms = entry.group.next_ms if entry is not None and entry.group is not None else None
+    keep_succeeded = spec.keep_succeeded if spec is not None else 3
+    keep_failed = spec.keep_failed if spec is not None else 5
+    runs: list[RunView] = []
+    if task is not None:
+        runs = [
+            _open(run, state.workers.get(run.worker))
+            for place, run in enumerate(task.runs.values())
+            if place < _ACTIVE_SHOWN or run.object_name
+        ]
+        history = _latest(task.history_succeeded, keep_succeeded) + _latest(task.history_failed, keep_failed)
+        runs += [_ended(task.name, e) for e in sorted(history, key=lambda e: -e.ended_ms)]
+    return TaskView(
+        uid=of.uid,
+        namespace=of.namespace,
+        name=of.name,
+        generation=spec.generation if spec is not None else 0,
+        armed=entry is not None and not entry.paused,
+        next_ms=next_ms,
+        last_ms=task.last_scheduled_ms if task else 0,
+        active=len(task.runs) if task else 0,
+        succeeded=task.succeeded if task else 0,
+        failed=task.failed if task else 0,
+        cancelled=task.cancelled if task else 0,
+        skipped=task.skipped if task else 0,
+        handler=HandlerState(workers, with_handler),
+        runs=runs,
+    )
+
+
+def _latest(history: deque[Ended], keep: int) -> list[Ended]:
+    """The last `keep`, and whatever an object asked for."""
+    return [e for place, e in enumerate(reversed(history)) if place < keep or e.object_name]
+
+
+def _open(run: Run, worker: WorkerName | None) -> RunView:
+    run_id = run.id
+    dispatch = run.dispatch
+    return RunView(
+        name=run.object_name or run_name(run.task.name, run_id),
+        run_id=run_id,
+        requested=bool(run.object_name),
+        state=run.state,
+        scheduled_ms=run.scheduled_ms,
+        created_ms=run.created_ms,
+        started_ms=run.started_ms,
+        ended_ms=0,
+        attempts=run.attempts,
+        worker=worker.key.name if worker is not None else "",
+        fraction=dispatch.fraction,
+        note=dispatch.note,
+    )
+
+
+def _ended(task_name: str, ended: Ended) -> RunView:
+    return RunView(
+        name=ended.object_name or run_name(task_name, ended.run_id),
+        run_id=ended.run_id,
+        requested=bool(ended.object_name),
+        state=ended.state,
+        scheduled_ms=ended.scheduled_ms,
+        created_ms=ended.created_ms,
+        started_ms=ended.started_ms,
+        ended_ms=ended.ended_ms,
+        attempts=ended.attempts,
+        worker=ended.worker,
+        result=ended.result,
+        error_type=ended.error_type,
+        message=ended.message,
+        traceback=ended.traceback,
+    )

@@ -1,0 +1,43 @@
+"""A connected worker, as the engine sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import TYPE_CHECKING
+
+from tickwheel_operator.engine.messages import WorkerKey
+
+if TYPE_CHECKING:
+    from tickwheel_operator.engine.queues import PoolQueue
+
+__all__ = ["LiveWorker"]
+
+
+class LiveWorker:
+    """One worker process. Volatile: only its number and its leases are facts."""
+
+    __slots__ = (
+        "cpu", "credit", "draining", "handlers", "instance", "key", "labels", "last_token", "memory", "number",
+        "pool", "request", "seen_ms", "slots", "until_ms",
+    )  # fmt: skip
+
+    def __init__(self, key: WorkerKey, instance: str, pool: PoolQueue) -> None:
+        self.key = key
+        self.instance = instance
+        self.pool = pool
+        self.number = 0
+        """The ledger's number for it; 0: not named yet."""
+        self.handlers: tuple[str, ...] = ()
+        self.slots = 0
+        self.draining = False
+        self.cpu = 0.0
+        self.memory = 0.0
+        self.labels: dict[str, str] = {}
+        self.seen_ms = 0
+        self.request: Hashable | None = None
+        """The open pull."""
+        self.credit = 0
+        """How many more dispatches the open pull may get."""
+        self.until_ms = 0
+        self.last_token = 0
+        """The highest token sent to it."""

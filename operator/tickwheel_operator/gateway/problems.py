@@ -1,0 +1,177 @@
+"""Errors of the gateway, as RFC 9457 documents (`application/problem+json`).
+
+Everything that refuses a request raises `GatewayProblem`; `gateway.server` turns it into the answer. The types are
+stable, for programs; title and detail are for people, and say what was wrong, where, and what is allowed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import msgspec
+
+from tickwheel_operator.gateway.schemas import Problem
+
+__all__ = [
+    "PROBLEMS",
+    "GatewayProblem",
+    "backlog_full",
+    "bad_request",
+    "epoch_passed",
+    "explain",
+    "forbidden",
+    "no_such_pool",
+    "no_such_run",
+    "no_such_task",
+    "not_leader",
+    "not_ready",
+    "too_large",
+    "unauthenticated",
+]
+
+_URN = "urn:tickwheel:problem:"
+
+PROBLEMS: Mapping[str, tuple[int, str]] = {
+    "bad-request": (400, "The request is not valid"),
+    "unauthenticated": (401, "The caller is not authenticated"),
+    "forbidden": (403, "The caller may not do this"),
+    "not-found": (404, "There is no such path"),
+    "no-such-pool": (404, "There is no such worker pool"),
+    "no-such-task": (404, "There is no such task"),
+    "no-such-run": (404, "There is no such run"),
+    "method-not-allowed": (405, "The path does not have this method"),
+    "epoch-passed": (409, "The caller has seen a newer leader"),
+    "too-large": (413, "The request is too large"),
+    "not-leader": (421, "This replica is not the leader"),
+    "backlog-full": (429, "The pool's backlog is full"),
+    "internal": (500, "The operator failed"),
+    "not-ready": (503, "The operator is not ready"),
+}
+"""Name to status and title: all the problems that the protocol knows."""
+
+
+class GatewayProblem(Exception):
+    """A request that is refused. `name` is a key of `PROBLEMS`."""
+
+    def __init__(self, name: str, detail: str, *, leader: str = "", headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(f"{name}: {detail}")
+        self.name = name
+        self.detail = detail
+        self.leader = leader
+        self.headers: Mapping[str, str] = headers or {}
+        self.status = PROBLEMS[name][0]
+
+    def document(self) -> Problem:
+        """The body of the answer."""
+        status, title = PROBLEMS[self.name]
+        return Problem(type=_URN + self.name, title=title, status=status, detail=self.detail, leader=self.leader)
+
+
+def bad_request(detail: str) -> GatewayProblem:
+    return GatewayProblem("bad-request", detail)
+
+
+def too_large(what: str, *, size_bytes: int | None, limit_bytes: int) -> GatewayProblem:
+    """`what` names the part, such as "the body"."""
+    size = f"has {size_bytes:,} bytes" if size_bytes is not None else "is larger"
+    return GatewayProblem("too-large", f"{what} {size}; up to {limit_bytes:,} bytes are allowed")
+
+
+def unauthenticated(detail: str) -> GatewayProblem:
+    return GatewayProblem("unauthenticated", detail, headers={"WWW-Authenticate": 'Bearer realm="tickwheel"'})
+
+
+def forbidden(detail: str) -> GatewayProblem:
+    return GatewayProblem("forbidden", detail)
+
+
+def no_such_pool(namespace: str, pool: str) -> GatewayProblem:
+    return GatewayProblem(
+        "no-such-pool",
+        f"there is no WorkerPool {pool!r} in namespace {namespace!r}: apply one, or mend the worker's "
+        f"namespace and pool; `kubectl get workerpools -n {namespace}` lists what there is",
+    )
+
+
+def no_such_task(detail: str) -> GatewayProblem:
+    return GatewayProblem("no-such-task", detail)
+
+
+def no_such_run(detail: str) -> GatewayProblem:
+    return GatewayProblem("no-such-run", detail)
+
+
+def epoch_passed(*, seen: int, ours: int) -> GatewayProblem:
+    return GatewayProblem(
+        "epoch-passed",
+        f"epoch: the request has seen epoch {seen}, this replica leads epoch {ours}: another replica has taken over; "
+        f"ask GET /v1/topology of the Service for the leader",
+    )
+
+
+def not_leader(leader_url: str) -> GatewayProblem:
+    where = f"send it to {leader_url}" if leader_url else "no leader is known yet, ask again in a second"
+    headers = {} if leader_url else {"Retry-After": "1"}
+    return GatewayProblem("not-leader", f"another replica leads: {where}", leader=leader_url, headers=headers)
+
+
+def backlog_full(detail: str) -> GatewayProblem:
+    return GatewayProblem("backlog-full", detail, headers={"Retry-After": "1"})
+
+
+def not_ready(detail: str, *, retry_after_s: int = 1) -> GatewayProblem:
+    return GatewayProblem("not-ready", detail, headers={"Retry-After": str(retry_after_s)})
+
+
+_WORDS = {
+    "int": "an integer",
+    "float": "a number",
+    "str": "a string",
+    "bool": "true or false",
+    "array": "an array",
+    "object": "an object",
+    "null": "null",
+}
+_EXPECTED = re.compile(r"Expected `([^`]+)`(?:, got `([^`]+)`)?(.*)", re.DOTALL)
+_PATH = re.compile(r" - at (?:`key` in )?`\$\.?([^`]*)`$")
+
+
+def explain(error: Exception) -> str:
+    """The decoder's complaint as text for a person: the field's path first, then what is wrong and what is allowed."""
+    if isinstance(error, RecursionError):
+        return "the body is not usable: its JSON is nested too deeply"
+    if isinstance(error, UnicodeDecodeError):
+        return f"the body is not UTF-8: invalid byte at offset {error.start} of a string"
+    text = str(error)
+    if not isinstance(error, msgspec.ValidationError):
+        return f"the body is not valid JSON: {text.removeprefix('JSON is malformed: ')}"
+    path = "the body"
+    if found := _PATH.search(text):
+        path = found[1] or path
+        if "`key` in" in found[0]:
+            path = f"a key of {path}"
+        text = text[: found.start()]
+    if missing := re.fullmatch(r"Object missing required field `([^`]+)`", text):
+        field = missing[1] if path == "the body" else f"{path}.{missing[1]}"
+        return f"{field}: is required, and missing"
+    if expected := _EXPECTED.fullmatch(text):
+        wanted, got, rest = expected.groups()
+        names = [_WORDS.get(name.strip(), name.strip()) for name in wanted.split("|")]
+        text = f"must be {' or '.join(names)}{_bounds(rest)}"
+        if got:
+            text += f", not {_WORDS.get(got, got)}"
+    return f"{path}: {text}"
+
+
+def _bounds(rest: str) -> str:
+    """ "` of length <= 3`" as "of at most 3 elements or characters"."""
+    rest = rest.strip()
+    unit = ""
+    if rest.startswith("of length "):
+        rest, unit = rest.removeprefix("of length "), " in length"
+    if rest.startswith("<= "):
+        return f" of at most {int(rest[3:]):,}{unit}"
+    if rest.startswith(">= "):
+        return f" of at least {int(rest[3:]):,}{unit}"
+    return f" {rest}{unit}" if rest else ""

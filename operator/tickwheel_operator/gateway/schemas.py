@@ -1,0 +1,261 @@
+"""The gateway protocol, version 1: the messages between workers, API users and the operator.
+
+JSON over HTTP(S); the worker always calls. `gateway.openapi` makes the OpenAPI document from these types, so a field's
+docstring is its documentation. Unknown fields are ignored on both sides, so that either may be newer. Instants are
+integers: milliseconds since the Unix epoch, UTC. The SDK has its own copy of these shapes
+(`worker-sdk/tickwheel/_protocol.py`), since it must not depend on the operator; a test holds the two together.
+
+What a worker or user sends is bounded here, in the types: the decoder refuses what is out of bounds with its path, and
+the OpenAPI document shows the same bounds.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, TypeAlias
+
+import msgspec
+from msgspec import Meta
+
+__all__ = [
+    "ErrorReport",
+    "Lease",
+    "Load",
+    "Problem",
+    "ProgressReport",
+    "PullAnswer",
+    "PullRequest",
+    "Replica",
+    "ReportAnswer",
+    "ReportRequest",
+    "ResultReport",
+    "RunAnswer",
+    "RunRequest",
+    "SubmitAnswer",
+    "SubmitRequest",
+    "Topology",
+    "WorkerIdentity",
+]
+
+
+MAX_TOKENS = 10_000
+"""The most fencing tokens that one report may name, over all its lists."""
+
+Token: TypeAlias = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Tokens: TypeAlias = Annotated[list[Token], Meta(max_length=MAX_TOKENS)]
+Epoch: TypeAlias = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+HandlerName: TypeAlias = Annotated[str, Meta(min_length=1, max_length=253)]
+LabelKey: TypeAlias = Annotated[str, Meta(min_length=1, max_length=317)]
+LabelValue: TypeAlias = Annotated[str, Meta(max_length=253)]
+
+
+class _Message(msgspec.Struct, rename="camel", omit_defaults=True, kw_only=True):
+    """The base of all messages: camelCase on the wire, defaults left out."""
+
+
+class WorkerIdentity(_Message, kw_only=True):
+    """Who a worker is. `instance` differs for each start of the process."""
+
+    namespace: Annotated[str, Meta(min_length=1, max_length=63)]
+    pool: Annotated[str, Meta(min_length=1, max_length=253)]
+    name: Annotated[str, Meta(min_length=1, max_length=253)]
+    """Unique within the pool: the pod's name."""
+    instance: Annotated[str, Meta(min_length=1, max_length=128)]
+    """A random identifier of this process; a new one means that the old process is gone."""
+
+
+class Load(_Message, kw_only=True):
+    """What the worker's cgroup (v1 or v2) says, with every pull."""
+
+    cpu: float = 0.0
+    """Share of the CPU limit in use since the last pull, 0 to 1; above 1 without a limit."""
+    memory: float = 0.0
+    """Share of the memory limit in use, 0 to 1."""
+    cpu_millis: int = 0
+    """CPU in use, thousandths of a core."""
+    memory_bytes: int = 0
+
+
+class PullRequest(_Message, kw_only=True):
+    """`POST /v1/pull`: asks for work and waits for it (long poll)."""
+
+    worker: WorkerIdentity
+    handlers: Annotated[list[HandlerName], Meta(max_length=256)]
+    """The handler names that the worker has registered."""
+    free: Annotated[int, Meta(ge=0, le=1_000_000)]
+    """How many leases the worker can take now."""
+    slots: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
+    """How many attempts the worker runs at once."""
+    received: Token = 0
+    """The highest fencing token that the worker has received in this epoch; leases above it are sent again."""
+    epoch: Epoch = 0
+    """The highest epoch that the worker has seen. An operator of a lower one answers 409 `epoch-passed`."""
+    load: Load | None = None
+    draining: bool = False
+    """The worker finishes what it has and takes nothing new."""
+    wait_ms: int = 20_000
+    """How long to wait for work, 0 to 30,000."""
+    now_ms: int = 0
+    """The worker's clock when it sent this."""
+    labels: Annotated[dict[LabelKey, LabelValue], Meta(max_length=64)] = {}
+    """The worker's labels, for a task's `requirements`."""
+
+
+class Lease(_Message, kw_only=True):
+    """One attempt, with its time-limited right to run."""
+
+    token: int
+    """The fencing token: names the attempt in reports and only grows."""
+    run: str
+    """The run's id: deterministic, the same on every attempt."""
+    task: str
+    """`namespace/name`."""
+    handler: str
+    scheduled_ms: int
+    """The run's logical instant."""
+    attempt: int = 1
+    """Counts deliveries of this dispatch, from 1."""
+    lease_ms: int = 15_000
+    """The lease ends so long after it was received, unless it is renewed by a report."""
+    timeout_ms: int = 0
+    """Execution timeout; 0 means none."""
+    grace_ms: int = 10_000
+    """How long the handler may take to stop once it is cancelled."""
+    parameters: msgspec.Raw = msgspec.field(default_factory=lambda: msgspec.Raw(b"{}"))
+    """A JSON object."""
+
+
+class PullAnswer(_Message, kw_only=True):
+    """What to do now."""
+
+    epoch: int
+    now_ms: int
+    """The operator's clock when it answered."""
+    leases: list[Lease] = []
+    cancel: list[int] = []
+    """Tokens whose handlers must stop: cancelled, or no longer this worker's."""
+
+
+class ErrorReport(_Message, kw_only=True):
+    """An attempt that failed."""
+
+    token: Token
+    type: str
+    """The error's type, such as `ValueError`. Beyond 200 characters it is cut."""
+    message: str = ""
+    """Beyond 2,000 characters it is cut, with a note."""
+    traceback: str = ""
+    """Beyond 8,000 characters it keeps its end, with a note."""
+    timeout: bool = False
+    """The worker stopped it at its execution timeout."""
+
+
+class ResultReport(_Message, kw_only=True):
+    """An attempt that succeeded with a result."""
+
+    token: Token
+    value: msgspec.Raw
+    """JSON, up to 64 KiB."""
+
+
+class ProgressReport(_Message, kw_only=True):
+    """How far an attempt is."""
+
+    token: Token
+    fraction: float
+    """0 to 1."""
+    message: str = ""
+    """Beyond 2,000 characters it is cut, with a note."""
+
+
+class ReportRequest(_Message, kw_only=True):
+    """`POST /v1/report`: what became of attempts. Answered once it is durable; may be sent again unchanged."""
+
+    worker: WorkerIdentity
+    epoch: Epoch = 0
+    """As in a pull."""
+    succeeded: Tokens = []
+    """Tokens of attempts that succeeded without a result."""
+    results: Annotated[list[ResultReport], Meta(max_length=MAX_TOKENS)] = []
+    """Attempts that succeeded with a result."""
+    failed: Annotated[list[ErrorReport], Meta(max_length=MAX_TOKENS)] = []
+    """Attempts that failed."""
+    returned: Tokens = []
+    """Tokens of leases that the worker gives back before it began them."""
+    renew: Tokens = []
+    """Tokens of attempts that still run: renews their leases."""
+    progress: Annotated[list[ProgressReport], Meta(max_length=MAX_TOKENS)] = []
+    """Of attempts that still run; not durable."""
+    leaving: bool = False
+    """The worker's last word: it is going away, and whatever it still holds is lost."""
+
+
+class ReportAnswer(_Message, kw_only=True):
+    """All of the report is durable, but for what `fenced` names."""
+
+    epoch: int
+    fenced: list[int] = []
+    """Tokens that are not (or no longer) open attempts of this worker: their reports changed nothing."""
+    cancel: list[int] = []
+    """Renewed tokens whose handlers must stop."""
+
+
+class Replica(_Message, kw_only=True):
+    """One operator replica that leads partitions."""
+
+    url: str
+    partitions: list[int]
+    epoch: int = 0
+
+
+class Topology(_Message, kw_only=True):
+    """`GET /v1/topology`: which replica leads which partition."""
+
+    partitions: int
+    replicas: list[Replica] = []
+
+
+class RunRequest(_Message, kw_only=True):
+    """One run of a task."""
+
+    idempotency_key: Annotated[str, Meta(max_length=200)] = ""
+    """The same key is the same run, up to 200 characters; without one every request is a run of its own."""
+    parameters: dict[str, msgspec.Raw] = {}
+    """Merged over the task's; up to 64 KiB of JSON."""
+    scheduled_ms: Annotated[int, Meta(ge=0, le=253_402_300_799_999)] = 0
+    """The logical instant; 0 means now."""
+
+
+class SubmitRequest(_Message, kw_only=True):
+    """`POST /v1/tasks/{namespace}/{name}/runs`: asks for runs, up to 1,000 at once."""
+
+    runs: Annotated[list[RunRequest], Meta(max_length=1_000)] = []
+    """Empty means one run with no parameters of its own."""
+
+
+class RunAnswer(_Message, kw_only=True):
+    """A run that exists, durably."""
+
+    run: str
+    """The run's id."""
+    created: bool
+    """False: the idempotency key was known, and this is the run that it made."""
+    state: str = ""
+
+
+class SubmitAnswer(_Message, kw_only=True):
+    """The runs, in the order of the request."""
+
+    runs: list[RunAnswer]
+
+
+class Problem(_Message, kw_only=True):
+    """An error, as RFC 9457 (`application/problem+json`)."""
+
+    title: str
+    status: int
+    detail: str = ""
+    """What was wrong, where, what is allowed."""
+    type: str = "about:blank"
+    """`urn:tickwheel:problem:<name>`: stable, for programs."""
+    leader: str = ""
+    """Where the leader is, when this replica is not it."""

@@ -1,0 +1,328 @@
+"""The HTTP server of protocol v1: what workers and API users talk to.
+
+The runtime makes one `Gateway` for each replica and starts it beside the partitions' host, which it reaches through
+`gateway.backend`. A request is authenticated, read within its limit, decoded, handed to the host as a command and
+answered from the effect; whatever refuses it on the way is a `GatewayProblem`. Only the leader answers workers; a
+follower answers 421 with the leader's address.
+
+Invariant: a pull whose connection is gone, or that is ended by `stop`, has its `Backend.call` cancelled, so that no
+lease is delivered to nobody. It uses aiohttp's low-level server without router, middlewares and access log, since the
+protocol has six paths and a pull or report may come thousands of times a second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from collections.abc import Awaitable, Callable, Mapping
+from urllib.parse import unquote
+
+import msgspec
+from aiohttp import web
+
+from tickwheel_operator.engine.messages import CommandRefused, Pulled, Reported, Submitted
+from tickwheel_operator.gateway import convert, openapi, problems
+from tickwheel_operator.gateway.auth import Authenticator, Authorizer, Principal
+from tickwheel_operator.gateway.backend import Backend, Leadership, NotLeader
+from tickwheel_operator.gateway.certificates import CertificateReloader
+from tickwheel_operator.gateway.config import GatewayConfig
+from tickwheel_operator.gateway.problems import GatewayProblem
+from tickwheel_operator.gateway.schemas import PullAnswer, Topology
+
+__all__ = ["Gateway"]
+
+_log = logging.getLogger(__name__)
+
+_JSON = {"Content-Type": "application/json"}
+_PROBLEM_JSON = {"Content-Type": "application/problem+json"}
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+_Handler = Callable[[web.BaseRequest], Awaitable[web.Response]]
+
+
+def _always_ready() -> str | None:
+    return None
+
+
+class Gateway:
+    """The server. `start` and `stop` it once, on the loop that runs the backend."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        authenticator: Authenticator,
+        authorizer: Authorizer,
+        config: GatewayConfig,
+        *,
+        ready: Callable[[], str | None] = _always_ready,
+    ) -> None:
+        """`ready` answers `/readyz`: None when this replica is ready, else why it is not."""
+        self._backend = backend
+        self._authenticator = authenticator
+        self._authorizer = authorizer
+        self._config = config
+        self._ready = ready
+        self._runner: web.ServerRunner | None = None
+        self._certificates: CertificateReloader | None = None
+        self._port = 0
+        self._stopping = False
+        self._waiting: set[asyncio.Task[object]] = set()
+        """The tasks of pulls that wait for work."""
+        self._routes: Mapping[str, tuple[str, _Handler]] = {
+            "/v1/pull": ("POST", self._pull),
+            "/v1/report": ("POST", self._report),
+            "/v1/topology": ("GET", self._topology),
+            "/openapi.json": ("GET", self._openapi),
+            "/healthz": ("GET", self._healthz),
+            "/readyz": ("GET", self._readyz),
+        }
+
+    @property
+    def port(self) -> int:
+        """The port that it listens on, once started."""
+        return self._port
+
+    async def start(self) -> None:
+        """Listen. Raises OSError if the address cannot be had, ValueError if the certificate is of no use."""
+        config = self._config
+        context: ssl.SSLContext | None = None
+        if config.cert_file is not None or config.key_file is not None:
+            if config.cert_file is None or config.key_file is None:
+                raise ValueError("TLS needs both cert_file and key_file; one of them is not set")
+            self._certificates = CertificateReloader(config.cert_file, config.key_file, interval_s=config.cert_reload_s)
+            context = self._certificates.start()
+        server = web.Server(self._handle, access_log=None, handler_cancellation=True)
+        self._runner = web.ServerRunner(server, shutdown_timeout=config.stop_grace_s)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, config.host, config.port, ssl_context=context, backlog=1024)
+        await site.start()
+        self._port = int(self._runner.addresses[0][1])
+        _log.info("gateway listens on %s port %d (%s)", config.host, self._port, "https" if context else "http")
+
+    async def stop(self) -> None:
+        """Answer the waiting pulls empty, let the other requests end, close. May be called more than once."""
+        self._stopping = True
+        for task in self._waiting:
+            task.cancel()
+        if self._runner is not None:
+            runner, self._runner = self._runner, None
+            await runner.cleanup()
+        if self._certificates is not None:
+            certificates, self._certificates = self._certificates, None
+            await certificates.stop()
+
+    # --- every request -------------------------------------------------------------------------------------------
+
+    async def _handle(self, request: web.BaseRequest) -> web.Response:
+        try:
+            return await self._route(request)
+        except GatewayProblem as problem:
+            return _problem_response(problem)
+        except NotLeader as error:
+            return _problem_response(problems.not_leader(error.leader_url))
+        except Exception:
+            # The one place that may catch everything: a caller must get a document, and the log the traceback.
+            _log.exception("the gateway failed on %s %s", request.method, request.path)
+            return _problem_response(
+                GatewayProblem("internal", "an error of the operator, see its log; the request may be sent again")
+            )
+
+    async def _route(self, request: web.BaseRequest) -> web.Response:
+        path = request.path
+        route = self._routes.get(path)
+        if route is not None:
+            method, handler = route
+            if request.method != method:
+                raise _wrong_method(request, method)
+            return await handler(request)
+        # Split the raw path, so that a name with an escaped slash cannot become two segments.
+        segments = request.rel_url.raw_path.split("/")
+        if len(segments) == 6 and segments[1:3] == ["v1", "tasks"] and segments[5] == "runs":
+            if request.method != "POST":
+                raise _wrong_method(request, "POST")
+            return await self._submit(request, unquote(segments[3]), unquote(segments[4]))
+        raise GatewayProblem(
+            "not-found", f"{path}: is not a path of this protocol; GET /openapi.json describes those that are"
+        )
+
+    async def _authenticate(self, request: web.BaseRequest) -> Principal:
+        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        if token and scheme.lower() != "bearer":
+            token = ""
+        return await self._authenticator.authenticate(token.strip(), request.headers)
+
+    def _leadership(self, seen_epoch: int) -> Leadership:
+        """The present leadership, if this replica may answer one who has seen `seen_epoch`."""
+        leadership = self._backend.leadership()
+        if not leadership.is_leader:
+            raise problems.not_leader(leadership.leader_url)
+        if seen_epoch > leadership.epoch:
+            raise problems.epoch_passed(seen=seen_epoch, ours=leadership.epoch)
+        return leadership
+
+    async def _read(self, request: web.BaseRequest, limit_bytes: int) -> bytes:
+        """The body, never holding much more than its limit."""
+        length = request.content_length
+        if length is not None and length > limit_bytes:
+            raise problems.too_large("the body", size_bytes=length, limit_bytes=limit_bytes)
+        content = request.content
+        if content.is_eof():
+            # It came with the headers, as most do: no task switch, no timer.
+            body = content.read_nowait()
+        else:
+            if request.headers.get("Expect", "").lower() == "100-continue" and request.transport is not None:
+                request.transport.write(_CONTINUE)
+            body = await self._read_slowly(request, limit_bytes)
+        if len(body) > limit_bytes:
+            raise problems.too_large("the body", size_bytes=None, limit_bytes=limit_bytes)
+        return body
+
+    async def _read_slowly(self, request: web.BaseRequest, limit_bytes: int) -> bytes:
+        chunks: list[bytes] = []
+        size = 0
+        try:
+            async with asyncio.timeout(self._config.body_timeout_s):
+                while size <= limit_bytes and (chunk := await request.content.readany()):
+                    chunks.append(chunk)
+                    size += len(chunk)
+        except TimeoutError:
+            raise problems.bad_request(f"the body did not arrive within {self._config.body_timeout_s:g} s") from None
+        except web.RequestPayloadError as error:
+            raise problems.bad_request(f"the body cannot be read: {error}") from None
+        return b"".join(chunks)
+
+    # --- the protocol --------------------------------------------------------------------------------------------
+
+    async def _pull(self, request: web.BaseRequest) -> web.Response:
+        principal = await self._authenticate(request)
+        message = convert.decode_pull(await self._read(request, self._config.max_pull_bytes))
+        self._authenticator.check_pool(principal, message.worker.namespace, message.worker.pool)
+        epoch = self._leadership(message.epoch).epoch
+        backend = self._backend
+        now_ms = backend.now_ms()
+        command = convert.pull_command(message, request=backend.new_request(), now_ms=now_ms, config=self._config)
+        if self._stopping:
+            return _json_response(PullAnswer(epoch=epoch, now_ms=now_ms))
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101  (a coroutine of the server always runs in one)
+        self._waiting.add(task)
+        try:
+            async with asyncio.timeout((command.until_ms - now_ms + self._config.answer_grace_ms) / 1000):
+                effect = await backend.call(command)
+        except asyncio.CancelledError:
+            # By `stop`, or because the connection is gone: then nobody reads the answer, and it does no harm.
+            if not self._stopping:
+                raise
+            task.uncancel()
+            return _json_response(PullAnswer(epoch=epoch, now_ms=backend.now_ms()))
+        except TimeoutError:
+            raise _unanswered() from None
+        finally:
+            self._waiting.discard(task)
+        match effect:
+            case Pulled():
+                return _json_response(
+                    convert.pull_answer(effect, epoch=epoch, now_ms=backend.now_ms(), lease_ms=self._config.lease_ms)
+                )
+            case CommandRefused():
+                raise convert.refusal(effect)
+            case _:
+                raise TypeError(f"a Pull was answered by {type(effect).__name__}")
+
+    async def _report(self, request: web.BaseRequest) -> web.Response:
+        principal = await self._authenticate(request)
+        message = convert.decode_report(await self._read(request, self._config.max_report_bytes))
+        self._authenticator.check_pool(principal, message.worker.namespace, message.worker.pool)
+        epoch = self._leadership(message.epoch).epoch
+        command = convert.report_command(message, request=self._backend.new_request(), config=self._config)
+        try:
+            async with asyncio.timeout(self._config.answer_grace_ms / 1000):
+                effect = await self._backend.call(command)
+        except TimeoutError:
+            raise _unanswered() from None
+        match effect:
+            case Reported():
+                return _json_response(convert.report_answer(effect, epoch=epoch))
+            case CommandRefused():
+                raise convert.refusal(effect)
+            case _:
+                raise TypeError(f"a Report was answered by {type(effect).__name__}")
+
+    async def _submit(self, request: web.BaseRequest, namespace: str, name: str) -> web.Response:
+        principal = await self._authenticate(request)
+        for value, field in ((namespace, "namespace"), (name, "name")):
+            if not value or len(value) > 253 or not value.isprintable() or "/" in value:
+                raise problems.bad_request(
+                    f"{field} (in the path): must be the name of a Kubernetes object, such as `shop-sync`"
+                )
+        await self._authorizer.check_submit(principal, namespace)
+        self._leadership(0)
+        message = convert.decode_submit(await self._read(request, self._config.max_submit_bytes))
+        backend = self._backend
+        command = convert.submit_command(
+            message,
+            namespace=namespace,
+            name=name,
+            request=backend.new_request(),
+            now_ms=backend.now_ms(),
+            config=self._config,
+        )
+        try:
+            async with asyncio.timeout(self._config.answer_grace_ms / 1000):
+                effect = await backend.call(command)
+        except TimeoutError:
+            raise _unanswered() from None
+        match effect:
+            case Submitted():
+                return _json_response(convert.submit_answer(effect))
+            case CommandRefused():
+                raise convert.refusal(effect)
+            case _:
+                raise TypeError(f"a Submit was answered by {type(effect).__name__}")
+
+    async def _topology(self, request: web.BaseRequest) -> web.Response:
+        await self._authenticate(request)
+        leadership = self._backend.leadership()
+        return _json_response(Topology(partitions=leadership.partitions, replicas=list(leadership.replicas)))
+
+    # --- without authentication ----------------------------------------------------------------------------------
+
+    async def _openapi(self, request: web.BaseRequest) -> web.Response:
+        return web.Response(body=openapi.document_json(), headers=_JSON)
+
+    async def _healthz(self, request: web.BaseRequest) -> web.Response:
+        return web.Response(text="ok\n")
+
+    async def _readyz(self, request: web.BaseRequest) -> web.Response:
+        reason = "it stops" if self._stopping else self._ready()
+        if reason is None:
+            return web.Response(text="ok\n")
+        raise problems.not_ready(reason)
+
+
+def _json_response(message: msgspec.Struct) -> web.Response:
+    return web.Response(body=convert.encode(message), headers=_JSON)
+
+
+def _problem_response(problem: GatewayProblem) -> web.Response:
+    return web.Response(
+        status=problem.status,
+        body=convert.encode(problem.document()),
+        headers={**_PROBLEM_JSON, **problem.headers},
+    )
+
+
+def _wrong_method(request: web.BaseRequest, allowed: str) -> GatewayProblem:
+    return GatewayProblem(
+        "method-not-allowed",
+        f"{request.path}: has no {request.method}; {allowed} is allowed",
+        headers={"Allow": allowed},
+    )
+
+
+def _unanswered() -> GatewayProblem:
+    return problems.not_ready(
+        "the operator could not make it durable in time; whether it was carried out is not known: send the same "
+        "request again, it takes effect once (a submission only with idempotency keys)"
+    )

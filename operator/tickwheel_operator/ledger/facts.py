@@ -1,0 +1,220 @@
+"""The facts of a partition: everything that is true about runs and dispatches is the fold of these.
+
+The engine decides facts and folds them (`engine.state`); the ledger stores them. A fact is never changed once a
+release has written it: a new need is a new tag, and `FORMAT_VERSION` moves when the meaning of an old one would.
+
+Two habits keep a dispatch at a few bytes. Tasks, runs, dispatches, workers and attempts are interned as small
+integers, and facts are columns where work comes in batches: `Fired` names all the tasks of one instant, `Leased` all
+the dispatches that one worker got at once. Time is a fact of its own (`Clock`): it stands once before the facts that
+were decided at that instant.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import TypeAlias
+
+import msgspec
+
+__all__ = [
+    "FORMAT_VERSION",
+    "Armed",
+    "Cancelled",
+    "Clock",
+    "Fact",
+    "FailureReason",
+    "Failed",
+    "Fired",
+    "Leased",
+    "Returned",
+    "SkipReason",
+    "Skipped",
+    "Submitted",
+    "Succeeded",
+    "SucceededWith",
+    "TaskForgotten",
+    "TaskNamed",
+    "Undelivered",
+    "WorkerNamed",
+]
+
+FORMAT_VERSION = 1
+"""The version of the fact format. A reader refuses a segment whose version it does not know."""
+
+
+class SkipReason(enum.IntEnum):
+    """Why scheduled instants made no run."""
+
+    MISFIRED = 1
+    """Overdue, and the misfire policy drops them."""
+    COALESCED = 2
+    """Overdue, and one later run stands for them (`FireOnce`)."""
+    DEADLINE = 3
+    """Older than the task's starting deadline."""
+    SUSPENDED = 4
+    """The task was suspended."""
+    CATCH_UP_LIMIT = 5
+    """More were overdue than `maxCatchUp` allows."""
+    BACKLOG = 6
+    """The pool's backlog is full."""
+
+
+class FailureReason(enum.IntEnum):
+    """Why an attempt, or a delivery, failed."""
+
+    ERROR = 1
+    """The handler raised."""
+    TIMEOUT = 2
+    """The execution timeout passed."""
+    LOST = 3
+    """The worker was lost, or its lease was not renewed."""
+    UNDELIVERED = 4
+    """No worker took it within the dispatch timeout."""
+
+
+class _Fact(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """The base of all facts: encoded as an array with its tag first."""
+
+
+class Clock(_Fact, frozen=True, tag=1):
+    """The facts that follow were decided at `at_ms` (wall-clock milliseconds)."""
+
+    at_ms: int
+
+
+class TaskNamed(_Fact, frozen=True, tag=2):
+    """`task` is the partition's number for the object with this uid; it is armed as `Armed` says."""
+
+    task: int
+    uid: str
+    namespace: str
+    name: str
+    schedule: str
+    watermark_ms: int
+
+
+class TaskForgotten(_Fact, frozen=True, tag=3):
+    """The object is gone: its number, watermark and history go too. Its open runs were cancelled before."""
+
+    task: int
+
+
+class Armed(_Fact, frozen=True, tag=4):
+    """From now on `task` follows the schedule with this fingerprint; instants up to `watermark_ms` are settled."""
+
+    task: int
+    schedule: str
+    watermark_ms: int
+
+
+class Fired(_Fact, frozen=True, tag=5):
+    """The instant `scheduled_ms` fired for `tasks`; the runs are `first_run`, `first_run + 1`, ... in their order.
+
+    A run in mode Single has one dispatch, whose number is the run's.
+    """
+
+    scheduled_ms: int
+    first_run: int
+    tasks: list[int]
+
+
+class Submitted(_Fact, frozen=True, tag=6):
+    """A run asked for by hand or API. `key` is its idempotency key, `parameters` JSON merged over the task's."""
+
+    run: int
+    task: int
+    scheduled_ms: int
+    key: str
+    object_name: str = ""
+    """The TaskRun object that asked for it, or empty."""
+    parameters: bytes = b""
+
+
+class Skipped(_Fact, frozen=True, tag=7):
+    """`count` instants of `task` up to and with `until_ms` made no run."""
+
+    task: int
+    until_ms: int
+    count: int
+    reason: SkipReason
+
+
+class WorkerNamed(_Fact, frozen=True, tag=8):
+    """`worker` is the partition's number for this worker process (a restarted worker gets a new one)."""
+
+    worker: int
+    namespace: str
+    pool: str
+    name: str
+    instance: str
+
+
+class Leased(_Fact, frozen=True, tag=9):
+    """`worker` got `dispatches`; their fencing tokens are `first_token`, `first_token + 1`, ... in their order."""
+
+    worker: int
+    first_token: int
+    dispatches: list[int]
+
+
+class Succeeded(_Fact, frozen=True, tag=10):
+    """The attempts with these tokens succeeded, without a result."""
+
+    tokens: list[int]
+
+
+class SucceededWith(_Fact, frozen=True, tag=11):
+    """The attempt succeeded; `result` is JSON."""
+
+    token: int
+    result: bytes
+
+
+class Failed(_Fact, frozen=True, tag=12):
+    """The attempt failed. `retry_ms` is the instant of the next delivery; 0 means none: a dead letter."""
+
+    token: int
+    reason: FailureReason
+    retry_ms: int
+    error_type: str = ""
+    message: str = ""
+    traceback: str = ""
+
+
+class Returned(_Fact, frozen=True, tag=13):
+    """The worker gave these attempts back before it began them (it drains); they are ready again, uncounted."""
+
+    tokens: list[int]
+
+
+class Cancelled(_Fact, frozen=True, tag=15):
+    """The run was cancelled: it ends now, and its open attempts are fenced off."""
+
+    run: int
+    message: str = ""
+
+
+class Undelivered(_Fact, frozen=True, tag=16):
+    """No worker took the dispatch within its dispatch timeout. `retry_ms` as in `Failed`."""
+
+    dispatch: int
+    retry_ms: int
+
+
+Fact: TypeAlias = (
+    Clock
+    | TaskNamed
+    | TaskForgotten
+    | Armed
+    | Fired
+    | Submitted
+    | Skipped
+    | WorkerNamed
+    | Leased
+    | Succeeded
+    | SucceededWith
+    | Failed
+    | Returned
+    | Cancelled
+    | Undelivered
+)

@@ -1,0 +1,54 @@
+"""What bounds the ledger, and what it counts: set by the operator's configuration, read by its metrics."""
+
+from __future__ import annotations
+
+import msgspec
+
+from tickwheel_operator.ledger.protocol import MAX_SEGMENT_BYTES
+
+__all__ = ["LedgerLimits", "LedgerStats"]
+
+
+class LedgerLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """How large segments become, when a checkpoint is due, how long the log tries."""
+
+    max_segment_bytes: int = MAX_SEGMENT_BYTES * 3 // 4
+    """Most bytes of one segment's data, from 256. Larger appends become several segments. The default leaves room for
+    the base64 that Kubernetes needs."""
+    checkpoint_every_segments: int = 1_000
+    """A checkpoint is due after so many segments, from 1. A takeover replays at most about so many: about 1 s."""
+    checkpoint_every_bytes: int = 16 * 1024 * 1024
+    """A checkpoint is due after so many bytes of data. Bounds what the store retains: twice this, and checkpoints."""
+    epoch_keep_ms: int = 3 * 24 * 3_600_000
+    """How long an `Epoch` segment outlives compaction, in milliseconds; three days. Must be longer than any leader can
+    sleep (a suspended machine, a paused VM) and still believe that it leads; the Lease guards beyond."""
+    epochs_kept: int = 16
+    """The newest `Epoch` segments are kept whatever their age, so that a jumping wall clock cannot free a name."""
+    retry_initial_ms: int = 50
+    """Wait before the first retry, in milliseconds; doubles with each."""
+    retry_max_ms: int = 2_000
+    """The longest wait between retries, in milliseconds."""
+    append_deadline_ms: int = 60_000
+    """How long one append, checkpoint or step of `open` tries against a store that fails, in milliseconds. Beyond it,
+    the store's last error is raised. The Lease is lost long before when the API server is down."""
+
+
+class LedgerStats(msgspec.Struct, kw_only=True):
+    """Counters since this object was made, and what the store retains. Exported as metrics."""
+
+    appends: int = 0
+    segments: int = 0
+    """Segments created, of all kinds."""
+    size_bytes: int = 0
+    """Their data."""
+    checkpoints: int = 0
+    retries: int = 0
+    """Waits after a failure of the store."""
+    unknown_outcomes: int = 0
+    """Creates whose answer was lost, resolved by reading the name."""
+    failed_sweeps: int = 0
+    """Compactions that could not delete everything; the next checkpoint tries again."""
+    retained_segments: int = 0
+    retained_bytes: int = 0
+    last_append_ms: float = 0.0
+    """Duration of the last append."""

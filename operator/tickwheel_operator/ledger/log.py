@@ -1,0 +1,439 @@
+"""The fenced log of one partition: the only way that facts become durable.
+
+The host of a partition opens it when it has the Lease, appends what the engine decides, and releases effects when
+`append` has returned and its Lease is still fresh. What `Ledger` keeps (DESIGN, section 3):
+
+- A takeover is put into the log itself, so that whoever led before collides with it and gets `Deposed`.
+- One segment is on its way at a time, in order. A segment whose outcome is unknown keeps its name and content until
+  the store has said what became of it, also when the caller gave up waiting: nothing is ever appended around it.
+- What lies below a complete checkpoint is deleted, and nothing else; `Epoch` segments stay for days, so that the
+  name at which a sleeping leader would wake up is never free again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+
+import msgspec
+
+from tickwheel_operator.clock import Clock
+from tickwheel_operator.ledger import codec, replay
+from tickwheel_operator.ledger.facts import Fact
+from tickwheel_operator.ledger.limits import LedgerLimits, LedgerStats
+from tickwheel_operator.ledger.patience import Patience
+from tickwheel_operator.ledger.protocol import (
+    Deposed,
+    LedgerCorrupt,
+    LedgerError,
+    OutcomeUnknown,
+    Segment,
+    SegmentExists,
+    SegmentHeader,
+    SegmentKind,
+    SegmentStore,
+    StoreRefused,
+    StoreUnavailable,
+    segment_name,
+)
+from tickwheel_operator.ledger.splitting import encoded
+
+__all__ = ["Appended", "Ledger", "LedgerLimits", "LedgerStats", "Opened"]
+
+_LOG = logging.getLogger(__name__)
+_DELETE_BATCH = 500
+
+
+class Opened(msgspec.Struct, frozen=True, kw_only=True):
+    """A partition taken over. Fold `checkpoint`, then all of `segments`, before the first append."""
+
+    epoch: int
+    checkpoint: list[bytes] | None
+    """The payloads as they were given to `checkpoint`, or None where there is no checkpoint."""
+    segments: AsyncIterator[list[Fact]]
+    """The facts after it, a list for each segment, read ahead. Raises `LedgerCorrupt`, or `Deposed` when a rival took
+    over in the meantime."""
+    tail_segments: int
+    """How many lists `segments` gives."""
+
+
+class Appended(msgspec.Struct, frozen=True, kw_only=True):
+    """What one call made durable, with what an earlier call had left unfinished when its caller gave up."""
+
+    first_sequence: int
+    last_sequence: int
+    size_bytes: int
+    """Of the data as given to the store."""
+    duration_ms: float
+
+
+class Ledger:
+    """The log of `partition` as one leader sees it. Not for concurrent use: one call at a time."""
+
+    def __init__(
+        self,
+        store: SegmentStore,
+        *,
+        partition: int,
+        leader: str,
+        clock: Clock,
+        nonces: Callable[[], str],
+        limits: LedgerLimits | None = None,
+    ) -> None:
+        """`leader` is this process's identity, as in the Lease; `nonces` gives a new unguessable string each time."""
+        self._store = store
+        self._partition = partition
+        self._leader = leader
+        self._clock = clock
+        self._nonces = nonces
+        self._limits = limits or LedgerLimits()
+        self._epoch = 0
+        self._last = 0
+        self._generation = 0
+        self._deposed = ""
+        self._busy = ""
+        self._unresolved: Segment | None = None
+        """On its way: it has a name, and that name's fate is not known yet."""
+        self._may_arrive = False
+        """Whether a try of the unresolved segment had no answer, so that it may be stored yet."""
+        self._backlog: deque[bytes] = deque()
+        """Encoded facts that wait for a name."""
+        self._retained: dict[int, SegmentHeader] = {}
+        self._tail_segments = 0
+        self._tail_bytes = 0
+        self._head_seen_ms = 0
+        """Boot clock when the log was last known to end with this leader's own segment."""
+        self._sweeper: asyncio.Task[None] | None = None
+        self.stats = LedgerStats()
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that `open` took; 0 before."""
+        return self._epoch
+
+    @property
+    def last_sequence(self) -> int:
+        """The newest segment known to be durable."""
+        return self._last
+
+    @property
+    def checkpoint_due(self) -> bool:
+        """Whether the tail is long enough that a checkpoint should be written now."""
+        return (
+            self._tail_segments >= self._limits.checkpoint_every_segments
+            or self._tail_bytes >= self._limits.checkpoint_every_bytes
+        )
+
+    async def open(self, epoch_floor: int) -> Opened:
+        """Take the partition over: fence off whoever led before, and say what to replay.
+
+        `epoch_floor` is the Lease's `leaseTransitions`. Raises `LedgerCorrupt`, `StoreRefused`, or what the store
+        raised last when the deadline has passed.
+        """
+        if self._epoch:
+            raise RuntimeError("this ledger was opened before; make a new one for each takeover")
+        with self._only("open"):
+            while True:
+                self._head_seen_ms = self._clock.boot_ms()
+                headers = await self._list()
+                plan = replay.plan(headers)
+                last = headers[-1].sequence if headers else 0
+                epoch = max((epoch_floor, *(header.epoch for header in headers))) + 1
+                self._generation = plan.checkpoint[0].sequence if plan.checkpoint else 0
+                record = codec.EpochRecord(leader=self._leader, at_ms=self._clock.now_ms())
+                fence = self._segment(SegmentKind.EPOCH, last + 1, codec.encode_epoch(record), epoch=epoch)
+                if await self._put(fence):
+                    break
+            self._epoch = epoch
+            self._note_written(fence)
+            for header in headers:
+                self._retained[header.sequence] = header
+            self._count_retained()
+            self._tail_segments = len(plan.tail) + 1
+            self._tail_bytes = sum(header.size_bytes for header in plan.tail)
+            _LOG.info(
+                "partition %d: epoch %d begins at %s; replaying %d checkpoint chunks and %d segments",
+                self._partition, epoch, segment_name(self._partition, fence.sequence), len(plan.checkpoint),
+                len(plan.facts),
+            )  # fmt: skip
+            checkpoint = None
+            if plan.checkpoint:
+                checkpoint = codec.decode_checkpoint(
+                    [
+                        (segment_name(self._partition, segment.sequence), segment.data)
+                        async for segment in self._replayed(plan.checkpoint)
+                    ]
+                )
+            return Opened(
+                epoch=epoch, checkpoint=checkpoint, segments=self._facts(plan.facts), tail_segments=len(plan.facts)
+            )
+
+    async def append(self, facts: Sequence[Fact]) -> Appended:
+        """Make `facts` durable, in order, after all that was appended before.
+
+        Retries until it is so. Raises `Deposed` when a rival has taken over, `StoreRefused`, or what the store raised
+        last when the deadline has passed. When the caller is cancelled, or the deadline passes, the facts are not
+        withdrawn: they may be durable already, and else the next append writes them first.
+        """
+        if not facts:
+            raise ValueError("an append needs at least one fact")
+        with self._only("append"):
+            self._require_leadership()
+            self._backlog.extend(encoded(facts, max_bytes=self._limits.max_segment_bytes))
+            written = await self._drain()
+            self.stats.appends += 1
+            return written
+
+    async def checkpoint(self, chunks: Iterable[bytes]) -> Appended:
+        """Write the state after all that was appended before, and let go of what lies below it.
+
+        `chunks` is read at once or bit by bit; the state that they come from must not change until this returns.
+        Raises as `append`. When it is not finished, for whatever reason, nothing is lost: the log goes on with what
+        it has. What lies below is deleted in the background; what cannot be is tried again at the next checkpoint.
+        """
+        with self._only("checkpoint"):
+            self._require_leadership()
+            if self._unresolved or self._backlog:
+                await self._drain()
+            started = asyncio.get_running_loop().time()
+            limit = self._limits.max_segment_bytes
+            bodies = [body async for body in codec.encode_checkpoint(chunks, max_bytes=limit)]
+            first = self._last + 1
+            nonce = self._nonces()
+            for number, body in enumerate(bodies):
+                await self._write(
+                    Segment(
+                        partition=self._partition,
+                        sequence=first + number,
+                        kind=SegmentKind.CHECKPOINT,
+                        epoch=self._epoch,
+                        nonce=nonce,
+                        chunk=number,
+                        chunks=len(bodies),
+                        generation=first,
+                        size_bytes=len(body),
+                        created_ms=self._clock.now_ms(),
+                        data=body,
+                    )
+                )
+            self._generation = first
+            self._tail_segments = self._tail_bytes = 0
+            self.stats.checkpoints += 1
+            self._begin_sweep()
+            return Appended(
+                first_sequence=first,
+                last_sequence=self._last,
+                size_bytes=sum(map(len, bodies)),
+                duration_ms=(asyncio.get_running_loop().time() - started) * 1000,
+            )
+
+    async def swept(self) -> None:
+        """Wait until the compaction that the last checkpoint began has ended, well or not."""
+        if self._sweeper is not None:
+            await asyncio.wait([self._sweeper])
+
+    async def close(self) -> None:
+        """Stop compaction. The store stays open: it is its maker's."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            await asyncio.wait([self._sweeper])
+
+    # --- writing -------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _only(self, what: str) -> Iterator[None]:
+        if self._busy:
+            raise RuntimeError(f"{what}() while {self._busy}() of the same ledger is running: one at a time")
+        self._busy = what
+        try:
+            yield
+        finally:
+            self._busy = ""
+
+    def _require_leadership(self) -> None:
+        if not self._epoch:
+            raise RuntimeError("open() comes before append() and checkpoint()")
+        if self._deposed:
+            raise Deposed(self._deposed)
+
+    async def _drain(self) -> Appended:
+        """Write what is unresolved, then the backlog, in order."""
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        first, size = 0, 0
+        while self._unresolved or self._backlog:
+            segment = self._unresolved
+            if segment is None:
+                segment = self._segment(SegmentKind.FACTS, self._last + 1, self._backlog.popleft(), epoch=self._epoch)
+            await self._write(segment)
+            first = first or segment.sequence
+            size += segment.size_bytes
+        duration_ms = self.stats.last_append_ms = (loop.time() - started) * 1000
+        return Appended(first_sequence=first, last_sequence=self._last, size_bytes=size, duration_ms=duration_ms)
+
+    async def _write(self, segment: Segment) -> None:
+        """Put one segment at the end of the log. Raises `Deposed` for good when a rival's is there."""
+        if segment is not self._unresolved:
+            self._unresolved = segment
+            self._may_arrive = False
+        try:
+            mine = await self._put(segment)
+        except StoreRefused:
+            if segment.kind is SegmentKind.CHECKPOINT and not self._may_arrive:
+                self._unresolved = None  # The log can do without a checkpoint, not without facts.
+            raise
+        except asyncio.CancelledError:
+            self._may_arrive = True
+            raise
+        if not mine:
+            name = segment_name(self._partition, segment.sequence)
+            self._deposed = (
+                f"{self._leader} was deposed as the leader of partition {self._partition} in epoch {self._epoch}: "
+                f"a rival holds {name}"
+            )
+            raise Deposed(self._deposed)
+        self._unresolved = None
+        self._note_written(segment)
+
+    async def _put(self, segment: Segment) -> bool:
+        """Create the segment under its name; False where the name is, or was, a rival's."""
+        patience = self._patience()
+        while True:
+            if not await self._is_head(segment):
+                return False
+            tried_ms = self._clock.boot_ms()
+            try:
+                await self._store.create(segment)
+            except SegmentExists:
+                self._may_arrive = True
+                # Mine, if an earlier try came through whose answer was lost.
+                found = await self._read(self._partition, segment.sequence)
+                if found is None or not _same(found, segment):
+                    # None: it was there a moment ago, and only a leader that came after deletes it.
+                    return False
+            except OutcomeUnknown as error:
+                self._may_arrive = True
+                self.stats.unknown_outcomes += 1
+                found = await self._read(self._partition, segment.sequence)
+                if found is None:
+                    await patience.wait(error)
+                    continue
+                if not _same(found, segment):
+                    return False
+            except StoreUnavailable as error:
+                await patience.wait(error)
+                continue
+            self._head_seen_ms = tried_ms
+            return True
+
+    async def _is_head(self, segment: Segment) -> bool:
+        """Whether the log surely ends below `segment`, or with it, as far as `Epoch` segments live.
+
+        Put-if-absent fences only while the rival's `Epoch` segment exists. A leader that neither wrote nor looked for
+        half of that time looks before it writes.
+        """
+        now_ms = self._clock.boot_ms()
+        if now_ms - self._head_seen_ms <= self._limits.epoch_keep_ms // 2:
+            return True
+        headers = await self._list()
+        if any(header.sequence >= segment.sequence and not _same(header, segment) for header in headers):
+            return False
+        self._head_seen_ms = now_ms
+        return True
+
+    async def _read(self, partition: int, sequence: int) -> Segment | None:
+        """Read, however often it must be tried before the deadline."""
+        return await self._patience().until_done(lambda: self._store.read(partition, sequence))
+
+    async def _list(self) -> list[SegmentHeader]:
+        """List, however often it must be tried before the deadline."""
+        return await self._patience().until_done(lambda: self._store.list(self._partition))
+
+    def _patience(self) -> Patience:
+        return Patience(self._limits, self.stats)
+
+    def _segment(self, kind: SegmentKind, sequence: int, data: bytes, *, epoch: int) -> Segment:
+        return Segment(
+            partition=self._partition, sequence=sequence, kind=kind, epoch=epoch, nonce=self._nonces(),
+            generation=self._generation, size_bytes=len(data), created_ms=self._clock.now_ms(), data=data,
+        )  # fmt: skip
+
+    def _note_written(self, segment: Segment) -> None:
+        values = {field: getattr(segment, field) for field in SegmentHeader.__struct_fields__}
+        self._retained[segment.sequence] = SegmentHeader(**values)
+        self._last = segment.sequence
+        self._tail_segments += 1
+        self._tail_bytes += segment.size_bytes
+        self.stats.segments += 1
+        self.stats.size_bytes += segment.size_bytes
+        self.stats.retained_segments += 1
+        self.stats.retained_bytes += segment.size_bytes
+
+    # --- replay --------------------------------------------------------------------------------------------------
+
+    async def _facts(self, headers: Sequence[SegmentHeader]) -> AsyncIterator[list[Fact]]:
+        async for segment in self._replayed(headers):
+            yield codec.decode_facts(segment.data, where=segment_name(self._partition, segment.sequence))
+
+    async def _replayed(self, headers: Sequence[SegmentHeader]) -> AsyncIterator[Segment]:
+        """The segments. One that is missing since a rival has taken over and compacted is no corruption."""
+        try:
+            async for segment in replay.read_all(self._read, headers):
+                yield segment
+        except LedgerCorrupt as error:
+            now = await self._list()
+            rival = next((h for h in now if h.kind is SegmentKind.EPOCH and h.epoch > self._epoch), None)
+            if rival is None:
+                raise
+            name = segment_name(self._partition, rival.sequence)
+            self._deposed = f"{self._leader} was deposed while it replayed: {name} begins epoch {rival.epoch}"
+            raise Deposed(self._deposed) from error
+
+    # --- compaction ----------------------------------------------------------------------------------------------
+
+    def _begin_sweep(self) -> None:
+        if self._sweeper is None or self._sweeper.done():
+            garbage = self._garbage()
+            if garbage:
+                self._sweeper = asyncio.create_task(
+                    self._sweep(garbage), name=f"compaction of partition {self._partition}"
+                )
+
+    def _garbage(self) -> list[int]:
+        """What a checkpoint lets go of: all below its first chunk but the `Epoch` segments that still fence."""
+        oldest_ms = self._clock.now_ms() - self._limits.epoch_keep_ms
+        below = [header for sequence, header in sorted(self._retained.items()) if sequence < self._generation]
+        epochs = [header for header in below if header.kind is SegmentKind.EPOCH]
+        newest = {header.sequence for header in epochs[max(0, len(epochs) - self._limits.epochs_kept) :]}
+        return [
+            header.sequence
+            for header in below
+            if header.kind is not SegmentKind.EPOCH or (header.created_ms < oldest_ms and header.sequence not in newest)
+        ]
+
+    async def _sweep(self, garbage: Sequence[int]) -> None:
+        for start in range(0, len(garbage), _DELETE_BATCH):
+            batch = garbage[start : start + _DELETE_BATCH]
+            try:
+                await self._store.delete(self._partition, batch)
+            except LedgerError as error:
+                self.stats.failed_sweeps += 1
+                _LOG.warning(
+                    "partition %d: %d old segments could not be deleted; the next checkpoint tries again: %s",
+                    self._partition, len(garbage) - start, error,
+                )  # fmt: skip
+                return
+            for sequence in batch:
+                self._retained.pop(sequence, None)
+            self._count_retained()
+
+    def _count_retained(self) -> None:
+        self.stats.retained_segments = len(self._retained)
+        self.stats.retained_bytes = sum(header.size_bytes for header in self._retained.values())
+
+
+def _same(found: SegmentHeader, mine: SegmentHeader) -> bool:
+    return (found.epoch, found.nonce) == (mine.epoch, mine.nonce)

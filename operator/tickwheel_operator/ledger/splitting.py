@@ -1,0 +1,56 @@
+"""Facts as the data of segments, none of them larger than a segment may be.
+
+Only `ledger.log` uses it. Order is kept, and every prefix of the segments is a prefix of the facts' meaning, since a
+leader may die between two of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from tickwheel_operator.ledger.codec import encode_facts
+from tickwheel_operator.ledger.facts import Fact, Fired, Leased, Returned, Succeeded
+from tickwheel_operator.ledger.protocol import StoreRefused
+
+__all__ = ["encoded"]
+
+
+def encoded(facts: Sequence[Fact], *, max_bytes: int) -> Iterator[bytes]:
+    """The data of one segment, or of several. Raises `StoreRefused` for a single fact that is too large."""
+    body = encode_facts(facts)
+    if len(body) <= max_bytes:
+        yield body
+        return
+    middle = len(facts) // 2
+    parts = (facts[:middle], facts[middle:]) if middle else _halves(facts[0])
+    if not parts:
+        raise StoreRefused(
+            f"a fact of kind {type(facts[0]).__name__} has {len(body)} bytes compressed, but a segment of the ledger "
+            f"holds at most {max_bytes}; bound results, parameters and messages before they become facts"
+        )
+    for part in parts:
+        yield from encoded(part, max_bytes=max_bytes)
+
+
+def _halves(fact: Fact) -> tuple[list[Fact], list[Fact]] | None:
+    """Two facts that mean the same as one, for those that are columns."""
+    match fact:
+        case Fired(tasks=tasks) if len(tasks) > 1:
+            half = len(tasks) // 2
+            return (
+                [Fired(fact.scheduled_ms, fact.first_run, tasks[:half])],
+                [Fired(fact.scheduled_ms, fact.first_run + half, tasks[half:])],
+            )
+        case Leased(dispatches=dispatches) if len(dispatches) > 1:
+            half = len(dispatches) // 2
+            return (
+                [Leased(fact.worker, fact.first_token, dispatches[:half])],
+                [Leased(fact.worker, fact.first_token + half, dispatches[half:])],
+            )
+        case Succeeded(tokens=tokens) if len(tokens) > 1:
+            half = len(tokens) // 2
+            return [Succeeded(tokens[:half])], [Succeeded(tokens[half:])]
+        case Returned(tokens=tokens) if len(tokens) > 1:
+            half = len(tokens) // 2
+            return [Returned(tokens[:half])], [Returned(tokens[half:])]
+    return None

@@ -1,0 +1,153 @@
+"""Requests to the Kubernetes API whose failures say whether they were carried out.
+
+For the two that must know it: the store of segments and the store of Leases. It goes through the REST layer of
+`kubernetes.aio` (its connections, TLS, proxy and token refresh) but past the generated models: those turn a body into
+objects and back, which costs more than the request itself. Nothing is retried here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+from urllib.parse import urlencode
+
+import aiohttp
+import msgspec
+from kubernetes.aio.client import ApiClient
+from kubernetes.aio.client.rest import RESTResponse
+
+from tickwheel_operator.ledger.protocol import OutcomeUnknown, StoreUnavailable
+
+__all__ = ["Answer", "Transport"]
+
+_CONNECT_S = 5.0
+
+
+class _Status(msgspec.Struct):
+    """The API server's `Status` object."""
+
+    reason: str = ""
+    message: str = ""
+
+
+_status_decoder = msgspec.json.Decoder(_Status)
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What the server said."""
+
+    status: int
+    body: bytes
+
+    @property
+    def ok(self) -> bool:
+        return 200 <= self.status < 300
+
+    @property
+    def reason(self) -> str:
+        """The API's word for the failure (`AlreadyExists`, `Conflict`), or empty."""
+        return self._failure().reason
+
+    @property
+    def message(self) -> str:
+        """What the server says about the failure, for people."""
+        failure = self._failure()
+        return f"{self.status} {failure.reason}: {failure.message}" if failure.message else f"HTTP {self.status}"
+
+    def _failure(self) -> _Status:
+        try:
+            return _status_decoder.decode(self.body)
+        except msgspec.MsgspecError:
+            return _Status(message=self.body[:200].decode(errors="replace").strip())
+
+    def raise_uncertain(self, what: str) -> None:
+        """Raise for the answers that do not say no: try again, or find out.
+
+        401 is among them, since a rotated token heals it; 500, 502 and 504 come from servers that lost sight of etcd,
+        which may have done it.
+        """
+        if self.status in (401, 429, 503):
+            raise StoreUnavailable(f"{what}: the API server answers {self.message}")
+        if self.status in (408, 500, 502, 504):
+            raise OutcomeUnknown(f"{what}: the API server answers {self.message}")
+
+
+class Transport:
+    """One API server. The client is the caller's: it is not closed here."""
+
+    def __init__(self, client: ApiClient, *, timeout_s: float = 10.0) -> None:
+        """`timeout_s` bounds each request from its start to the last byte of its answer."""
+        self._client = client
+        self._host = client.configuration.host.rstrip("/")
+        self._timeout_s = timeout_s
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        what: str,
+        query: Mapping[str, str | int] | None = None,
+        body: Mapping[str, Any] | None = None,
+        accept: str = "application/json",
+        timeout_s: float | None = None,
+    ) -> Answer:
+        """Send one request and read its answer, whatever it is.
+
+        `what` says in an error what was being done. Raises `StoreUnavailable` where the request certainly did not
+        reach the server and `OutcomeUnknown` where it may have.
+        """
+        total_s = timeout_s or self._timeout_s
+        timeout = aiohttp.ClientTimeout(total=total_s, connect=min(_CONNECT_S, total_s))
+        try:
+            response = await self._send(method, self._url(path, query), await self._headers(accept), body, timeout)
+            return Answer(response.status, await response.read())
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            raise StoreUnavailable(f"{what}: {self._host} cannot be reached: {error}") from error
+        except TimeoutError as error:
+            raise OutcomeUnknown(f"{what}: {self._host} did not answer within {total_s:g} s") from error
+        except aiohttp.ClientError as error:
+            raise OutcomeUnknown(f"{what}: the connection to {self._host} failed: {error!r}") from error
+
+    async def lines(
+        self, path: str, *, what: str, query: Mapping[str, str | int], timeout_s: float
+    ) -> AsyncIterator[bytes]:
+        """The lines of a watch, as they come. Ends with the watch; raises as `request`, and for any answer but 200."""
+        timeout = aiohttp.ClientTimeout(total=timeout_s, connect=_CONNECT_S)
+        try:
+            headers = await self._headers("application/json")
+            response = await self._send("GET", self._url(path, query), headers, None, timeout)
+            try:
+                if response.status != 200:
+                    answer = Answer(response.status, await response.read())
+                    raise StoreUnavailable(f"{what}: the API server answers {answer.message}")
+                async for line in response.response.content:
+                    yield line
+            finally:
+                response.response.close()
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise StoreUnavailable(f"{what}: the watch at {self._host} broke off: {error!r}") from error
+
+    async def _send(
+        self,
+        method: str,
+        url: str,
+        headers: dict[str, str],
+        body: Mapping[str, Any] | None,
+        timeout: aiohttp.ClientTimeout,
+    ) -> RESTResponse:
+        # The REST layer has no annotations.
+        return await self._client.rest_client.request(  # type: ignore[no-any-return, no-untyped-call]
+            method, url, headers=headers, body=body, _request_timeout=timeout
+        )
+
+    def _url(self, path: str, query: Mapping[str, str | int] | None) -> str:
+        return f"{self._host}{path}?{urlencode(query)}" if query else f"{self._host}{path}"
+
+    async def _headers(self, accept: str) -> dict[str, str]:
+        headers = {**self._client.default_headers, "Accept": accept, "Content-Type": "application/json"}
+        # Asks the configuration's hook each time, which refreshes a projected or short-lived token.
+        bearer = (await self._client.configuration.auth_settings()).get("BearerToken")
+        if bearer:
+            headers["Authorization"] = bearer["value"]
+        return headers

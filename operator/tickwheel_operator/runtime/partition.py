@@ -1,0 +1,231 @@
+"""The host of one partition: the engine's clock, its hands and its memory.
+
+It takes leadership (fence, replay, go), gives the engine every command with the current instant, appends the facts
+and releases the effects. It keeps the rule that has no exception, facts before effects:
+
+    post(command) -> engine.handle -> batch (facts, effects) --append--> durable, and the lease still fresh --> release
+
+One append is in flight at a time; what is decided meanwhile gathers in the next batch (group commit). Effects without
+facts wait for the facts decided before them, since they may depend on those. Everything runs in one event loop and
+takes its time from `Clock`, so that the simulation runs this very code.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Hashable, Iterable
+from typing import Protocol
+
+import msgspec
+
+from tickwheel_operator.clock import Clock
+from tickwheel_operator.engine.core import Engine
+from tickwheel_operator.engine.messages import (
+    CancelRun,
+    CatalogSynced,
+    Command,
+    Effect,
+    Pull,
+    PullEnded,
+    Report,
+    Submit,
+    Tick,
+)
+from tickwheel_operator.engine.spec import EngineConfig
+from tickwheel_operator.engine.views import Views
+from tickwheel_operator.ledger.facts import Fact
+from tickwheel_operator.ledger.log import Ledger
+from tickwheel_operator.ledger.protocol import Deposed
+
+__all__ = ["CommitConfig", "PartitionHost", "Term", "TermEnded", "ViewSink"]
+
+
+class TermEnded(Exception):
+    """The leader's term ended before the answer was durable."""
+
+
+class Term(Protocol):
+    """A leader's right to release effects, as the election gives it."""
+
+    @property
+    def epoch_floor(self) -> int: ...
+
+    def is_fresh(self) -> bool:
+        """Whether the lease is certainly still held now."""
+        ...
+
+
+class ViewSink(Protocol):
+    """Who shows people what is durable: takes as many views as it can write, at its own bounded rate."""
+
+    def wanted(self) -> int:
+        """How many changed tasks it can take now."""
+        ...
+
+    def show(self, views: Views) -> None: ...
+
+
+class CommitConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """How facts are gathered into appends."""
+
+    interval_ms: int = 10
+    """Under load, appends begin at least so far apart, which bounds the writes at the API server."""
+    load_facts: int = 40
+    """An append of more facts than this counts as load; a smaller one is followed by the next at once."""
+
+
+class PartitionHost:
+    """Leads one partition for one term. Made anew for each term."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        term: Term,
+        clock: Clock,
+        *,
+        engine_config: EngineConfig | None = None,
+        commit: CommitConfig | None = None,
+        sink: ViewSink | None = None,
+    ) -> None:
+        self._ledger = ledger
+        self._term = term
+        self._clock = clock
+        self._commit = commit or CommitConfig()
+        self._sink = sink
+        self.engine = Engine(engine_config, now_ms=clock.now_ms())
+        self.epoch = 0
+        self.leading = False
+        self._facts: list[Fact] = []
+        self._effects: list[Effect] = []
+        self._waiting: dict[Hashable, asyncio.Future[Effect]] = {}
+        self._wake = asyncio.Event()
+        self._stopping = False
+        self._next_request = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_ms = 0
+        self._load_until = 0.0
+        self.append_observer: Callable[[float, int, int], None] = lambda seconds, size, facts: None
+
+    # --- the term ---
+
+    async def take_over(self, catalog: Callable[[], Iterable[Command]]) -> None:
+        """Fence the last leader, replay its facts, load the catalog. Then effects may flow.
+
+        `catalog` is called without a pause before `CatalogSynced`, so that no change falls between. Raises the
+        ledger's errors.
+        """
+        opened = await self._ledger.open(self._term.epoch_floor)
+        if opened.checkpoint is not None:
+            self.engine.restore(opened.checkpoint)
+        async for facts in opened.segments:
+            self.engine.replay(facts)
+        self.epoch = opened.epoch
+        self.leading = True
+        for command in catalog():
+            self.post(command)
+        self.post(CatalogSynced())
+
+    async def run(self) -> None:
+        """Lead until `stop()`, or until the term is lost: then raises `Deposed`, and nothing more is released."""
+        loop = asyncio.get_running_loop()
+        try:
+            while True:
+                self._tick()
+                if not self._facts and not self._effects:
+                    if self._stopping:
+                        return
+                    self._wake.clear()
+                    self._set_timer(loop)
+                    await self._wake.wait()
+                    continue
+                if self._facts and (pause := self._load_until - loop.time()) > 0:
+                    await asyncio.sleep(pause)
+                    self._tick()
+                await self._commit_batch(loop)
+                if self._ledger.checkpoint_due and not self._facts:
+                    await self._ledger.checkpoint(self.engine.snapshot())
+        finally:
+            self.leading = False
+            if self._timer is not None:
+                self._timer.cancel()
+            for future in self._waiting.values():
+                if not future.done():
+                    future.set_exception(TermEnded())
+            self._waiting.clear()
+
+    def stop(self) -> None:
+        """Finish: append what was decided, answer whom it answers, then `run` returns."""
+        self._stopping = True
+        self._wake.set()
+
+    async def _commit_batch(self, loop: asyncio.AbstractEventLoop) -> None:
+        views = None
+        if self._sink is not None and (wanted := self._sink.wanted()) > 0:
+            views = self.engine.views(wanted)
+        facts, effects = self._facts, self._effects
+        self._facts, self._effects = [], []
+        if facts:
+            started = loop.time()
+            appended = await self._ledger.append(facts)
+            ended = loop.time()
+            self.append_observer(ended - started, appended.size_bytes, len(facts))
+            if len(facts) > self._commit.load_facts:
+                self._load_until = started + self._commit.interval_ms / 1000
+        if not self._term.is_fresh():
+            raise Deposed("the lease was no longer fresh when the append came back")
+        for effect in effects:
+            future = self._waiting.pop(effect.request, None)
+            if future is not None and not future.done():
+                future.set_result(effect)
+        if views is not None and self._sink is not None:
+            self._sink.show(views)
+
+    # --- commands ---
+
+    def new_request(self) -> int:
+        self._next_request += 1
+        return self._next_request
+
+    def post(self, command: Command) -> None:
+        """Carry out a command now; what it decides is appended and released in its turn."""
+        if not self.leading:
+            return
+        output = self.engine.handle(command, self._clock.now_ms())
+        if output.facts or output.effects:
+            self._facts.extend(output.facts)
+            self._effects.extend(output.effects)
+            self._wake.set()
+        elif self.engine.wake_ms() < self._timer_ms:
+            self._wake.set()
+
+    async def call(self, command: Pull | Report | Submit | CancelRun) -> Effect:
+        """Carry out a command and wait for its answer, which comes when it is durable.
+
+        Raises `TermEnded` when the term ends first: whether it was carried out is unknown; ask the next leader.
+        """
+        if not self.leading:
+            raise TermEnded
+        future: asyncio.Future[Effect] = asyncio.get_running_loop().create_future()
+        self._waiting[command.request] = future
+        self.post(command)
+        try:
+            return await future
+        finally:
+            if self._waiting.pop(command.request, None) is not None and isinstance(command, Pull):
+                self.post(PullEnded(request=command.request))
+
+    # --- time ---
+
+    def _tick(self) -> None:
+        now = self._clock.now_ms()
+        if now >= self.engine.wake_ms():
+            output = self.engine.handle(Tick(), now)
+            self._facts.extend(output.facts)
+            self._effects.extend(output.effects)
+
+    def _set_timer(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_ms = self.engine.wake_ms()
+        delay = max(0, self._timer_ms - self._clock.now_ms()) / 1000
+        self._timer = loop.call_later(delay, self._wake.set)

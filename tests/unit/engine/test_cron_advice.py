@@ -1,0 +1,52 @@
+"""What `lint` says about expressions that are legal and yet not what Quartz, or their author, means."""
+
+import pytest
+from tickwheel_operator.engine.cron import CronError, UnknownZoneError, quartz_warnings, warnings, zone_named
+
+
+@pytest.mark.parametrize("weekday", ["2", "1-5", "5#2", "6L", "MON,3", "1/2", "0"])
+def test_a_numbered_weekday_is_warned_of(weekday: str) -> None:
+    (line,) = quartz_warnings(f"0 0 9 ? * {weekday}")
+    assert f"'{weekday}'" in line
+    assert "1 is Sunday" in line
+
+
+def test_the_warning_writes_the_weekdays_by_name() -> None:
+    (line,) = quartz_warnings("0 0 9 ? * 1-5/2,7#2,6L")
+    assert "'MON-FRI/2,SUN#2,SATL'" in line
+
+
+@pytest.mark.parametrize("weekday", ["?", "*", "MON-FRI", "FRIL", "FRI#2", "*/2", "SUN"])
+def test_what_quartz_reads_alike_is_not_warned_of(weekday: str) -> None:
+    assert quartz_warnings(f"0 */5 9-17 ? * {weekday}") == []
+
+
+def test_two_restricted_day_fields_are_warned_of() -> None:
+    (line,) = quartz_warnings("0 0 0 13 * FRI")
+    assert "either" in line
+    assert "Quartz refuses" in line
+
+
+def test_a_step_wider_than_its_field_is_warned_of() -> None:
+    (line,) = warnings("*/90 * * * *")
+    assert "minute '*/90'" in line
+    assert "fixedRate" in line
+    assert warnings("*/59 * * * *") == []
+
+
+@pytest.mark.parametrize("function", [warnings, quartz_warnings])
+def test_macros_are_read_alike_and_faults_are_refused(function) -> None:  # type: ignore[no-untyped-def]
+    assert function("@weekly") == []
+    with pytest.raises(CronError):
+        function("0 0 * * 8")
+
+
+@pytest.mark.parametrize("name", ["Mars/Olympus", "", "../etc/passwd", "/etc/localtime", "Asia", "a\0b", "x" * 5_000])
+def test_an_unknown_zone_is_refused_by_name(name: str) -> None:
+    with pytest.raises(UnknownZoneError, match="is not known"):
+        zone_named(name)
+
+
+def test_a_zone_in_the_wrong_case_is_told_the_right_one() -> None:
+    with pytest.raises(UnknownZoneError, match="did you mean 'Asia/Shanghai'"):
+        zone_named("asia/shanghai")

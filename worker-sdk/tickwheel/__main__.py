@@ -1,0 +1,72 @@
+"""`python -m tickwheel MODULE_OR_FILE...`: imports what registers handlers, and runs a worker with all of them.
+
+`tickwheel dev` starts workers this way; images whose handlers are plain modules can too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.util
+import logging
+import sys
+from pathlib import Path
+
+from .errors import ConfigurationError, TickwheelError
+from .worker import Worker
+
+__all__ = ["main"]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run it; returns the exit status: 0 after a drain, 2 when the worker cannot start as it is configured."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tickwheel",
+        description="Run a Tickwheel worker with the handlers of the given modules and files. "
+        "Settings come from TICKWHEEL_ENDPOINT, TICKWHEEL_POOL, TICKWHEEL_SLOTS and so on.",
+    )
+    parser.add_argument("handlers", nargs="+", metavar="MODULE_OR_FILE", help="for example handlers.py or shop.tasks")
+    parser.add_argument("--log-level", default="INFO", choices=["DEBUG", "INFO", "WARNING", "ERROR"])
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=options.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    sys.path.insert(0, "")  # as a script has it: modules of the working directory can be named
+    try:
+        for name in options.handlers:
+            _load(name)
+        Worker().run()
+    except TickwheelError as error:
+        print(f"tickwheel: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _load(name: str) -> None:
+    path = Path(name)
+    if path.suffix != ".py":
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            # Only if it is the named module that is missing: an import that fails inside it must show where.
+            if error.name is None or not (name == error.name or name.startswith(error.name + ".")):
+                raise
+            raise ConfigurationError(
+                f"there is no module {name!r}: name a module (shop.tasks) or a file (handlers.py)"
+            ) from error
+        return
+    if not path.is_file():
+        raise ConfigurationError(f"there is no file {name}")
+    folder = str(path.resolve().parent)
+    if folder not in sys.path:
+        sys.path.insert(0, folder)  # so that the file can import its neighbours
+    # Two files of one name, in different folders, are two modules.
+    stem = f"{path.stem}_{abs(hash(folder)):x}" if path.stem in sys.modules else path.stem
+    spec = importlib.util.spec_from_file_location(stem, path)
+    if spec is None or spec.loader is None:
+        raise ConfigurationError(f"{name} cannot be loaded as a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[stem] = module
+    spec.loader.exec_module(module)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

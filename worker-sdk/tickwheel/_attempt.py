@@ -1,0 +1,191 @@
+"""The state of one attempt inside the worker, and what becomes of it.
+
+`_link` makes one per lease and watches its clocks; `_execution` runs it; the handler sees it through `Context`. An
+attempt ends exactly once: whoever sets `ended` first decides what is reported.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import traceback
+from enum import Enum
+from math import inf
+from time import monotonic
+from typing import TYPE_CHECKING
+
+import msgspec
+from pydantic import BaseModel
+
+from ._protocol import ErrorReport, Lease, ResultReport
+from .errors import Cancelled, ParameterError, ResultError
+
+if TYPE_CHECKING:
+    from ._link import Link
+    from ._registry import Handler
+
+__all__ = ["RESULT_LIMIT_BYTES", "Attempt", "Stop", "failure", "outcome"]
+
+RESULT_LIMIT_BYTES = 64 * 1024
+_MESSAGE_LIMIT = 4 * 1024
+_TRACEBACK_LIMIT = 16 * 1024
+
+
+class Stop(Enum):
+    """Why a handler must stop."""
+
+    CANCELLED = "cancelled"
+    """The run was cancelled."""
+    TIMEOUT = "timeout"
+    """The execution timeout has passed."""
+    LEASE_LOST = "lease-lost"
+    """No renewal succeeded for as long as the lease: another worker may have the work by now."""
+    FENCED = "fenced"
+    """The operator says that the attempt is no longer this worker's."""
+    DRAIN = "drain"
+    """The worker stops and the drain timeout is over."""
+
+
+class Attempt:
+    """One lease and its clocks (seconds of `time.monotonic`; infinite means never)."""
+
+    __slots__ = (
+        "ended",
+        "give_up_at",
+        "handler",
+        "lease",
+        "lease_end",
+        "link",
+        "progress",
+        "progress_sent",
+        "renew_at",
+        "stop",
+        "task",
+        "timeout_at",
+    )
+
+    def __init__(self, lease: Lease, handler: Handler, link: Link, now: float) -> None:
+        self.lease = lease
+        self.handler = handler
+        self.link = link
+        self.lease_end = now + lease.lease_ms / 1000
+        self.renew_at = now + lease.lease_ms / 3000
+        self.timeout_at = now + lease.timeout_ms / 1000 if lease.timeout_ms else inf
+        self.give_up_at = inf
+        self.stop: Stop | None = None
+        self.ended = False
+        self.task: asyncio.Task[None] | None = None
+        """The task that the handler runs in; none before it began, after it ended, and for synchronous handlers."""
+        self.progress: tuple[float, str] | None = None
+        self.progress_sent: tuple[float, str] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Attempt {self.lease.token} of {self.lease.run} stop={self.stop} ended={self.ended}>"
+
+    def remaining(self) -> float | None:
+        """Seconds until the execution timeout; none without one."""
+        return None if self.timeout_at == inf else self.timeout_at - monotonic()
+
+    def ask_to_stop(self, stop: Stop, now: float) -> None:
+        """Tell the handler to stop, and give it the task's grace period. The first reason stays, but for fencing,
+        which says that no report of this attempt can matter."""
+        if self.stop is None:
+            self.stop = stop
+            self.give_up_at = now + self.lease.grace_ms / 1000
+            if self.task is not None:
+                self.task.cancel(stop.value)
+        elif stop is Stop.FENCED:
+            self.stop = stop
+
+
+def outcome(attempt: Attempt, value: object, error: BaseException | None) -> ResultReport | ErrorReport | int | None:
+    """What to report of a handler that returned `value` or raised `error`: a result, an error, the bare token (success
+    without a result), or nothing. Called in the thread that ran the handler, so that encoding never holds up the loop.
+    """
+    stop = attempt.stop
+    if stop is not None:
+        if stop is Stop.FENCED:
+            return None
+        if stop is Stop.TIMEOUT:
+            return failure(attempt, error)
+        if isinstance(error, asyncio.CancelledError | Cancelled):
+            # Draining: not its fault, so no failed attempt; `leaving` hands it to another worker.
+            return None if stop is Stop.DRAIN else failure(attempt, error)
+    if error is None:
+        if value is None:
+            return attempt.lease.token
+        try:
+            return ResultReport(token=attempt.lease.token, value=_encode(attempt.handler.name, value))
+        except ResultError as refused:
+            error = refused
+    return ErrorReport(
+        token=attempt.lease.token,
+        type=type(error).__name__,
+        message=_text(error),
+        traceback="" if isinstance(error, ParameterError | ResultError) else _trace(error),
+    )
+
+
+def failure(attempt: Attempt, error: BaseException | None = None, *, gave_up: bool = False) -> ErrorReport:
+    """The report of an attempt that was stopped, from the reason that it was stopped for."""
+    lease, name = attempt.lease, attempt.handler.name
+    match attempt.stop:
+        case Stop.TIMEOUT:
+            kind = "TimeoutError"
+            message = f"handler {name} was stopped at its execution timeout of {lease.timeout_ms} ms"
+        case Stop.LEASE_LOST:
+            kind = "LeaseLost"
+            message = f"handler {name} was stopped: the lease was not renewed for {lease.lease_ms} ms"
+        case _:
+            kind = "Cancelled"
+            message = f"handler {name} was cancelled"
+    if gave_up:
+        message += f", and did not stop within the grace period of {lease.grace_ms} ms"
+    return ErrorReport(
+        token=lease.token,
+        type=kind,
+        message=message,
+        traceback="" if error is None else _trace(error),
+        timeout=attempt.stop is Stop.TIMEOUT,
+    )
+
+
+def _encode(handler: str, value: object) -> msgspec.Raw:
+    try:
+        data = msgspec.json.encode(value, enc_hook=_encode_other)
+    except (TypeError, ValueError, NotImplementedError, RecursionError) as error:
+        raise ResultError(
+            f"what handler {handler} returned cannot be written as JSON: {error}; return None, numbers, strings, "
+            "lists, dicts, dataclasses or pydantic models"
+        ) from error
+    if len(data) > RESULT_LIMIT_BYTES:
+        raise ResultError(
+            f"what handler {handler} returned is {len(data):,} bytes of JSON; up to {RESULT_LIMIT_BYTES:,} are "
+            "allowed: store it elsewhere and return where it is"
+        )
+    return msgspec.Raw(data)
+
+
+def _encode_other(value: object) -> object:
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    raise TypeError(f"objects of type {type(value).__name__} are not supported")
+
+
+def _text(error: BaseException) -> str:
+    try:
+        text = str(error)
+    except Exception as broken:  # an error's __str__ is the user's code: it must not stop the worker
+        text = f"<{type(error).__name__}.__str__ raised {type(broken).__name__}>"
+    return text if len(text) <= _MESSAGE_LIMIT else text[:_MESSAGE_LIMIT] + "..."
+
+
+def _trace(error: BaseException) -> str:
+    """The traceback from the handler on: the first frame is the SDK's own."""
+    frames = error.__traceback__
+    if frames is not None and frames.tb_next is not None:
+        frames = frames.tb_next
+    try:
+        text = "".join(traceback.format_exception(type(error), error, frames))
+    except Exception as broken:  # as above
+        text = f"<no traceback: formatting it raised {type(broken).__name__}>"
+    return text if len(text) <= _TRACEBACK_LIMIT else "...\n" + text[-_TRACEBACK_LIMIT:]

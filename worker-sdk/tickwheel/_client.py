@@ -1,0 +1,201 @@
+"""The HTTP side of the protocol: one connection pool, the token, and errors told apart by what to do about them.
+
+`_link` and `worker` call it. It keeps no state about epochs or leases, and retries nothing: a call is
+answered or raises.
+"""
+
+from __future__ import annotations
+
+import random
+import socket
+import ssl
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar
+from urllib.parse import urlsplit
+
+import aiohttp
+import msgspec
+
+from ._protocol import Problem, PullAnswer, PullRequest, ReportAnswer, ReportRequest, Topology
+from ._settings import Settings
+from .errors import ConfigurationError, TickwheelError
+
+__all__ = ["Backoff", "NotLeaderError", "OperatorClient", "RefusedError", "UnreachableError"]
+
+_Answer = TypeVar("_Answer", PullAnswer, ReportAnswer, Topology)
+
+_PROBLEM = "urn:tickwheel:problem:"
+# The peer is gone if it does not acknowledge for so long, or is silent to keep-alive probes (Linux names).
+_SILENCE_SECONDS = 10
+_PROBE_IDLE_SECONDS = 5
+
+
+class UnreachableError(TickwheelError):
+    """No answer, or none that says anything: try again, after looking up the leader."""
+
+
+class NotLeaderError(UnreachableError):
+    """This replica does not lead, or leads an epoch that has passed."""
+
+
+class RefusedError(TickwheelError):
+    """The operator understood the request and refuses it for good: sending it again would change nothing."""
+
+
+class Backoff:
+    """Exponential backoff with full jitter: a random time below 50 ms, 100 ms, 200 ms ... 5 s."""
+
+    def __init__(self, *, first: float = 0.05, longest: float = 5.0) -> None:
+        self._first, self._longest = first, longest
+        self._failures = 0
+
+    def next(self) -> float:
+        """Seconds to wait before the next try."""
+        ceiling = min(self._longest, self._first * 2 ** min(self._failures, 30))
+        self._failures += 1
+        return random.uniform(0, ceiling)
+
+    def reset(self) -> None:
+        """The last try succeeded."""
+        self._failures = 0
+
+
+class _Token:
+    """The bearer token, read again when its file changes."""
+
+    def __init__(self, token: str, file: Path | None) -> None:
+        self._header = {"Authorization": f"Bearer {token}"} if token else {}
+        self._file = file
+        self._version: tuple[int, int] | None = None
+
+    def header(self) -> dict[str, str]:
+        if self._file is not None:
+            try:
+                status = self._file.stat()
+                version = (status.st_mtime_ns, status.st_ino)
+                if version != self._version:
+                    self._header = {"Authorization": f"Bearer {self._file.read_text().strip()}"}
+                    self._version = version
+            except OSError as error:
+                if not self._header:
+                    raise UnreachableError(f"the token file {self._file} cannot be read: {error}") from error
+        return self._header
+
+
+class OperatorClient:
+    """Calls the operator's replicas. Use it as an async context manager."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._endpoint = settings.endpoint
+        self._token = _Token(settings.token, settings.token_file)
+        self._tls: ssl.SSLContext | bool = True
+        # Replicas are called at their pods' addresses, but the certificate is for the endpoint's name.
+        self._tls_name: str | None = None
+        if settings.endpoint.startswith("https://"):
+            self._tls_name = urlsplit(settings.endpoint).hostname
+            if settings.ca_file is not None:
+                try:
+                    self._tls = ssl.create_default_context(cafile=str(settings.ca_file))
+                except ssl.SSLError as error:
+                    raise ConfigurationError(
+                        f"ca_file= or TICKWHEEL_CA_FILE: {settings.ca_file} holds no PEM certificate: {error}"
+                    ) from error
+        self._session: aiohttp.ClientSession | None = None
+        self._answers: dict[type, msgspec.json.Decoder[object]] = {}
+        self._problems = msgspec.json.Decoder(Problem)
+        self._encoder = msgspec.json.Encoder()
+
+    async def __aenter__(self) -> Self:
+        connector = aiohttp.TCPConnector(
+            limit=0, keepalive_timeout=75, ssl=self._tls, socket_factory=_socket_that_notices_silence
+        )
+        self._session = aiohttp.ClientSession(connector=connector)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._session is not None  # noqa: S101 - narrows the type
+        await self._session.close()
+
+    async def topology(self) -> Topology:
+        """Which replica leads which partition; asked at the endpoint."""
+        return await self._call("GET", f"{self._endpoint}/v1/topology", None, Topology, timeout=5)
+
+    async def pull(self, url: str, request: PullRequest, *, timeout: float) -> PullAnswer:
+        """`POST /v1/pull`. The timeout (seconds) must be longer than the request's own wait."""
+        return await self._call("POST", f"{url}/v1/pull", self._encoder.encode(request), PullAnswer, timeout=timeout)
+
+    async def report(self, url: str, request: bytes, *, timeout: float) -> ReportAnswer:
+        """`POST /v1/report`, with a request that was encoded once, since it must be sent again unchanged."""
+        return await self._call("POST", f"{url}/v1/report", request, ReportAnswer, timeout=timeout)
+
+    def encode(self, request: ReportRequest) -> bytes:
+        """The request as it goes over the wire."""
+        return self._encoder.encode(request)
+
+    async def _call(self, method: str, url: str, body: bytes | None, kind: type[_Answer], *, timeout: float) -> _Answer:
+        assert self._session is not None  # noqa: S101 - narrows the type
+        headers = {"Content-Type": "application/json", **self._token.header()}
+        try:
+            async with self._session.request(
+                method,
+                url,
+                data=body,
+                headers=headers,
+                timeout=aiohttp.ClientTimeout(total=timeout),
+                server_hostname=self._tls_name,
+                allow_redirects=False,
+            ) as response:
+                content = await response.read()
+                status = response.status
+        except TimeoutError as error:
+            raise UnreachableError(f"{url} did not answer within {timeout:g} s") from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise UnreachableError(f"{url} cannot be reached: {error or type(error).__name__}") from error
+        if status != 200:
+            raise self._problem(url, status, content)
+        decoder = self._answers.get(kind)
+        if decoder is None:
+            decoder = self._answers[kind] = msgspec.json.Decoder(kind)
+        try:
+            answer = decoder.decode(content)
+        except msgspec.MsgspecError as error:
+            raise UnreachableError(f"{url} answered what is no {kind.__name__}: {error}") from error
+        assert isinstance(answer, kind)  # noqa: S101 - narrows the type
+        return answer
+
+    def _problem(self, url: str, status: int, content: bytes) -> TickwheelError:
+        try:
+            problem = self._problems.decode(content)
+        except msgspec.MsgspecError:
+            problem = Problem(title=content[:200].decode(errors="replace"), status=status)
+        message = f"{url} answered {status}: {problem.title}"
+        if problem.detail:
+            message += f": {problem.detail}"
+        kind = problem.type.removeprefix(_PROBLEM)
+        if problem.leader or status == 421 or kind in ("epoch-passed", "not-leader"):
+            return NotLeaderError(f"{message} (the leader is {problem.leader or 'not known'})")
+        if status == 401:
+            message += "; the token comes from TICKWHEEL_TOKEN_FILE or TICKWHEEL_TOKEN"
+        # 401 and 403 mend themselves when the token is renewed or access is granted; 404 when the endpoint is.
+        if status in (400, 405, 413, 415, 422):
+            return RefusedError(message)
+        return UnreachableError(message)
+
+
+def _socket_that_notices_silence(address: aiohttp.AddrInfoType) -> socket.socket:
+    """A socket that fails within seconds when the other machine is gone without a word, also in a long poll."""
+    family, kind, protocol, _, _ = address
+    made = socket.socket(family, kind, protocol)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (
+        ("TCP_KEEPIDLE", _PROBE_IDLE_SECONDS),
+        ("TCP_KEEPINTVL", _PROBE_IDLE_SECONDS),
+        ("TCP_KEEPCNT", 2),
+        ("TCP_USER_TIMEOUT", _SILENCE_SECONDS * 1000),
+    ):
+        if hasattr(socket, name):
+            made.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+    return made

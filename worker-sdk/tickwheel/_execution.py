@@ -1,0 +1,144 @@
+"""Running handlers: asynchronous ones in the event loop, synchronous ones in threads; and counting the slots.
+
+`_link` begins attempts here and hears of their ends. The invariant: every attempt that was begun takes a slot until
+its handler has really stopped, also one that was given up.
+
+Asynchronous handlers do not get a task each. A *runner* task takes attempts from a queue and awaits their handlers
+one after the other; a handler that never suspends costs no task and no trip through the loop. When a handler does
+suspend, its runner is its own, and the loop starts further runners for the rest of the queue, twice as many each time.
+So `current_task`, timeouts and cancellation are what they are in any task. A runner is not used again after a handler
+that left changed context variables or a cancellation behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextvars import copy_context
+from time import monotonic
+
+from ._attempt import Attempt, Stop, outcome
+from ._protocol import ErrorReport, ResultReport
+from ._threads import HandlerThreads
+from .context import Context
+
+__all__ = ["Execution"]
+
+_SLICE_SECONDS = 0.005  # how long runners may hold the loop before others (the pull, the reports) get their turn
+
+
+class Execution:
+    """All the handlers of a worker that run now. Lives in one event loop."""
+
+    def __init__(self, slots: int, freed: Callable[[], None]) -> None:
+        self.slots = slots
+        self.taken = 0
+        """Slots in use."""
+        self._freed = freed
+        self._loop = asyncio.get_running_loop()
+        self._queue: deque[Attempt] = deque()
+        self._threads = HandlerThreads(slots, self._ended, self._return)
+        self._runners: set[asyncio.Task[None]] = set()
+        self._starting = False
+        self._slice_over = False
+
+    def begin(self, attempts: Sequence[Attempt]) -> None:
+        """Run these attempts; each link is told how its own ended."""
+        self.taken += len(attempts)
+        for attempt in attempts:
+            if attempt.handler.asynchronous:
+                self._queue.append(attempt)
+            else:
+                self._threads.submit(attempt)
+        self._start(1)
+
+    def give_back(self) -> None:
+        """Return the attempts whose handlers did not begin yet."""
+        while self._queue:
+            self._return(self._queue.popleft())
+
+    async def stop(self) -> None:
+        """Cancel what still runs and wait for what can be waited for, briefly."""
+        self.give_back()
+        runners = list(self._runners)
+        for runner in runners:
+            runner.cancel()
+        if runners:
+            await asyncio.wait(runners, timeout=1)
+        self._threads.stop()
+
+    def _start(self, count: int) -> None:
+        """Start up to `count` runners, and look after they had their first turn whether any attempt is left."""
+        if self._starting or not self._queue:
+            return
+        for _ in range(min(count, len(self._queue))):
+            runner = self._loop.create_task(self._run(), name="tickwheel-runner")
+            self._runners.add(runner)
+            runner.add_done_callback(self._runner_ended)
+        self._starting = True
+        self._loop.call_soon(self._start_more, count)
+
+    def _start_more(self, count: int) -> None:
+        self._starting = False
+        slice_over, self._slice_over = self._slice_over, False
+        self._start(1 if slice_over else count * 2)
+
+    def _runner_ended(self, runner: asyncio.Task[None]) -> None:
+        self._runners.discard(runner)
+        if not runner.cancelled() and (error := runner.exception()) is not None:
+            raise error  # a fault of the SDK itself: let the loop's exception handler shout
+
+    async def _run(self) -> None:
+        runner = asyncio.current_task()
+        assert runner is not None  # noqa: S101 - narrows the type
+        queue = self._queue
+        before = copy_context()
+        slice_end = monotonic() + _SLICE_SECONDS
+        try:
+            while queue:
+                attempt = queue.popleft()
+                if attempt.stop is not None:
+                    self._return(attempt)
+                    continue
+                attempt.task = runner
+                handler = attempt.handler
+                value: object = None
+                error: BaseException | None = None
+                try:
+                    if handler.bare and len(attempt.lease.parameters) == 2:  # `{}`
+                        value = await handler.function(Context(attempt))
+                    else:
+                        value = await handler.function(Context(attempt), **handler.arguments(attempt.lease.parameters))
+                except GeneratorExit:
+                    raise  # the loop was closed under us
+                except BaseException as raised:  # whatever the user's code raises is the outcome
+                    error = raised
+                attempt.task = None
+                if value is None and error is None and attempt.stop is None:
+                    self._ended(attempt, attempt.lease.token)
+                else:
+                    self._ended(attempt, outcome(attempt, value, error))
+                if runner.cancelling() or copy_context() != before:
+                    return
+                if monotonic() > slice_end:
+                    self._slice_over = True
+                    return
+        finally:
+            self._start(1)
+
+    def _ended(self, attempt: Attempt, report: ResultReport | ErrorReport | int | None) -> None:
+        """The handler stopped: its slot is free, and its link hears of it unless it had been given up."""
+        if not attempt.ended:
+            attempt.ended = True
+            attempt.link.ended(attempt, report)
+        self.taken -= 1
+        self._freed()
+
+    def _return(self, attempt: Attempt) -> None:
+        """The attempt was asked to stop before its handler began."""
+        if not attempt.ended:
+            attempt.ended = True
+            attempt.link.returned(attempt, wanted=attempt.stop is not Stop.FENCED)
+        self.taken -= 1
+        self._freed()

@@ -1,0 +1,33 @@
+"""The errors that a user of the SDK can meet; each message says what to change and where.
+
+`Cancelled` is the one that handlers may raise themselves: it says that a handler stopped because it was asked to.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Cancelled", "ConfigurationError", "HandlerError", "ParameterError", "ResultError", "TickwheelError"]
+
+
+class TickwheelError(Exception):
+    """The base of all errors of this package."""
+
+
+class ConfigurationError(TickwheelError):
+    """A setting of the worker is missing or wrong. Raised by `Worker(...)` before anything starts."""
+
+
+class HandlerError(TickwheelError):
+    """A function cannot be a handler as it is written. Raised by `@task` or by `Worker(...)`."""
+
+
+class ParameterError(TickwheelError):
+    """The parameters of a run do not fit the handler; the attempt fails without the handler being called."""
+
+
+class ResultError(TickwheelError):
+    """What the handler returned is no JSON, or too much of it; the attempt fails."""
+
+
+class Cancelled(TickwheelError):
+    """The attempt was asked to stop. `Context.raise_if_cancelled` raises it in synchronous handlers; asynchronous
+    ones get `asyncio.CancelledError` at their next await."""

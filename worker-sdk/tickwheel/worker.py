@@ -1,0 +1,265 @@
+"""The worker: settings and handlers in, and then a process that takes leases and runs them until it is told to stop.
+
+Users call `Worker().run()`; `python -m tickwheel` does so for them. It owns what all links share (the slots, the HTTP
+client, the load meter) and decides which replicas there are links to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib
+import logging
+import os
+import secrets
+import signal
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from ._cgroup import LoadMeter
+from ._client import Backoff, OperatorClient, RefusedError, UnreachableError
+from ._execution import Execution
+from ._link import Link
+from ._protocol import Topology, WorkerIdentity
+from ._registry import Registry, registry
+from ._settings import make_settings
+from .errors import HandlerError
+
+__all__ = ["Worker"]
+
+_log = logging.getLogger("tickwheel.worker")
+
+
+class Worker:
+    """Runs handlers for one worker pool.
+
+    Every argument may be left out: then its environment variable counts, then its default.
+
+    Parameters
+    ----------
+    endpoint:
+        The operator's gateway, such as `https://tickwheel-gateway.tickwheel-system:8443`. `TICKWHEEL_ENDPOINT`; must be
+        set one way or the other.
+    namespace:
+        The pool's namespace. `TICKWHEEL_NAMESPACE`; default: the pod's own, else `default`.
+    pool:
+        The WorkerPool. `TICKWHEEL_POOL`; default `default`.
+    name:
+        The worker's name, unique in its pool. `TICKWHEEL_WORKER_NAME`; default: the host's name.
+    slots:
+        How many attempts run at once, 1 to 10,000. `TICKWHEEL_SLOTS`; default 16.
+    token, token_file:
+        The bearer token, or the file that holds it (read again whenever it changes). `TICKWHEEL_TOKEN`,
+        `TICKWHEEL_TOKEN_FILE`; default none.
+    ca_file:
+        A PEM file with the authority of the gateway's certificate. `TICKWHEEL_CA_FILE`; default: the system's.
+    drain_timeout:
+        Seconds that running handlers may take to finish after SIGTERM. `TICKWHEEL_DRAIN_TIMEOUT`; default 60.
+    pull_wait:
+        Seconds that a pull waits for work before it asks again, 0 to 30. `TICKWHEEL_PULL_WAIT`; default 20.
+    labels:
+        Labels that tasks may select workers by. `TICKWHEEL_LABELS`, as `gpu=true,zone=a`; default none.
+    handlers:
+        The handlers by name; default: all that `@task` registered before `run`.
+    """
+
+    def __init__(
+        self,
+        *,
+        endpoint: str | None = None,
+        namespace: str | None = None,
+        pool: str | None = None,
+        name: str | None = None,
+        slots: int | None = None,
+        token: str | None = None,
+        token_file: str | Path | None = None,
+        ca_file: str | Path | None = None,
+        drain_timeout: float | None = None,
+        pull_wait: float | None = None,
+        labels: Mapping[str, str] | None = None,
+        handlers: Mapping[str, Callable[..., Any]] | None = None,
+    ) -> None:
+        self._settings = make_settings(
+            {
+                "endpoint": endpoint,
+                "namespace": namespace,
+                "pool": pool,
+                "name": name,
+                "slots": slots,
+                "token": token,
+                "token_file": token_file,
+                "ca_file": ca_file,
+                "drain_timeout": drain_timeout,
+                "pull_wait": pull_wait,
+                "labels": labels,
+            }
+        )
+        self._registry = registry
+        if handlers is not None:
+            self._registry = Registry()
+            for handler_name, function in handlers.items():
+                self._registry.add(handler_name, function)
+        self._links: dict[str, Link] = {}
+        self._stopping = asyncio.Event()
+        self._freed = asyncio.Event()
+
+    def run(self) -> None:
+        """Work until SIGTERM or SIGINT, then drain and return; a second signal ends the process at once.
+
+        Uses uvloop if it is installed.
+        """
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(self._run_with_signals())
+
+    def drain(self) -> None:
+        """Take nothing new; `serve` returns once the handlers that run have finished. Call it in the event loop."""
+        self._stopping.set()
+
+    async def serve(self) -> None:
+        """Work until `drain` is called: `run` without the signals, for a program that has a loop of its own."""
+        handlers = self._registry.handlers()
+        if not handlers:
+            raise HandlerError(
+                "no handlers are registered: import the modules with the @task functions before Worker().run()"
+            )
+        settings = self._settings
+        identity = WorkerIdentity(
+            namespace=settings.namespace, pool=settings.pool, name=settings.name, instance=secrets.token_hex(8)
+        )
+        execution = Execution(settings.slots, self._slot_freed)
+        load = LoadMeter()
+        _log.info(
+            "worker %s of pool %s/%s: %d slots, handlers %s, load from %s",
+            *(settings.name, settings.namespace, settings.pool, settings.slots),
+            *(", ".join(sorted(handlers)), load.kind),
+        )
+
+        async with OperatorClient(settings) as client:
+
+            async def look_up(link: Link) -> None:
+                try:
+                    self._follow(await client.topology(), make_link)
+                except (UnreachableError, RefusedError) as error:
+                    _log.debug("the leader cannot be looked up, so %s is tried again: %s", link.url, error)
+
+            def free() -> int:
+                return -((execution.taken - execution.slots) // max(1, len(self._links)))
+
+            def make_link(url: str) -> Link:
+                _log.info("taking work from %s", url)
+                return Link(
+                    url,
+                    settings=settings,
+                    identity=identity,
+                    handlers=handlers,
+                    execution=execution,
+                    client=client,
+                    load=load,
+                    free=free,
+                    wait_for_free=self._wait_for_free,
+                    look_up=look_up,
+                )
+
+            try:
+                await self._connect(client, make_link)
+                await self._until_stopped()
+                execution.give_back()
+                deadline = monotonic() + settings.drain_timeout
+                await asyncio.gather(*(link.drain(deadline) for link in self._links.values()))
+            finally:
+                for link in self._links.values():
+                    await link.close()
+                self._links.clear()
+                await execution.stop()
+        _log.info("worker %s has left", settings.name)
+
+    async def _connect(self, client: OperatorClient, make_link: Callable[[str], Link]) -> None:
+        """Find the leaders for the first time; patient, since a worker may start before the operator does."""
+        backoff = Backoff()
+        warned_at = 0.0
+        while not self._stopping.is_set():
+            try:
+                self._follow(await client.topology(), make_link)
+                if self._links:
+                    return
+                problem = f"{self._settings.endpoint} knows no leader yet"
+            except (UnreachableError, RefusedError) as error:
+                problem = str(error)
+            if monotonic() - warned_at > 30:
+                warned_at = monotonic()
+                _log.warning("the worker waits for the operator: %s", problem)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), backoff.next())
+
+    def _follow(self, topology: Topology, make_link: Callable[[str], Link]) -> None:
+        """Have one link per leading replica. A link whose replica leads no longer moves to one that has no link yet,
+        with all that it holds: the new leader has replayed those attempts and knows them by their tokens."""
+        wanted = [replica.url.rstrip("/") for replica in topology.replicas if replica.partitions]
+        links = {link.url: link for link in self._links.values()}
+        orphans = [link for url, link in links.items() if url not in wanted]
+        for url in wanted:
+            if url in links:
+                continue
+            if orphans:
+                link = orphans.pop()
+                _log.info("the leader moved from %s to %s", link.url, url)
+                link.move(url)
+            else:
+                link = make_link(url)
+            links[url] = link
+        self._links = {link.url: link for link in links.values()}
+
+    async def _until_stopped(self) -> None:
+        """Until `drain` is called; or a loop of a link fails, which is a fault of the SDK and must not go unseen."""
+        stopping = asyncio.create_task(self._stopping.wait(), name="tickwheel-stopping")
+        try:
+            while not stopping.done():
+                loops = {task for link in self._links.values() for task in link.tasks}
+                # The timeout: links may come while it waits.
+                done, _ = await asyncio.wait({stopping, *loops}, timeout=30, return_when=asyncio.FIRST_COMPLETED)
+                for task in done - {stopping}:
+                    if not task.cancelled():  # a pull that was ended because the leader moved
+                        task.result()
+        finally:
+            stopping.cancel()
+
+    def _slot_freed(self) -> None:
+        self._freed.set()
+
+    async def _wait_for_free(self) -> None:
+        """Until a slot may have become free; the timeout, since a full outbox empties without one."""
+        self._freed.clear()
+        try:
+            await asyncio.wait_for(self._freed.wait(), 0.5)
+        except TimeoutError:
+            return
+
+    async def _run_with_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+
+        def stop(number: signal.Signals) -> None:
+            if self._stopping.is_set():
+                _log.warning("%s again: leaving at once", number.name)
+                logging.shutdown()
+                os._exit(128 + number)
+            _log.info("%s: finishing what runs, up to %g s", number.name, self._settings.drain_timeout)
+            self.drain()
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop, number)
+        try:
+            await self.serve()
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        uvloop = importlib.import_module("uvloop")
+    except ImportError:
+        return None
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
