@@ -1,0 +1,3 @@
+from tickwheel_operator.runtime.main import main
+
+main()

@@ -1,0 +1,81 @@
+"""What `kubectl apply` would do: the CRDs and the operator's identity, by the API alone."""
+
+from __future__ import annotations
+
+import time
+import urllib.error
+from pathlib import Path
+from typing import Any
+
+import yaml
+from tickwheel_cluster import ControlPlane
+
+__all__ = ["OPERATOR_ACCOUNT", "SYSTEM_NAMESPACE", "apply", "create_namespace", "get", "install"]
+
+_ROOT = Path(__file__).resolve().parents[2]
+SYSTEM_NAMESPACE = "tickwheel-system"
+OPERATOR_ACCOUNT = "tickwheel-operator"
+
+_PATHS = {
+    "CustomResourceDefinition": "/apis/apiextensions.k8s.io/v1/customresourcedefinitions",
+    "Namespace": "/api/v1/namespaces",
+    "ServiceAccount": "/api/v1/namespaces/{namespace}/serviceaccounts",
+    "ClusterRole": "/apis/rbac.authorization.k8s.io/v1/clusterroles",
+    "ClusterRoleBinding": "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings",
+    "Role": "/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}/roles",
+    "RoleBinding": "/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}/rolebindings",
+    "Pod": "/api/v1/namespaces/{namespace}/pods",
+    "ScheduledTask": "/apis/tickwheel.io/v1alpha1/namespaces/{namespace}/scheduledtasks",
+    "WorkerPool": "/apis/tickwheel.io/v1alpha1/namespaces/{namespace}/workerpools",
+    "TaskRun": "/apis/tickwheel.io/v1alpha1/namespaces/{namespace}/taskruns",
+    "LedgerSegment": "/apis/tickwheel.io/v1alpha1/namespaces/{namespace}/ledgersegments",
+}
+
+
+def install(cluster: ControlPlane) -> None:
+    """CRDs, namespace, ServiceAccount and roles: all that ships, and nothing more."""
+    for path in sorted((_ROOT / "crds").glob("*.yaml")):
+        apply(cluster, *yaml.safe_load_all(path.read_text()))
+    create_namespace(cluster, SYSTEM_NAMESPACE)
+    apply(cluster, *yaml.safe_load_all((_ROOT / "deploy" / "rbac.yaml").read_text()))
+    deadline = time.monotonic() + 30
+    while True:
+        crds = cluster.request("GET", _PATHS["CustomResourceDefinition"])["items"]
+        missing = [crd["metadata"]["name"] for crd in crds if not _is_established(crd)]
+        if not missing:
+            return
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not established: {missing}")
+        time.sleep(0.1)
+
+
+def create_namespace(cluster: ControlPlane, name: str) -> None:
+    apply(cluster, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+
+
+def apply(cluster: ControlPlane, *objects: dict[str, Any] | None) -> None:
+    """Create each object; one that exists is left as it is. Raises AssertionError with the server's message."""
+    for document in objects:
+        if document is None:
+            continue
+        path = _path(document["kind"], document["metadata"].get("namespace", "default"))
+        try:
+            cluster.request("POST", path, document)
+        except urllib.error.HTTPError as error:
+            if error.code != 409:
+                name = document["metadata"]["name"]
+                raise AssertionError(f"{document['kind']} {name}: {error.read().decode()}") from error
+
+
+def get(cluster: ControlPlane, kind: str, namespace: str, name: str = "") -> Any:
+    """One object, or the list of them."""
+    return cluster.request("GET", _path(kind, namespace) + (f"/{name}" if name else ""))
+
+
+def _path(kind: str, namespace: str) -> str:
+    return _PATHS[kind].format(namespace=namespace)
+
+
+def _is_established(crd: dict[str, Any]) -> bool:
+    conditions = crd.get("status", {}).get("conditions", [])
+    return any(c["type"] == "Established" and c["status"] == "True" for c in conditions)

@@ -1,0 +1,228 @@
+"""Attempts: who gets them, who may report them, and what becomes of those that are lost."""
+
+from __future__ import annotations
+
+from tickwheel_operator.engine import messages as m
+from tickwheel_operator.engine.spec import Backoff, EngineConfig, Guarantee, RetryPolicy
+from tickwheel_operator.ledger import facts as f
+
+from tests.unit.engine.driver import Driver, deliveries, only, task_spec
+
+
+def test_a_waiting_worker_gets_the_run_in_the_step_that_fires_it() -> None:
+    driver = Driver.leading(task_spec())
+    assert driver.pull() == []
+
+    [delivery] = deliveries(driver.at(1_000))
+
+    assert delivery.run_id == f"uid-hello.{delivery.scheduled_ms}"
+    assert [type(fact) for fact in driver.facts] == [f.Clock, f.TaskNamed, f.Fired, f.WorkerNamed, f.Leased]
+
+
+def test_work_goes_round_the_workers_that_have_the_handler() -> None:
+    driver = Driver.leading(*(task_spec(f"t{n}") for n in range(6)))
+    driver.pull("w0", free=10)
+    driver.pull("w1", free=10)
+    driver.pull("other", free=10, handlers=("something-else",))
+
+    effects = driver.at(1_000)
+
+    got = [len(effect.deliveries) for effect in effects if isinstance(effect, m.Pulled)]
+    assert got == [3, 3]
+
+
+def test_a_worker_never_gets_more_than_its_free_slots() -> None:
+    driver = Driver.leading(*(task_spec(f"t{n}") for n in range(6)))
+    driver.pull(free=2)
+
+    assert len(deliveries(driver.at(1_000))) == 2
+
+
+def test_a_report_ends_the_run_once_and_is_fenced_the_second_time() -> None:
+    driver = Driver.leading(task_spec())
+    driver.pull()
+    [delivery] = deliveries(driver.at(1_000))
+
+    assert driver.report(succeeded=[delivery.token]).fenced == []
+    assert driver.report(succeeded=[delivery.token]).fenced == [delivery.token]
+    assert driver.engine.state.by_uid["uid-hello"].succeeded == 1
+
+
+def test_another_worker_cannot_report_an_attempt_that_it_does_not_hold() -> None:
+    driver = Driver.leading(task_spec())
+    driver.pull()
+    [delivery] = deliveries(driver.at(1_000))
+
+    assert driver.report("thief", succeeded=[delivery.token]).fenced == [delivery.token]
+    assert driver.engine.state.attempts[delivery.token]
+
+
+def test_leases_that_were_lost_on_the_way_are_sent_again_with_the_same_token() -> None:
+    driver = Driver.leading(task_spec())
+    driver.pull()
+    [delivery] = deliveries(driver.at(1_000))
+
+    again = deliveries(driver.pull(received=0))
+
+    assert [d.token for d in again] == [delivery.token]
+    assert deliveries(driver.pull(received=delivery.token)) == []
+
+
+def test_an_attempt_whose_lease_is_not_renewed_is_driven_again_with_a_higher_token() -> None:
+    driver = Driver.leading(task_spec(), config=EngineConfig(lease_ms=2_000))
+    driver.pull(free=1)
+    [first] = deliveries(driver.at(1_000))
+    driver.at(2_500, None)
+    driver.report(renew=[first.token])
+    driver.at(4_000)
+    assert first.token in driver.engine.state.attempts, "the renewal keeps it"
+
+    driver.at(5_200)
+    driver.pull(received=first.token)
+    again = [d for d in deliveries(driver.pull("w1")) if d.run_id == first.run_id]
+    again += [d for d in deliveries(driver.at(5_300)) if d.run_id == first.run_id]
+
+    assert first.token not in driver.engine.state.attempts
+    assert [fact.reason for fact in driver.of(f.Failed)] == [f.FailureReason.LOST]
+
+
+def test_at_most_once_is_never_driven_again_when_its_worker_is_lost() -> None:
+    driver = Driver.leading(task_spec(guarantee=Guarantee.AT_MOST_ONCE))
+    driver.pull()
+    [delivery] = deliveries(driver.at(1_000))
+
+    driver.do(m.WorkerGone(key=m.WorkerKey("shops", "pool", "w0")))
+
+    [failed] = driver.of(f.Failed)
+    assert failed.token == delivery.token
+    assert failed.retry_ms == 0
+    assert driver.engine.state.by_uid["uid-hello"].failed == 1
+
+
+def test_a_new_process_in_a_workers_place_loses_what_the_old_one_held() -> None:
+    driver = Driver.leading(task_spec())
+    driver.pull()
+    [delivery] = deliveries(driver.at(1_000))
+
+    effects = driver.pull(instance="j")
+
+    [again] = deliveries(effects)
+    assert again.run_id == delivery.run_id
+    assert again.token > delivery.token
+    assert again.attempt == 2
+
+
+def test_a_failed_attempt_waits_for_its_backoff_and_ends_as_a_dead_letter() -> None:
+    retry = RetryPolicy(limit=2, backoff=Backoff(initial_ms=100, factor=3))
+    driver = Driver.leading(task_spec(trigger=None, retry=retry))
+    driver.submit("k")
+    delays = []
+    for attempt in (1, 2, 3):
+        [delivery] = deliveries(driver.pull(received=driver.engine.state.next_token - 1))
+        assert delivery.attempt == attempt
+        driver.report(failed=[m.FailedAttempt(token=delivery.token, error_type="ValueError", message="no")])
+        failed = driver.of(f.Failed)[-1]
+        if failed.retry_ms:
+            delays.append(failed.retry_ms - driver.now_ms)
+            driver.at(failed.retry_ms - 1_700_000_000_000)
+
+    assert delays == [100, 300]
+    task = driver.engine.state.by_uid["uid-hello"]
+    assert task.failed == 1
+    assert task.history_failed[0].error_type == "ValueError"
+    assert task.history_failed[0].attempts == 3
+
+
+def test_returned_leases_go_to_another_worker_without_counting_as_an_attempt() -> None:
+    driver = Driver.leading(task_spec())
+    driver.pull("w0")
+    [delivery] = deliveries(driver.at(1_000))
+
+    driver.report("w0", returned=[delivery.token], leaving=True)
+    [again] = deliveries(driver.pull("w1"))
+
+    assert again.run_id == delivery.run_id
+    assert again.attempt == 1
+
+
+def test_a_dispatch_that_no_worker_takes_in_time_fails() -> None:
+    driver = Driver.leading(task_spec(trigger=None, dispatch_timeout_ms=500, retry=RetryPolicy(limit=1)))
+    driver.submit("k")
+
+    driver.at(600)
+    assert driver.engine.state.by_uid["uid-hello"].failed == 0
+    driver.at(1_200)
+
+    assert driver.engine.state.by_uid["uid-hello"].history_failed[0].error_type == "Undelivered"
+
+
+def test_a_silent_worker_is_lost_and_its_work_moves() -> None:
+    driver = Driver.leading(task_spec(trigger=None))
+    driver.submit("k")
+    [first] = deliveries(driver.pull("w0"))
+
+    driver.at(11_500)
+    [again] = deliveries(driver.pull("w1"))
+
+    assert again.run_id == first.run_id
+    assert again.token > first.token
+
+
+def test_a_new_leader_gives_open_attempts_one_full_lease_and_takes_their_reports() -> None:
+    driver = Driver.leading(task_spec(trigger=None))
+    driver.submit("k")
+    [delivery] = deliveries(driver.pull())
+
+    new = driver.successor(task_spec(trigger=None), now_ms=driver.now_ms + 60_000)
+    new.at(60_000 + 14_000)
+    assert delivery.token in new.engine.state.attempts
+    reported = new.report(succeeded=[delivery.token])
+
+    assert reported.fenced == []
+    assert new.engine.state.by_uid["uid-hello"].succeeded == 1
+
+
+def test_the_same_idempotency_key_is_the_same_run() -> None:
+    driver = Driver.leading(task_spec(trigger=None))
+
+    first, second = driver.submit("order-1"), driver.submit("order-1")
+
+    assert isinstance(first, m.Submitted)
+    assert isinstance(second, m.Submitted)
+    assert (first.runs[0].created, second.runs[0].created) == (True, False)
+    assert first.runs[0].run_id == second.runs[0].run_id
+    assert len(driver.of(f.Submitted)) == 1
+
+
+def test_a_cancelled_run_fences_its_attempt() -> None:
+    driver = Driver.leading(task_spec(trigger=None))
+    submitted = driver.submit("k")
+    assert isinstance(submitted, m.Submitted)
+    [delivery] = deliveries(driver.pull())
+
+    driver.do(m.CancelRun(request=99, run_id=submitted.runs[0].run_id))
+
+    assert driver.report(renew=[delivery.token]).fenced == [delivery.token]
+    assert driver.engine.state.by_uid["uid-hello"].cancelled == 1
+
+
+def test_a_full_backlog_refuses_submissions_and_skips_instants() -> None:
+    driver = Driver.leading(task_spec(), config=EngineConfig(max_backlog=2))
+    for offset in (1_000, 2_000, 3_000):
+        driver.at(offset)
+
+    refused = driver.submit("k")
+
+    assert isinstance(refused, m.CommandRefused)
+    assert refused.reason is m.RefusalReason.BACKLOG_FULL
+    assert [skip.reason for skip in driver.of(f.Skipped)] == [f.SkipReason.BACKLOG]
+
+
+def test_a_pull_is_answered_empty_when_its_time_is_up() -> None:
+    driver = Driver.leading(task_spec(trigger=None))
+    driver.pull()
+
+    driver.at(19_000)
+    answered = only(driver.at(21_500), m.Pulled)
+
+    assert answered.deliveries == []
