@@ -32,7 +32,7 @@ API_SERVER_COUNTERS = (
     "apiserver_response_sizes_sum",
     "apiserver_request_total",
 )
-"""The API server's: bytes of request bodies, of responses, and requests; summed over resources and verbs."""
+"""The API server's: bytes of request bodies, of responses to reads, and requests; summed over resources and verbs."""
 
 _SCRAPE_TIMEOUT_S = 10.0
 

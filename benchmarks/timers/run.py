@@ -145,7 +145,7 @@ def main() -> None:
         "APScheduler lateness p50 / wheel": ratio(late_peer, late_wheel, "p50_ms"),
         "APScheduler lateness p99 / wheel": ratio(late_peer, late_wheel, "p99_ms"),
         "APScheduler CPU / wheel": ratio(late_peer, late_wheel, "cpu_s"),
-        "APScheduler CPU / wheel, whole milliseconds": ratio(late_peer, lateness["wheel, whole milliseconds"], "cpu_s"),
+        "APScheduler CPU / wheel, whole milliseconds": ratio(late_peer, lateness["wheel, whole ms"], "cpu_s"),
     }
 
     console = Console(width=120)

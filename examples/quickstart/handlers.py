@@ -6,10 +6,12 @@ Run them with `tickwheel dev examples/quickstart`, or on their own with `python 
 from __future__ import annotations
 
 import asyncio
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 from tickwheel import Context, task
+
+Pixels = Annotated[int, Field(gt=0, le=10_000)]
 
 
 @task("hello")
@@ -39,21 +41,14 @@ async def flaky(ctx: Context) -> str:
     return f"succeeded on attempt {ctx.attempt}"
 
 
-class Size(BaseModel):
-    """What an image is scaled to, in pixels."""
-
-    width: int = Field(gt=0, le=10_000)
-    height: int = Field(gt=0, le=10_000)
-
-
 @task("resize-images")
 async def resize_images(
-    ctx: Context, folder: str, sizes: list[Size], quality: Literal["draft", "fine"] = "fine"
+    ctx: Context, images: list[str], width: Pixels, height: Pixels, quality: Literal["draft", "fine"] = "fine"
 ) -> list[str]:
     """Typed parameters: pydantic checks them before this is called, and a wrong one fails with its name and place."""
     done = []
-    for number, size in enumerate(sizes, start=1):
+    for number, image in enumerate(images, start=1):
         await asyncio.sleep(0.1)  # a real one would resize here
-        done.append(f"{folder}/{size.width}x{size.height}-{quality}.webp")
-        ctx.progress(number / len(sizes), done[-1])
+        done.append(f"{image} ({width}x{height}, {quality})")
+        ctx.progress(number / len(images), f"{image} is done")
     return done

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import uuid
 
 import pytest
 from kubernetes.aio.client import ApiClient
@@ -21,7 +22,8 @@ from tickwheel_operator.ledger.transport import Transport
 from tests.contract.ledger import LedgerContract, a_ledger, facts
 from tests.contract.segment_store import SegmentStoreContract, a_segment
 
-_prefixes = (f"t{number}-" for number in itertools.count())
+_RUN = uuid.uuid4().hex[:6]
+_prefixes = (f"t{_RUN}-{number}-" for number in itertools.count())
 NAMESPACE = "ledger-tests"
 
 
@@ -63,8 +65,8 @@ def get(client: ApiClient):
 
 class TestObjects:
     async def test_two_ledgers_share_a_namespace(self, client):
-        one = KubernetesSegmentStore(client, namespace=NAMESPACE, prefix="share-one-")
-        two = KubernetesSegmentStore(client, namespace=NAMESPACE, prefix="share-two-")
+        one = KubernetesSegmentStore(client, namespace=NAMESPACE, prefix=f"one-{_RUN}-")
+        two = KubernetesSegmentStore(client, namespace=NAMESPACE, prefix=f"two-{_RUN}-")
         await one.create(a_segment(1, nonce="one"))
         await two.create(a_segment(1, nonce="two"))
         assert [header.nonce for header in await one.list(0)] == ["one"]
@@ -72,14 +74,14 @@ class TestObjects:
         assert [header.nonce for header in await two.list(0)] == ["two"]
 
     async def test_a_person_can_read_what_a_segment_is(self, client, get):
-        store = KubernetesSegmentStore(client, namespace=NAMESPACE, prefix="read-")
+        store = KubernetesSegmentStore(client, namespace=NAMESPACE, prefix=f"read-{_RUN}-")
         ledger = a_ledger(store)
         await ledger.open(4)
         await ledger.append(facts(1))
         await ledger.checkpoint([b"state"])
-        found = await get(f"/apis/tickwheel.io/v1alpha1/namespaces/{NAMESPACE}/ledgersegments/read-p0-000000000003")
+        found = await get(f"/apis/tickwheel.io/v1alpha1/namespaces/{NAMESPACE}/ledgersegments/read-{_RUN}-p0-000000000003")
         assert found["metadata"]["labels"] == {
-            "tickwheel.io/ledger": "read",
+            "tickwheel.io/ledger": f"read-{_RUN}",
             "tickwheel.io/partition": "0",
             "tickwheel.io/sequence": "3",
             "tickwheel.io/kind": "Checkpoint",
@@ -92,14 +94,14 @@ class TestObjects:
         await ledger.close()
 
     async def test_an_edited_label_is_corruption(self, client):
-        store = KubernetesSegmentStore(client, namespace=NAMESPACE, prefix="edited-")
+        store = KubernetesSegmentStore(client, namespace=NAMESPACE, prefix=f"edited-{_RUN}-")
         await store.create(a_segment(1, kind=SegmentKind.EPOCH))
-        path = f"/apis/tickwheel.io/v1alpha1/namespaces/{NAMESPACE}/ledgersegments/edited-p0-000000000001"
+        path = f"/apis/tickwheel.io/v1alpha1/namespaces/{NAMESPACE}/ledgersegments/edited-{_RUN}-p0-000000000001"
         transport = Transport(client)
         found = json.loads((await transport.request("GET", path, what="get")).body)
         found["metadata"]["labels"]["tickwheel.io/kind"] = "Nonsense"
         assert (await transport.request("PUT", path, what="put", body=found)).ok
-        with pytest.raises(LedgerCorrupt, match="edited-p0-000000000001: its labels"):
+        with pytest.raises(LedgerCorrupt, match="p0-000000000001: its labels"):
             await store.list(0)
         with pytest.raises(LedgerCorrupt):
             await store.read(0, 1)

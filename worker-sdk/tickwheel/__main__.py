@@ -58,9 +58,12 @@ def _load(name: str) -> None:
     folder = str(path.resolve().parent)
     if folder not in sys.path:
         sys.path.insert(0, folder)  # so that the file can import its neighbours
-    # Two files of one name, in different folders, are two modules.
-    stem = f"{path.stem}_{abs(hash(folder)):x}" if path.stem in sys.modules else path.stem
-    spec = importlib.util.spec_from_file_location(stem, path)
+    stem = path.stem
+    if (known := sys.modules.get(stem)) is not None:
+        if getattr(known, "__file__", None) == str(path.resolve()):
+            return
+        stem = f"{stem}_{abs(hash(folder)):x}"  # two files of one name, in different folders, are two modules
+    spec = importlib.util.spec_from_file_location(stem, path.resolve())
     if spec is None or spec.loader is None:
         raise ConfigurationError(f"{name} cannot be loaded as a Python file")
     module = importlib.util.module_from_spec(spec)

@@ -23,11 +23,12 @@ if TYPE_CHECKING:
     from ._link import Link
     from ._registry import Handler
 
-__all__ = ["RESULT_LIMIT_BYTES", "Attempt", "Stop", "failure", "outcome"]
+__all__ = ["RESULT_LIMIT_BYTES", "Attempt", "Stop", "failure", "outcome", "printable"]
 
 RESULT_LIMIT_BYTES = 64 * 1024
-_MESSAGE_LIMIT = 4 * 1024
-_TRACEBACK_LIMIT = 16 * 1024
+# Characters; a little below where the operator cuts, so that it need not cut again.
+_MESSAGE_LIMIT = 1_990
+_TRACEBACK_LIMIT = 7_990
 
 
 class Stop(Enum):
@@ -152,7 +153,7 @@ def failure(attempt: Attempt, error: BaseException | None = None, *, gave_up: bo
 def _encode(handler: str, value: object) -> msgspec.Raw:
     try:
         data = msgspec.json.encode(value, enc_hook=_encode_other)
-    except (TypeError, ValueError, NotImplementedError, RecursionError) as error:
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise ResultError(
             f"what handler {handler} returned cannot be written as JSON: {error}; return None, numbers, strings, "
             "lists, dicts, dataclasses or pydantic models"
@@ -176,7 +177,7 @@ def _text(error: BaseException) -> str:
         text = str(error)
     except Exception as broken:  # an error's __str__ is the user's code: it must not stop the worker
         text = f"<{type(error).__name__}.__str__ raised {type(broken).__name__}>"
-    return text if len(text) <= _MESSAGE_LIMIT else text[:_MESSAGE_LIMIT] + "..."
+    return printable(text if len(text) <= _MESSAGE_LIMIT else text[:_MESSAGE_LIMIT] + "...")
 
 
 def _trace(error: BaseException) -> str:
@@ -188,4 +189,9 @@ def _trace(error: BaseException) -> str:
         text = "".join(traceback.format_exception(type(error), error, frames))
     except Exception as broken:  # as above
         text = f"<no traceback: formatting it raised {type(broken).__name__}>"
-    return text if len(text) <= _TRACEBACK_LIMIT else "...\n" + text[-_TRACEBACK_LIMIT:]
+    return printable(text if len(text) <= _TRACEBACK_LIMIT else "...\n" + text[-_TRACEBACK_LIMIT:])
+
+
+def printable(text: str) -> str:
+    """The text without lone surrogates, as names of files that are no UTF-8 have them: JSON cannot hold those."""
+    return text.encode("utf-8", "backslashreplace").decode()

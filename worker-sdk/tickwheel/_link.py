@@ -17,7 +17,7 @@ from ._attempt import Attempt, Stop, failure
 from ._cgroup import LoadMeter
 from ._client import Backoff, NotLeaderError, OperatorClient, RefusedError, UnreachableError
 from ._execution import Execution
-from ._outbox import Outbox
+from ._outbox import Outbox, add_progress, add_renewal, divide, is_empty
 from ._protocol import ErrorReport, PullAnswer, PullRequest, ReportAnswer, ReportRequest, ResultReport, WorkerIdentity
 from ._registry import Handler
 from ._settings import Settings
@@ -184,16 +184,16 @@ class Link:
 
     async def _report(self) -> None:
         backoff = Backoff()
+        divided: list[ReportRequest] = []
         while True:
             await self._wake.wait()
             self._wake.clear()
-            request = self._next_report()
+            request = divided.pop(0) if divided else self._next_report()
             if request is None:
                 continue
             body = self._client.encode(request)
             while True:
                 sent_at = monotonic()
-                answer: ReportAnswer | None
                 try:
                     answer = await self._client.report(self.url, body, timeout=self._report_timeout)
                     self._check_epoch(answer.epoch)
@@ -201,16 +201,17 @@ class Link:
                     await self._recover(error, backoff)
                     continue
                 except RefusedError as error:
-                    _log.error("a report was refused; its attempts run again when their leases end: %s", error)
-                    answer = None
+                    _log.error("the operator refuses a report, which is sent again in parts: %s", error)
+                    divided[:0] = divide(request, str(error))
+                else:
+                    self._answered(request, answer, sent_at)
                 backoff.reset()
                 break
-            self._outbox.answered()
-            if answer is not None:
-                self._answered(request, answer, sent_at)
-            if request.leaving:
+            if request.leaving and not divided:
                 return
-            if self._outbox or self._leaving:
+            if not divided:
+                self._outbox.answered()
+            if divided or self._outbox or self._leaving:
                 self._wake.set()
 
     def _next_report(self) -> ReportRequest | None:
@@ -219,25 +220,14 @@ class Link:
         if self._renewals_due:
             self._renewals_due = False
             now = monotonic()
-            for token, attempt in self.held.items():
+            for attempt in self.held.values():
                 # Also what is due before long: fewer, fuller reports.
-                if attempt.renew_at - now < attempt.lease.lease_ms / 6000:
-                    request.renew.append(token)
+                if attempt.renew_at - now < attempt.lease.lease_ms / 6000 and add_renewal(request, attempt):
                     attempt.renew_at = inf
                 if attempt.progress is not attempt.progress_sent:
-                    self._outbox.add_progress(request, attempt)
-        if self._leaving and not self._outbox:
-            request.leaving = True
-        elif not (
-            request.succeeded
-            or request.results
-            or request.failed
-            or request.returned
-            or request.renew
-            or request.progress
-        ):
-            return None
-        return request
+                    add_progress(request, attempt)
+        request.leaving = self._leaving and not self._outbox
+        return None if is_empty(request) else request
 
     def _answered(self, request: ReportRequest, answer: ReportAnswer, sent_at: float) -> None:
         now = monotonic()

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from ._attempt import Attempt
+from ._attempt import Attempt, printable
 from ._protocol import ErrorReport, ProgressReport, ReportRequest, ResultReport
 
-__all__ = ["Outbox"]
+__all__ = ["Outbox", "add_progress", "add_renewal", "divide", "is_empty"]
 
-# A report stays below 1 MiB, the default limit of common HTTP servers.
+# A report stays below 1 MiB, the default limit of common HTTP servers, and below the 10,000 tokens of the protocol.
 _BATCH_BYTES = 640 * 1024
-_BATCH_TOKENS = 20_000
+_BATCH_OUTCOMES = 5_000
+_BATCH_RENEWALS = 4_000
+_BATCH_PROGRESS = 1_000
 
 
 class Outbox:
@@ -44,36 +46,82 @@ class Outbox:
 
     def move_into(self, request: ReportRequest) -> None:
         """Fill the request with what fits, the oldest first; the rest stays for the next."""
-        request.succeeded, self.succeeded = self.succeeded[:_BATCH_TOKENS], self.succeeded[_BATCH_TOKENS:]
-        request.returned, self.returned = self.returned[:_BATCH_TOKENS], self.returned[_BATCH_TOKENS:]
-        room = _BATCH_BYTES
+        tokens, size = _BATCH_OUTCOMES, _BATCH_BYTES
+        request.succeeded, self.succeeded = self.succeeded[:tokens], self.succeeded[tokens:]
+        tokens -= len(request.succeeded)
+        request.returned, self.returned = self.returned[:tokens], self.returned[tokens:]
+        tokens -= len(request.returned)
         count = 0
-        for result in self.results:
-            room -= len(result.value) + 40
-            if room < 0 and count:
+        for result in self.results[:tokens]:
+            size -= len(result.value) + 40
+            if size < 0 and count:
                 break
             count += 1
         request.results, self.results = self.results[:count], self.results[count:]
+        tokens -= count
         count = 0
-        for error in self.failed:
-            # JSON escapes may lengthen text; a byte count of the worst case would make batches needlessly small.
-            room -= 2 * (len(error.message) + len(error.traceback)) + 80
-            if room < 0 and (count or request.results):
+        for error in self.failed[:tokens]:
+            # Twice, since JSON escapes make text longer.
+            size -= 2 * (len(error.message) + len(error.traceback)) + 80
+            if size < 0 and (count or request.results):
                 break
             count += 1
         request.failed, self.failed = self.failed[:count], self.failed[count:]
-        self._under_way = len(request.succeeded) + len(request.results) + len(request.failed) + len(request.returned)
+        self._under_way = _outcomes(request)
 
     def answered(self) -> None:
         """The report under way was answered."""
         self._under_way = 0
 
-    @staticmethod
-    def add_progress(request: ReportRequest, attempt: Attempt) -> None:
-        """The attempt's latest progress. The handler's thread may set another meanwhile: that goes with the next."""
-        latest = attempt.progress
-        attempt.progress_sent = latest
-        if latest is not None:
-            request.progress.append(
-                ProgressReport(token=attempt.lease.token, fraction=latest[0], message=latest[1][:1000])
-            )
+
+def add_renewal(request: ReportRequest, attempt: Attempt) -> bool:
+    """Renew the attempt's lease with this report; false if it is full."""
+    if len(request.renew) >= _BATCH_RENEWALS:
+        return False
+    request.renew.append(attempt.lease.token)
+    return True
+
+
+def add_progress(request: ReportRequest, attempt: Attempt) -> bool:
+    """Tell the attempt's latest progress with this report; false if it is full. The handler's thread may set another
+    meanwhile: that goes with the next."""
+    if len(request.progress) >= _BATCH_PROGRESS:
+        return False
+    latest = attempt.progress
+    attempt.progress_sent = latest
+    if latest is not None:
+        fraction, message = latest
+        request.progress.append(
+            ProgressReport(token=attempt.lease.token, fraction=fraction, message=printable(message[:1000]))
+        )
+    return True
+
+
+def is_empty(request: ReportRequest) -> bool:
+    """Whether there is nothing to send."""
+    return not (_outcomes(request) or request.renew or request.progress or request.leaving)
+
+
+def divide(request: ReportRequest, refusal: str) -> list[ReportRequest]:
+    """What to send instead of a report that was refused for good, so that one outcome that the operator cannot take
+    does not cost the others: its halves; for a single result, a failure that says so; else nothing."""
+    count = _outcomes(request)
+    if count == 1 and request.results:
+        token = request.results[0].token
+        failed = ErrorReport(token=token, type="ResultError", message=f"the operator refused the result: {refusal}")
+        return [ReportRequest(worker=request.worker, epoch=request.epoch, failed=[failed], leaving=request.leaving)]
+    if count <= 1:
+        return []
+    first = ReportRequest(worker=request.worker, epoch=request.epoch)
+    second = ReportRequest(worker=request.worker, epoch=request.epoch, leaving=request.leaving)
+    half = count // 2
+    for name in ("succeeded", "results", "failed", "returned"):
+        outcomes = getattr(request, name)
+        setattr(first, name, outcomes[:half])
+        setattr(second, name, outcomes[half:])
+        half -= min(half, len(outcomes))
+    return [first, second]
+
+
+def _outcomes(request: ReportRequest) -> int:
+    return len(request.succeeded) + len(request.results) + len(request.failed) + len(request.returned)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["FieldFault", "InvalidManifest", "sentence"]
+__all__ = ["FieldFault", "InvalidManifest", "sentence", "shown"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,3 +39,17 @@ def sentence(faults: Sequence[FieldFault], *, most: int = 10) -> str:
     text = "; ".join(str(fault) for fault in faults[:most])
     rest = len(faults) - most
     return f"{text}; and {rest} more" if rest > 0 else text
+
+
+def shown(value: object) -> str:
+    """A value of a manifest as JSON names it, cut short."""
+    if isinstance(value, dict):
+        return "an object"
+    if isinstance(value, (list, tuple)):
+        return "a list"
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}..."

@@ -46,14 +46,12 @@ class LedgerSegmentSpec(Model):
     """Drawn for each append, so that a leader whose answer was lost knows its own segment again."""
     version: Annotated[Whole, Field(ge=0, le=2**31 - 1)] = 1
     """The format of `data`."""
-    checksum: Annotated[str, Field(max_length=128)] = ""
-    """Of `data`, as the codec makes it."""
     chunk: Annotated[Whole, Field(ge=0, le=2**31 - 1)] = 0
     """Checkpoint only: this chunk, from 0."""
     chunks: Annotated[Whole, Field(ge=1, le=2**31 - 1)] = 1
     """Checkpoint only: how many chunks there are."""
     data: Annotated[str, Field(max_length=1_000_000)] = ""
-    """The facts: encoded, compressed, base64."""
+    """The facts: encoded, compressed, with a checksum, base64."""
 
 
 class LedgerSegment(Resource):

@@ -52,7 +52,7 @@ def _faults(resource: Resource) -> Iterator[FieldFault]:
         case Calendar():
             yield from _zone(resource.spec.time_zone, "spec.timeZone")
             for position, expression in enumerate(resource.spec.crons):
-                yield from _cron(expression, f"spec.crons[{position}]", identity)
+                yield from _cron(expression, f"spec.crons[{position}]", identity, resource.spec.time_zone)
         case AlertChannel():
             yield from _zone(resource.spec.time_zone, "spec.timeZone")
         case _:
@@ -83,15 +83,21 @@ def _trigger(trigger: Trigger | None, path: str, identity: str) -> Iterator[Fiel
     if trigger is None:
         return
     if trigger.cron is not None:
-        yield from _cron(trigger.cron, f"{path}.cron", identity)
+        yield from _cron(trigger.cron, f"{path}.cron", identity, trigger.time_zone)
     yield from _zone(trigger.time_zone, f"{path}.timeZone")
 
 
-def _cron(expression: str, path: str, identity: str) -> Iterator[FieldFault]:
+def _cron(expression: str, path: str, identity: str, zone: str) -> Iterator[FieldFault]:
     try:
-        parse(expression, identity=identity)
+        schedule = parse(expression, identity=identity)
+        never = schedule.never_fires(zone_named(zone))
     except CronError as error:
         yield FieldFault(path, str(error))
+    except UnknownZoneError:
+        return  # the fault of the zone's own field
+    else:
+        if never:
+            yield FieldFault(path, f"'{expression}' never fires: no date and time matches all of its fields")
 
 
 def _zone(name: str, path: str) -> Iterator[FieldFault]:

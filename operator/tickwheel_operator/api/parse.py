@@ -20,7 +20,7 @@ import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from tickwheel_operator.api.faults import FieldFault, InvalidManifest
+from tickwheel_operator.api.faults import FieldFault, InvalidManifest, shown
 from tickwheel_operator.api.kinds import KINDS
 from tickwheel_operator.api.meaning import faults_of_meaning
 from tickwheel_operator.api.resource import API_VERSION, GROUP, Resource
@@ -28,6 +28,7 @@ from tickwheel_operator.api.schema import Model
 
 __all__ = ["documents", "parse"]
 
+_MERGE = "tag:yaml.org,2002:merge"
 _BY_NAME = {kind.kind_name(): kind for kind in KINDS}
 _JSON_TYPES = {
     "int_type": "a whole number",
@@ -52,13 +53,15 @@ def parse(document: Mapping[str, Any]) -> Resource:
         With one fault for each thing to mend.
     """
     kind = _kind_of(document)
+    if faults := list(_faults_of_keys(document, "")):
+        raise InvalidManifest(faults)
     body = {name: value for name, value in document.items() if name != "status"}
     try:
-        resource = kind.model_validate(body)
+        # by_name: the models have Python names too; a manifest has not.
+        resource = kind.model_validate(body, by_alias=True, by_name=False)
     except ValidationError as error:
         raise InvalidManifest([_fault(kind, detail) for detail in error.errors(include_url=False)]) from None
-    faults = [*_faults_of_identity(resource), *faults_of_meaning(resource)]
-    if faults:
+    if faults := [*_faults_of_identity(resource), *faults_of_meaning(resource)]:
         raise InvalidManifest(faults)
     return resource
 
@@ -85,7 +88,19 @@ def documents(text: str) -> Iterator[dict[str, Any]]:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1 without timestamps, which JSON does not have."""
+    """YAML 1.1 without timestamps, which JSON does not have, and without keys that stand twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value if key.tag != _MERGE]
+        for position, key in enumerate(keys):
+            if key in keys[:position]:
+                raise yaml.constructor.ConstructorError(
+                    "in a mapping",
+                    node.start_mark,
+                    f"the key {shown(key)} stands twice",
+                    node.value[position][0].start_mark,
+                )
+        return super().construct_mapping(node, deep=deep)
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -107,6 +122,22 @@ def _kind_of(document: Mapping[str, Any]) -> type[Resource]:
             [FieldFault("kind", f"{name!r} is not a kind of {GROUP}{meant}; there are {', '.join(_BY_NAME)}")]
         )
     return _BY_NAME[str(name)]
+
+
+def _faults_of_keys(value: object, path: str) -> Iterator[FieldFault]:
+    """Keys that YAML does not read as text, such as `on`, which JSON would not have."""
+    if isinstance(value, Mapping):
+        for key, child in value.items():
+            if isinstance(key, str):
+                yield from _faults_of_keys(child, f"{path}.{key}" if path else key)
+            else:
+                yield FieldFault(
+                    path,
+                    f"the key {shown(key)} is not text; quote it (YAML reads on, off, yes and no as true or false)",
+                )
+    elif isinstance(value, list):
+        for position, child in enumerate(value):
+            yield from _faults_of_keys(child, f"{path}[{position}]")
 
 
 def _faults_of_identity(resource: Resource) -> Iterator[FieldFault]:
@@ -133,19 +164,19 @@ def _fault(kind: type[Resource], detail: ErrorDetails) -> FieldFault:
         case "extra_forbidden":
             message = _unknown(_model_at(kind, location[:-1]), str(location[-1]))
         case "literal_error":
-            message = f"{value!r} is not allowed; it must be {context.get('expected', '')}"
+            message = f"{shown(value)} is not allowed; it must be {context.get('expected', '')}"
         case "string_pattern_mismatch":
-            message = f"{value!r} does not match {context.get('pattern', '')}"
+            message = f"{shown(value)} does not match {context.get('pattern', '')}"
         case "string_too_long" | "string_too_short":
             message = f"has {len(value)} characters; {_bound(context)} are allowed"
         case "too_long" | "too_short":
             message = f"has {len(value)} entries; {_bound(context)} are allowed"
         case "greater_than_equal":
-            message = f"{value!r} is too small; the least is {context['ge']}"
+            message = f"{shown(value)} is too small; the least is {context['ge']}"
         case "less_than_equal":
-            message = f"{value!r} is too large; the most is {context['le']}"
+            message = f"{shown(value)} is too large; the most is {context['le']}"
         case known if known in _JSON_TYPES:
-            message = f"{_shown(value)} is not {_JSON_TYPES[known]}"
+            message = f"{shown(value)} is not {_JSON_TYPES[known]}"
         case _:
             message = detail["msg"]
     return FieldFault(_path(location), message)
@@ -167,20 +198,6 @@ def _bound(context: Mapping[str, Any]) -> str:
     if "max_length" in context:
         return f"at most {context['max_length']}"
     return f"at least {context['min_length']}"
-
-
-def _shown(value: object) -> str:
-    """The value as JSON names it, cut short."""
-    if isinstance(value, dict):
-        return "an object"
-    if isinstance(value, (list, tuple)):
-        return "a list"
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:60]}..."
 
 
 def _unknown(holder: type[Model] | None, name: str) -> str:

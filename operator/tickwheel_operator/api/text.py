@@ -19,6 +19,7 @@ from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
+from tickwheel_operator.api.faults import shown
 from tickwheel_operator.api.schema import RULES, Rule
 
 __all__ = [
@@ -70,16 +71,19 @@ class Text(str):
     def read(cls, value: object) -> Self:
         """Check a value from a manifest. Raises `PydanticCustomError` with a message for its author."""
         if not isinstance(value, str):
-            raise cls._refused(value, "is not text (quote it)")
+            raise cls._refused(shown(value), "is not text (quote it)")
         if not cls.shortest <= len(value) <= cls.longest:
-            shown = value if len(value) <= 40 else f"{value[:40]}..."
-            raise cls._refused(shown, f"has {len(value)} characters; {cls.shortest} to {cls.longest} are allowed")
+            raise cls._refused(
+                shown(value), f"has {len(value)} characters; {cls.shortest} to {cls.longest} are allowed"
+            )
         if cls.pattern and not re.fullmatch(cls.pattern, value, re.ASCII):
-            raise cls._refused(value, "is not allowed")
+            raise cls._refused(shown(value), "is not allowed")
         text = cls(value)
         for rule in cls.rules:
             if not rule.holds(text):
-                raise cls._refused(value, f"is not allowed: {rule.message}")
+                raise PydanticCustomError(
+                    "text", "{value} is not allowed: {message}", {"value": shown(value), "message": rule.message}
+                )
         text.check()
         return text
 
@@ -87,11 +91,11 @@ class Text(str):
         """What the pattern cannot say. Raises as `read`."""
 
     @classmethod
-    def _refused(cls, value: object, what: str) -> PydanticCustomError:
+    def _refused(cls, value: str, what: str) -> PydanticCustomError:
         return PydanticCustomError(
             "text",
             "{value} {what}; expected {expected}",
-            {"value": repr(value), "what": what, "expected": cls.expected},
+            {"value": value, "what": what, "expected": cls.expected},
         )
 
     @classmethod
@@ -127,7 +131,7 @@ class Choice(enum.StrEnum):
         meant = next((f" (did you mean {word}?)" for word in words if near and word.casefold() == near[0]), "")
         raise PydanticCustomError(
             "choice", "{value} is not one of {words}{meant}",
-            {"value": repr(value), "words": ", ".join(words), "meant": meant},
+            {"value": shown(value), "words": ", ".join(words), "meant": meant},
         )  # fmt: skip
 
     @classmethod
@@ -173,16 +177,16 @@ class Duration(Text):
 
     def check(self) -> None:
         if self.milliseconds < self.least_ms:
-            raise self._refused(str(self), f"is shorter than {self.least_ms}ms")
+            raise self._refused(shown(str(self)), f"is shorter than {self.least_ms}ms")
         if self.milliseconds > self.most_ms:
-            raise self._refused(str(self), f"is longer than {self.most_ms // 86_400_000}d")
+            raise self._refused(shown(str(self)), f"is longer than {self.most_ms // 86_400_000}d")
 
 
 class PositiveDuration(Duration):
     """A length of time, more than zero."""
 
     least_ms = 1
-    rules = (
+    rules: ClassVar[tuple[Rule, ...]] = (
         Rule("!self.matches('^(0+(ms|s|m|h|d))+$')", "must be more than zero", lambda text: text.milliseconds > 0),
     )
 
@@ -191,7 +195,7 @@ class RateInterval(PositiveDuration):
     """The interval of a fixed rate: 10 ms up, since each instant costs a durable record."""
 
     least_ms = 10
-    rules = (
+    rules: ClassVar[tuple[Rule, ...]] = (
         *PositiveDuration.rules,
         Rule("!self.matches('^0*[0-9]ms$')", "the shortest is 10ms", lambda text: text.milliseconds >= 10),
     )
@@ -201,7 +205,7 @@ class DelayInterval(PositiveDuration):
     """The pause of a fixed delay: 1 s up."""
 
     least_ms = 1_000
-    rules = (
+    rules: ClassVar[tuple[Rule, ...]] = (
         *PositiveDuration.rules,
         Rule("!self.matches('^0*[0-9]{1,3}ms$')", "the shortest is 1s", lambda text: text.milliseconds >= 1_000),
     )
@@ -222,11 +226,11 @@ class Instant(Text):
     def check(self) -> None:
         shape = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})$"
         if not re.fullmatch(shape, self, re.ASCII):
-            raise self._refused(str(self), "is not allowed")
+            raise self._refused(shown(str(self)), "is not allowed")
         try:
             self._datetime()
         except (ValueError, OverflowError) as error:
-            raise self._refused(str(self), "is no date and time of the calendar") from error
+            raise self._refused(shown(str(self)), "is no date and time of the calendar") from error
 
     def _datetime(self) -> datetime:
         # fromisoformat reads at most six digits of a fraction; more are below our resolution.
@@ -258,9 +262,9 @@ class DateRange(Text):
         try:
             dates = [datetime.fromisoformat(part) for part in self.split("/")]
         except ValueError as error:
-            raise self._refused(str(self), "is no date of the calendar") from error
+            raise self._refused(shown(str(self)), "is no date of the calendar") from error
         if dates != sorted(dates):
-            raise self._refused(str(self), "ends before it begins")
+            raise self._refused(shown(str(self)), "ends before it begins")
 
 
 class CronExpression(Text):

@@ -9,13 +9,15 @@ from __future__ import annotations
 import hashlib
 import uuid
 from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import yaml
 
-from tickwheel_operator.api.parse import InvalidManifest, parse
+from tickwheel_operator.api.faults import InvalidManifest
+from tickwheel_operator.api.parse import parse
 from tickwheel_operator.api.scheduledtask import ScheduledTask
 from tickwheel_operator.api.supported import unsupported
 from tickwheel_operator.api.workerpool import WorkerPool
@@ -109,10 +111,27 @@ class Folder:
             yield TaskApplied(spec=spec)
 
     def _take(self, document: dict[str, Any], uid: str, now_ms: int) -> None:
-        manifest = parse(document)
-        faults = unsupported(manifest)
-        if faults:
+        known = self._identify(document, uid, now_ms)
+        metadata = {
+            "namespace": "default",
+            **document.get("metadata", {}),
+            "uid": uid,
+            "generation": known.generation,
+            "creationTimestamp": datetime.fromtimestamp(known.created_ms / 1000, tz=UTC).isoformat(),
+        }
+        manifest = parse({**document, "metadata": metadata})
+        if faults := unsupported(manifest):
             raise InvalidManifest(faults)
+        if isinstance(manifest, ScheduledTask):
+            self.tasks[uid] = compile_task(manifest)
+        elif isinstance(manifest, WorkerPool):
+            spec = compile_pool(manifest)
+            self._pool_commands.append(PoolApplied(spec=spec))
+            self.pools[spec.namespace, spec.name] = LocalPool(
+                spec.namespace, spec.name, manifest.spec.replicas, manifest.spec.slots
+            )
+
+    def _identify(self, document: dict[str, Any], uid: str, now_ms: int) -> _Known:
         digest = hashlib.sha256(msgspec.json.encode(document.get("spec"), order="sorted")).hexdigest()[:16]
         known = self._known.get(uid)
         if known is None:
@@ -120,15 +139,7 @@ class Folder:
         elif known.digest != digest:
             known.generation += 1
             known.digest = digest
-        if isinstance(manifest, ScheduledTask):
-            self.tasks[uid] = compile_task(manifest, uid=uid, generation=known.generation, created_ms=known.created_ms)
-        elif isinstance(manifest, WorkerPool):
-            spec = compile_pool(manifest)
-            self._pool_commands.append(PoolApplied(spec=spec))
-            replicas = manifest.spec.replicas
-            self.pools[spec.namespace, spec.name] = LocalPool(
-                spec.namespace, spec.name, _DEFAULT_REPLICAS if replicas is None else replicas, manifest.spec.slots
-            )
+        return known
 
     def _documents(self, path: Path) -> Iterable[dict[str, Any]]:
         try:

@@ -1,10 +1,11 @@
 """Who leads a partition: client-go's leader election, on clocks that cannot be fooled.
 
 The host of a partition calls `acquire`, leads for the `Term` that it gets, and calls it again when the term is lost.
-What is client-go's: a rival's Lease is over only when *we* have not seen its record change for as long as it says; waits
-are jittered; renewal is given up after a deadline shorter than the Lease; a shutdown releases it. What is stricter:
-time is the boot clock's, which runs on through a suspend; freshness counts from before the renewal was sent; and a term
-ends at once when another holder is seen. The invariant: while `Term.is_fresh()`, no rival can have acquired the Lease.
+What is client-go's: a rival's Lease is over only when *we* have not seen its record change for as long as it says;
+pauses are jittered; renewal is given up after a deadline shorter than the Lease; a shutdown releases it. What is
+stricter: time is the boot clock's, which runs on through a suspend; freshness counts from before the renewal was sent;
+and a term ends at once when another holder is seen. The invariant: while `Term.is_fresh()`, no rival can have acquired
+the Lease, unless a person edits or deletes it.
 
 The Lease is for liveness and for peace. Safety is the ledger's (`ledger.log`).
 """
@@ -15,50 +16,21 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import AsyncIterator
 
 import msgspec
 
 from tickwheel_operator.clock import Clock
+from tickwheel_operator.election.config import JITTER, ElectionConfig
 from tickwheel_operator.election.lease import Lease, LeaseConflict, LeaseError, LeaseStore
+from tickwheel_operator.election.term import Term
 
-__all__ = ["ElectionConfig", "Elector", "Observed", "Term"]
+__all__ = ["Elector", "Observed"]
 
 _LOG = logging.getLogger(__name__)
-_JITTER = 1.2
-"""client-go's JitterFactor: a wait is between one and 2.2 retry periods."""
 _RELEASED_MS = 1_000
 """The duration that a released Lease says: the shortest there is."""
 _HANDOVER_S = 0.2
 """When the watch sees a release, followers spread their tries over so long."""
-
-
-class ElectionConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """The three durations of client-go, with its defaults."""
-
-    lease_duration_ms: int = 15_000
-    """How long others leave a Lease alone that its holder does not renew, in whole seconds. A crashed leader is
-    replaced after this. More than `renew_deadline_ms`."""
-    renew_deadline_ms: int = 10_000
-    """How long a leader that cannot renew still counts as fresh, and tries. More than 1.2 times `retry_period_ms`."""
-    retry_period_ms: int = 2_000
-    """Between two renewals of a leader, and the shortest time between two tries of a follower."""
-
-    def __post_init__(self) -> None:
-        if self.lease_duration_ms <= self.renew_deadline_ms:
-            raise ValueError(
-                f"lease duration ({self.lease_duration_ms} ms) must be more than the renew deadline "
-                f"({self.renew_deadline_ms} ms), for example 15000 and 10000"
-            )
-        if self.renew_deadline_ms <= _JITTER * self.retry_period_ms:
-            raise ValueError(
-                f"renew deadline ({self.renew_deadline_ms} ms) must be more than {_JITTER} times the retry period "
-                f"({self.retry_period_ms} ms), for example 10000 and 2000"
-            )
-        if self.retry_period_ms < 1:
-            raise ValueError(f"retry period must be at least 1 ms, not {self.retry_period_ms}")
-        if self.lease_duration_ms % 1000:
-            raise ValueError(f"lease duration must be whole seconds, for example 15000 ms, not {self.lease_duration_ms}")
 
 
 class Observed(msgspec.Struct, frozen=True):
@@ -90,10 +62,12 @@ class Elector:
         self._endpoint_url = endpoint_url
         self._clock = clock
         self._config = config or ElectionConfig()
-        self._random = random or _system_random()
+        self._random = random or _unseeded()
         self._lease: Lease | None = None
         self._changed_ms = 0
         """Boot clock when the record was last seen to be another than before."""
+        self._may_hold = False
+        """Whether a write is, or was, on its way that may have made the Lease ours, and no term stands for it."""
         self._term: Term | None = None
 
     @property
@@ -106,15 +80,28 @@ class Elector:
         """Wait until this process leads. Cancel it to stand back."""
         if self._term is not None and not self._term.ended:
             raise RuntimeError(f"{self._identity} leads {self._name} already; release or lose the term first")
+        try:
+            tried_ms = await self._stand()
+        except asyncio.CancelledError:
+            await self._take_back()
+            raise
+        self._may_hold = False
+        transitions = self.observed.transitions
+        _LOG.info("%s leads %s (transition %d)", self._identity, self._name, transitions)
+        self._term = Term(self, self._clock, self._config, epoch_floor=transitions, renewed_ms=tried_ms)
+        return self._term
+
+    async def _stand(self) -> int:
+        """Try until the Lease is ours. The boot clock before the try that succeeded."""
         released = asyncio.Event()
         watching = asyncio.create_task(self._watch(released), name=f"watch of lease {self._name}")
         try:
             while True:
-                sent_ms = self._clock.boot_ms()
+                tried_ms = self._clock.boot_ms()
                 released.clear()
                 if await self._try_to_acquire():
-                    break
-                wait_s = self._config.retry_period_ms / 1000 * (1 + _JITTER * self._random.random())
+                    return tried_ms
+                wait_s = self._config.retry_period_ms / 1000 * (1 + JITTER * self._random.random())
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(wait_s):
                         await released.wait()
@@ -122,10 +109,6 @@ class Elector:
         finally:
             watching.cancel()
             await asyncio.wait([watching])
-        assert self._lease is not None  # noqa: S101
-        _LOG.info("%s leads %s (transition %d)", self._identity, self._name, self._lease.transitions)
-        self._term = Term(self, self._clock, self._config, epoch_floor=self._lease.transitions, renewed_ms=sent_ms)
-        return self._term
 
     # --- the record ----------------------------------------------------------------------------------------------
 
@@ -135,18 +118,33 @@ class Elector:
             found = await self._store.get(self._name)
             self._see(found)
             if found is None:
+                self._may_hold = True
                 self._see(await self._store.create(self._name, self._record(transitions=0)))
-                return True
-            if found.holder and self._clock.boot_ms() < self._changed_ms + found.duration_ms:
+            elif found.holder == self._identity:
+                # An earlier write came through though its answer was lost, or a term ended before its Lease did.
+                self._may_hold = True
+                self._see(await self._store.update(self._name, self._renewed(found)))
+            elif found.holder and self._clock.boot_ms() < self._changed_ms + found.duration_ms:
+                self._may_hold = False
                 return False
-            record = self._record(transitions=found.transitions + 1, version=found.version)
-            self._see(await self._store.update(self._name, record))
-            return True
+            else:
+                self._may_hold = True
+                record = self._record(transitions=found.transitions + 1, version=found.version)
+                self._see(await self._store.update(self._name, record))
         except LeaseConflict:
             return False
         except LeaseError as error:
             _LOG.warning("%s cannot stand for %s: %s", self._identity, self._name, error)
             return False
+        return True
+
+    async def _take_back(self) -> None:
+        """The caller was cancelled: what was being written must not bind the Lease until it expires."""
+        if self._may_hold:
+            self._may_hold = False
+            with contextlib.suppress(LeaseError, TimeoutError):
+                async with asyncio.timeout(self._config.retry_period_ms / 1000):
+                    await self.release()
 
     async def renew(self) -> str:
         """Renew once; the reason where the Lease is lost, else empty. Raises `LeaseError` where nothing is known.
@@ -166,7 +164,9 @@ class Elector:
         if found is None:
             return f"lease {self._name} was deleted"
         if found.holder != self._identity:
-            return f"lease {self._name} is held by {found.holder}" if found.holder else f"lease {self._name} was cleared"
+            return (
+                f"lease {self._name} is held by {found.holder}" if found.holder else f"lease {self._name} was cleared"
+            )
         self._see(await self._store.update(self._name, self._renewed(found)))
         return ""
 
@@ -204,18 +204,28 @@ class Elector:
         )
 
     def _see(self, lease: Lease | None) -> None:
-        if lease is None or self._lease is None or lease.version != self._lease.version:
-            self._lease = lease
+        """Note what the store has. Only a change of the record itself counts as a sign of life, as in client-go."""
+        if _record_of(lease) != _record_of(self._lease):
             self._changed_ms = self._clock.boot_ms()
+        self._lease = lease
 
     async def _watch(self, released: asyncio.Event) -> None:
         """Set `released` when nobody holds the Lease any more. Polling goes on beside it, so it may fail."""
         while True:
             try:
-                async with contextlib.aclosing(_generator(self._store.watch(self._name))) as changes:
+                async with contextlib.aclosing(self._store.watch(self._name)) as changes:
                     async for lease in changes:
                         if lease is None or not lease.holder:
                             released.set()
             except LeaseError as error:
                 _LOG.debug("the watch of %s ended: %s", self._name, error)
             await asyncio.sleep(self._config.retry_period_ms / 1000)
+
+
+def _record_of(lease: Lease | None) -> Lease | None:
+    """Without what others may change: any edit of the object's metadata gives it a new version."""
+    return msgspec.structs.replace(lease, version="", endpoint="") if lease else None
+
+
+def _unseeded() -> random.Random:
+    return random.Random()

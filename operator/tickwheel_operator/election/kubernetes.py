@@ -1,12 +1,13 @@
 """Leases of `coordination.k8s.io/v1`: the election's store in a cluster.
 
-Written as client-go writes them, so that other tools can read who leads (`kubectl get lease`). The operator's role needs
-get, create, update and watch of leases in its own namespace.
+Written as client-go writes them, so that other tools can read who leads (`kubectl get lease`). The operator's role
+needs get, create, update and watch of leases in its own namespace.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import contextlib
+from collections.abc import AsyncGenerator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -79,19 +80,19 @@ class KubernetesLeaseStore:
             raise LeaseConflict(f"{what}: it is gone")
         return self._lease(answer, what)
 
-    async def watch(self, name: str) -> AsyncIterator[Lease | None]:
+    async def watch(self, name: str) -> AsyncGenerator[Lease | None, None]:
         query: dict[str, str | int] = {
             "watch": "1", "fieldSelector": f"metadata.name={name}", "timeoutSeconds": _WATCH_S,
         }  # fmt: skip
+        lines = self._transport.lines(self._path, what=f"watch lease {name}", query=query, timeout_s=_WATCH_S + 30)
         try:
-            async for line in self._transport.lines(
-                self._path, what=f"watch lease {name}", query=query, timeout_s=_WATCH_S + 30
-            ):
-                event = _event_decoder.decode(line)
-                if event.type == "DELETED":
-                    yield None
-                elif event.type in ("ADDED", "MODIFIED"):
-                    yield _from_object(_decoder.decode(event.object))
+            async with contextlib.aclosing(lines):
+                async for line in lines:
+                    event = _event_decoder.decode(line)
+                    if event.type == "DELETED":
+                        yield None
+                    elif event.type in ("ADDED", "MODIFIED"):
+                        yield _from_object(_decoder.decode(event.object))
         except (StoreUnavailable, OutcomeUnknown, msgspec.MsgspecError) as error:
             raise LeaseUnavailable(str(error)) from error
 

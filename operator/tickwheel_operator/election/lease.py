@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Protocol
 
 import msgspec
@@ -68,7 +68,7 @@ class LeaseStore(Protocol):
         """Replace the version `lease.version`; the answer has the new one."""
         ...
 
-    def watch(self, name: str) -> AsyncIterator[Lease | None]:
+    def watch(self, name: str) -> AsyncGenerator[Lease | None, None]:
         """The Lease as it changes, None when it is deleted; may begin with what it is now.
 
         Only to be quicker than polling: it may end, miss changes, or give nothing at all.

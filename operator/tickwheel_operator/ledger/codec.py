@@ -35,6 +35,7 @@ __all__ = [
     "HEADER_BYTES",
     "EpochRecord",
     "decode_checkpoint",
+    "decode_checkpoint_part",
     "decode_epoch",
     "decode_facts",
     "encode_checkpoint",
@@ -132,7 +133,7 @@ async def encode_checkpoint(payloads: Iterable[bytes], *, max_bytes: int) -> Asy
 
 def decode_checkpoint(segments: Sequence[tuple[str, bytes]]) -> list[bytes]:
     """The payloads of a checkpoint from all of its segments (name and data), in order. Raises `LedgerCorrupt`."""
-    stream = b"".join(_open(data, _Content.CHECKPOINT, _CHECKPOINT_VERSION, where) for where, data in segments)
+    stream = b"".join(decode_checkpoint_part(data, where=where) for where, data in segments)
     payloads = []
     position = 0
     while position < len(stream):
@@ -147,6 +148,11 @@ def decode_checkpoint(segments: Sequence[tuple[str, bytes]]) -> list[bytes]:
         payloads.append(stream[position:end])
         position = end
     return payloads
+
+
+def decode_checkpoint_part(data: bytes, *, where: str) -> bytes:
+    """One segment's part of a checkpoint's stream, of no use alone: to check it. Raises `LedgerCorrupt`."""
+    return _open(data, _Content.CHECKPOINT, _CHECKPOINT_VERSION, where)
 
 
 def version_of(data: bytes) -> int:

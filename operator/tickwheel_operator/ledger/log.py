@@ -16,7 +16,7 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Sequence
 
 import msgspec
 
@@ -375,14 +375,16 @@ class Ledger:
     # --- replay --------------------------------------------------------------------------------------------------
 
     async def _facts(self, headers: Sequence[SegmentHeader]) -> AsyncIterator[list[Fact]]:
-        async for segment in self._replayed(headers):
-            yield codec.decode_facts(segment.data, where=segment_name(self._partition, segment.sequence))
+        async with contextlib.aclosing(self._replayed(headers)) as segments:
+            async for segment in segments:
+                yield codec.decode_facts(segment.data, where=segment_name(self._partition, segment.sequence))
 
-    async def _replayed(self, headers: Sequence[SegmentHeader]) -> AsyncIterator[Segment]:
+    async def _replayed(self, headers: Sequence[SegmentHeader]) -> AsyncGenerator[Segment, None]:
         """The segments. One that is missing since a rival has taken over and compacted is no corruption."""
         try:
-            async for segment in replay.read_all(self._read, headers):
-                yield segment
+            async with contextlib.aclosing(replay.read_all(self._read, headers)) as segments:
+                async for segment in segments:
+                    yield segment
         except LedgerCorrupt as error:
             now = await self._list()
             rival = next((h for h in now if h.kind is SegmentKind.EPOCH and h.epoch > self._epoch), None)

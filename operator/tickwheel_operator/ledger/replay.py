@@ -24,7 +24,7 @@ from tickwheel_operator.ledger.protocol import (
     segment_name,
 )
 
-__all__ = ["Plan", "checkpoints", "faults", "plan", "read_all"]
+__all__ = ["Plan", "check", "checkpoints", "choose", "faults", "plan", "read_all"]
 
 Read: TypeAlias = Callable[[int, int], Coroutine[Any, Any, Segment | None]]
 
@@ -53,7 +53,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
 def plan(headers: Sequence[SegmentHeader]) -> Plan:
     """What to replay. `headers` is all that the store lists. Raises `LedgerCorrupt` where the log breaks a rule."""
-    chosen = _choose(headers)
+    chosen = choose(headers)
     for fault in _faults(chosen):
         raise LedgerCorrupt(fault)
     return chosen
@@ -61,7 +61,7 @@ def plan(headers: Sequence[SegmentHeader]) -> Plan:
 
 def faults(headers: Sequence[SegmentHeader]) -> list[str]:
     """All rules that the log breaks, one sentence each."""
-    return list(_faults(_choose(headers)))
+    return list(_faults(choose(headers)))
 
 
 def checkpoints(headers: Sequence[SegmentHeader]) -> list[tuple[SegmentHeader, ...]]:
@@ -75,7 +75,7 @@ def checkpoints(headers: Sequence[SegmentHeader]) -> list[tuple[SegmentHeader, .
     return found
 
 
-async def read_all(read: Read, headers: Iterable[SegmentHeader]) -> AsyncGenerator[Segment]:
+async def read_all(read: Read, headers: Iterable[SegmentHeader]) -> AsyncGenerator[Segment, None]:
     """The segments in order, some of them read ahead. `read` is `SegmentStore.read`, or something like it.
 
     Raises `LedgerCorrupt` where one is not there or is not the listed one, and what `read` raises.
@@ -99,7 +99,8 @@ async def read_all(read: Read, headers: Iterable[SegmentHeader]) -> AsyncGenerat
         await asyncio.gather(*(task for _, task in waiting), return_exceptions=True)
 
 
-def _choose(headers: Sequence[SegmentHeader]) -> Plan:
+def choose(headers: Sequence[SegmentHeader]) -> Plan:
+    """What counts, without looking whether it breaks a rule."""
     complete = checkpoints(headers)
     newest = complete[-1] if complete else ()
     end = newest[-1].sequence if newest else 0
@@ -145,11 +146,16 @@ def _faults(chosen: Plan) -> list[str]:
 
 
 def _checked(header: SegmentHeader, segment: Segment | None) -> Segment:
-    name = segment_name(header.partition, header.sequence)
     if segment is None:
-        raise LedgerCorrupt(f"{name} was listed, but is not there any more")
+        raise LedgerCorrupt(f"{segment_name(header.partition, header.sequence)} was listed, but is not there any more")
+    check(header, segment)
+    return segment
+
+
+def check(header: SegmentHeader, segment: Segment) -> None:
+    """Raises `LedgerCorrupt` where what was read is not what was listed."""
+    name = segment_name(header.partition, header.sequence)
     for field in ("partition", "sequence", "kind", "epoch", "nonce", "chunk", "chunks"):
         listed, read = getattr(header, field), getattr(segment, field)
         if listed != read:
             raise LedgerCorrupt(f"{name}: its {field} is {read!r}, but the list says {listed!r}; it was edited")
-    return segment

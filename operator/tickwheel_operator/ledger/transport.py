@@ -7,7 +7,7 @@ objects and back, which costs more than the request itself. Nothing is retried h
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 from urllib.parse import urlencode
 
@@ -101,7 +101,7 @@ class Transport:
         timeout = aiohttp.ClientTimeout(total=total_s, connect=min(_CONNECT_S, total_s))
         try:
             response = await self._send(method, self._url(path, query), await self._headers(accept), body, timeout)
-            return Answer(response.status, await response.read())
+            return Answer(response.status, await response.response.read())
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise StoreUnavailable(f"{what}: {self._host} cannot be reached: {error}") from error
         except TimeoutError as error:
@@ -111,7 +111,7 @@ class Transport:
 
     async def lines(
         self, path: str, *, what: str, query: Mapping[str, str | int], timeout_s: float
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes, None]:
         """The lines of a watch, as they come. Ends with the watch; raises as `request`, and for any answer but 200."""
         timeout = aiohttp.ClientTimeout(total=timeout_s, connect=_CONNECT_S)
         try:
@@ -119,7 +119,7 @@ class Transport:
             response = await self._send("GET", self._url(path, query), headers, None, timeout)
             try:
                 if response.status != 200:
-                    answer = Answer(response.status, await response.read())
+                    answer = Answer(response.status, await response.response.read())
                     raise StoreUnavailable(f"{what}: the API server answers {answer.message}")
                 async for line in response.response.content:
                     yield line

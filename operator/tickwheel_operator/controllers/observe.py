@@ -1,0 +1,201 @@
+"""What one object of the watch says, boiled down: raw JSON in, a small frozen value out.
+
+Called in the watch's thread, so that parsing never delays the engine; the value is all that goes on to the catalog.
+Invariants: the raw object is not kept; a spec is parsed once per generation; a fault names its field.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+import msgspec
+
+from tickwheel_operator.api import (
+    NOT_SUPPORTED,
+    InvalidManifest,
+    ScheduledTask,
+    TaskRun,
+    WorkerPool,
+    parse,
+    sentence,
+    unsupported,
+)
+from tickwheel_operator.controllers.compile import compile_pool, compile_task
+from tickwheel_operator.engine.spec import PoolSpec, TaskSpec
+
+__all__ = [
+    "INVALID_SPEC",
+    "VIEW_LABEL",
+    "Fault",
+    "ObservedPool",
+    "ObservedRun",
+    "ObservedTask",
+    "RunRequest",
+    "StatusReader",
+    "observe_pool",
+    "observe_run",
+    "observe_task",
+]
+
+VIEW_LABEL = "tickwheel.io/view"
+"""On TaskRun objects that the operator made: pictures, not requests."""
+INVALID_SPEC = "InvalidSpec"
+_FINAL_STATES = frozenset({"Succeeded", "Failed", "Cancelled"})
+
+RawObject: TypeAlias = Mapping[str, Any]
+StatusReader: TypeAlias = Callable[[str, Mapping[str, Any]], object]
+"""Kind and `status` as stored, to what the projection wants to remember of it. Opaque here."""
+
+
+class Fault(msgspec.Struct, frozen=True):
+    """Why an object cannot be acted upon: the reason and message of its `Stalled` condition."""
+
+    reason: str
+    message: str
+
+
+class ObservedTask(msgspec.Struct, frozen=True, kw_only=True):
+    uid: str
+    namespace: str
+    name: str
+    generation: int
+    spec: TaskSpec | None
+    fault: Fault | None
+    deleting: bool
+    stored: object
+
+
+class ObservedPool(msgspec.Struct, frozen=True, kw_only=True):
+    uid: str
+    namespace: str
+    name: str
+    generation: int
+    spec: PoolSpec | None
+    accounts: frozenset[str]
+    """ServiceAccounts whose tokens may speak for the pool."""
+    fault: Fault | None
+    stored: object
+
+
+class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """What a TaskRun asks for."""
+
+    task: str
+    key: str
+    scheduled_ms: int | None
+    """None: now."""
+    parameters: bytes
+    cancel: bool
+
+
+class ObservedRun(msgspec.Struct, frozen=True, kw_only=True):
+    """A TaskRun that a user made."""
+
+    uid: str
+    namespace: str
+    name: str
+    generation: int
+    request: RunRequest | None
+    """None: it is final or faulty, and nothing is asked."""
+    fault: Fault | None
+    final: bool
+    run_id: str
+    stored: object
+
+
+def observe_task(raw: RawObject, known: ObservedTask | None, read_status: StatusReader) -> ObservedTask:
+    """`known` is what was observed last of the object with this uid: its spec is good for the same generation."""
+    metadata = raw["metadata"]
+    spec: TaskSpec | None
+    fault: Fault | None
+    if known is not None and known.generation == metadata["generation"]:
+        spec, fault = known.spec, known.fault
+    else:
+        spec, fault = _compiled_task(raw)
+    return ObservedTask(
+        uid=metadata["uid"],
+        namespace=spec.namespace if spec is not None else metadata["namespace"],
+        name=spec.name if spec is not None else metadata["name"],
+        generation=metadata["generation"],
+        spec=spec,
+        fault=fault,
+        deleting="deletionTimestamp" in metadata,
+        stored=read_status("ScheduledTask", raw.get("status") or {}),
+    )
+
+
+def _compiled_task(raw: RawObject) -> tuple[TaskSpec | None, Fault | None]:
+    try:
+        resource = parse(raw)
+        if gaps := unsupported(resource):
+            return None, Fault(NOT_SUPPORTED, sentence(gaps))
+        if not isinstance(resource, ScheduledTask):
+            raise TypeError(f"a watch of ScheduledTasks gave a {resource.kind}")
+        return compile_task(resource), None
+    except InvalidManifest as error:
+        return None, Fault(INVALID_SPEC, sentence(error.faults))
+
+
+def observe_pool(raw: RawObject, read_status: StatusReader) -> ObservedPool:
+    metadata = raw["metadata"]
+    spec, accounts, fault = None, frozenset[str](), None
+    try:
+        resource = parse(raw)
+        if gaps := unsupported(resource):
+            fault = Fault(NOT_SUPPORTED, sentence(gaps))
+        elif isinstance(resource, WorkerPool):
+            spec = compile_pool(resource)
+            accounts = frozenset(map(str, resource.spec.access.service_accounts))
+    except InvalidManifest as error:
+        fault = Fault(INVALID_SPEC, sentence(error.faults))
+    return ObservedPool(
+        uid=metadata["uid"],
+        namespace=metadata["namespace"],
+        name=metadata["name"],
+        generation=metadata["generation"],
+        spec=spec,
+        accounts=accounts,
+        fault=fault,
+        stored=read_status("WorkerPool", raw.get("status") or {}),
+    )
+
+
+def observe_run(raw: RawObject, read_status: StatusReader) -> ObservedRun | None:
+    """None for what is no request: the operator's own views."""
+    metadata, status = raw["metadata"], raw.get("status") or {}
+    if (metadata.get("labels") or {}).get(VIEW_LABEL) == "true":
+        return None
+    final = status.get("state") in _FINAL_STATES
+    request, fault = None, None
+    if not final:
+        try:
+            resource = parse(raw)
+            if gaps := unsupported(resource):
+                fault = Fault(NOT_SUPPORTED, sentence(gaps))
+            elif isinstance(resource, TaskRun):
+                request = _request(resource)
+        except InvalidManifest as error:
+            fault = Fault(INVALID_SPEC, sentence(error.faults))
+    return ObservedRun(
+        uid=metadata["uid"],
+        namespace=metadata["namespace"],
+        name=metadata["name"],
+        generation=metadata["generation"],
+        request=request,
+        fault=fault,
+        final=final,
+        run_id=status.get("runId") or "",
+        stored=read_status("TaskRun", status),
+    )
+
+
+def _request(run: TaskRun) -> RunRequest:
+    spec = run.spec
+    return RunRequest(
+        task=str(spec.task),
+        key=str(spec.idempotency_key) if spec.idempotency_key is not None else f"taskrun/{run.metadata.uid}",
+        scheduled_ms=None if spec.scheduled_time is None else spec.scheduled_time.milliseconds,
+        parameters=msgspec.json.encode(spec.parameters) if spec.parameters else b"",
+        cancel=spec.cancel,
+    )

@@ -1,0 +1,145 @@
+"""A keyed work queue: what is to be looked at, not what happened to it.
+
+The catalog's retries, the TaskRun requests and the projector go by it. A key waits at most once however often it is
+added, is worked on by one worker at a time, and is looked at again when it was added meanwhile; work that fails is
+tried again after a delay that grows. Invariant: a key that was added is worked on after its last `add`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Hashable
+from typing import Generic, TypeVar
+
+__all__ = ["WorkQueue"]
+
+_log = logging.getLogger(__name__)
+_Key = TypeVar("_Key", bound=Hashable)
+
+
+class WorkQueue(Generic[_Key]):
+    """Runs `work(key)` for each key that is added, with a bounded number of workers."""
+
+    def __init__(
+        self,
+        work: Callable[[_Key], Awaitable[float | None]],
+        *,
+        name: str,
+        workers: int,
+        lanes: int = 1,
+        initial_s: float = 0.5,
+        max_s: float = 60.0,
+    ) -> None:
+        """`work` returns None when it is done, or seconds after which to look again.
+
+        Lane 0 goes before all others; those take turns. A failure is retried after `initial_s`, then twice as long
+        each time up to `max_s`.
+        """
+        self._work = work
+        self._name = name
+        self._workers = workers
+        self._initial_s = initial_s
+        self._max_s = max_s
+        self._lanes: list[dict[_Key, None]] = [{} for _ in range(lanes)]
+        self._turn = 0
+        self._working: dict[_Key, int | None] = {}
+        """The lane in which a key was added again while it is worked on; None: it was not."""
+        self._later: dict[_Key, asyncio.TimerHandle] = {}
+        self._failures: dict[_Key, int] = {}
+        self._wake = asyncio.Event()
+
+    def __len__(self) -> int:
+        """Keys that wait, also for a retry."""
+        return sum(map(len, self._lanes)) + len(self._later)
+
+    def add(self, key: _Key, lane: int = 0) -> None:
+        """Look at the key soon. One that waits in a later lane moves forward."""
+        if key in self._working:
+            before = self._working[key]
+            self._working[key] = lane if before is None else min(lane, before)
+            return
+        timer = self._later.pop(key, None)
+        if timer is not None:
+            timer.cancel()
+        for number, waiting in enumerate(self._lanes):
+            if key in waiting:
+                if number <= lane:
+                    return
+                del waiting[key]
+        self._lanes[lane][key] = None
+        self._wake.set()
+
+    def add_later(self, key: _Key, delay_s: float, lane: int = 0) -> None:
+        """Look at the key after `delay_s`, unless it is added before."""
+        if key in self._later or key in self._working or any(key in waiting for waiting in self._lanes):
+            return
+        loop = asyncio.get_running_loop()
+        self._later[key] = loop.call_later(delay_s, self._due, key, lane)
+
+    def discard(self, key: _Key) -> None:
+        """There is nothing to do for the key any more. Work that runs is not stopped."""
+        for waiting in self._lanes:
+            waiting.pop(key, None)
+        timer = self._later.pop(key, None)
+        if timer is not None:
+            timer.cancel()
+        self._failures.pop(key, None)
+        if key in self._working:
+            self._working[key] = None
+
+    def clear(self) -> None:
+        """Forget all keys that wait."""
+        for key in [*self._later, *(key for waiting in self._lanes for key in waiting)]:
+            self.discard(key)
+        self._failures.clear()
+        for key in self._working:
+            self._working[key] = None
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for number in range(self._workers):
+                group.create_task(self._serve(), name=f"{self._name}-{number}")
+
+    def _due(self, key: _Key, lane: int) -> None:
+        del self._later[key]
+        self.add(key, lane)
+
+    def _next(self) -> tuple[_Key, int] | None:
+        others = len(self._lanes) - 1
+        order = [0, *(1 + (self._turn + step) % others for step in range(others))] if others else [0]
+        for number in order:
+            waiting = self._lanes[number]
+            if waiting:
+                key = next(iter(waiting))
+                del waiting[key]
+                if number:
+                    self._turn = number  # the lane after this one is next
+                return key, number
+        return None
+
+    async def _serve(self) -> None:
+        while True:
+            found = self._next()
+            if found is None:
+                self._wake.clear()
+                await self._wake.wait()
+                continue
+            key, lane = found
+            self._working[key] = None
+            again: float | None
+            try:
+                again = await self._work(key)
+                self._failures.pop(key, None)
+            except Exception as error:
+                # Whatever went wrong with one key is that key's affair: it is said, and tried again.
+                failures = self._failures[key] = self._failures.get(key, 0) + 1
+                again = min(self._initial_s * 2 ** min(failures - 1, 20), self._max_s)
+                _log.warning("%s: %s failed, next try in %.1f s: %r", self._name, key, again, error)
+            finally:
+                added = self._working.pop(key)
+            if added is not None:
+                self.add(key, added) if again is None else self.add_later(key, again, added)
+            elif again is not None:
+                self.add_later(key, again, lane)

@@ -1,0 +1,253 @@
+"""A small operator for the SDK's tests: a real HTTP server that speaks the protocol, with faults on demand.
+
+It is no copy of the engine: tests put leases into it, and it remembers what was reported. A `Cluster` of two replicas
+shares its state, as a ledger would, so that the leader can move.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+from tickwheel._protocol import (
+    ErrorReport,
+    Lease,
+    Problem,
+    ProgressReport,
+    PullAnswer,
+    PullRequest,
+    Replica,
+    ReportAnswer,
+    ReportRequest,
+    Topology,
+)
+
+
+class FakeOperator:
+    """The shared state, and the faults that tests set."""
+
+    def __init__(self) -> None:
+        self.epoch = 1
+        self.leader = 0
+        self.servers: list[TestServer] = []
+        self.leases: dict[int, Lease] = {}
+        self.open: set[int] = set()
+        self.sent: Counter[int] = Counter()
+        self.succeeded: Counter[int] = Counter()
+        self.results: dict[int, Any] = {}
+        self.failed: dict[int, ErrorReport] = {}
+        self.returned: list[int] = []
+        self.progress: list[ProgressReport] = []
+        self.renewed: Counter[int] = Counter()
+        self.reports: list[ReportRequest] = []
+        self.report_bodies: list[bytes] = []
+        self.pulls: list[PullRequest] = []
+        self.headers: list[dict[str, str]] = []
+        self.cancel: set[int] = set()
+        self.fence: set[int] = set()
+        self.left = asyncio.Event()
+        self.changed = asyncio.Event()
+        self.pulls_open = 0
+        # Faults: each answers how many more times it happens.
+        self.lose_pull_answers = 0
+        self.lose_report_answers = 0
+        self.repeat_leases = False
+        self.unavailable = 0
+        self.refuse_results: set[int] = set()
+        """Tokens whose results make the whole report refused, as JSON that the operator cannot read would."""
+        self.silent_on_reports = False
+        self.hung: set[int] = set()
+        """Replicas that answer neither pulls nor reports, as behind a broken network."""
+        self.answer_epoch: int | None = None
+        self._tokens = itertools.count(1)
+
+    # What tests call.
+
+    def lease(self, handler: str, parameters: object = None, **fields: Any) -> int:
+        """Have an attempt for the worker; returns its token."""
+        token = next(self._tokens)
+        fields.setdefault("run", f"run-{token}")
+        fields.setdefault("scheduled_ms", 1_700_000_000_000)
+        raw = msgspec.Raw(msgspec.json.encode(parameters or {}))
+        self.leases[token] = Lease(token=token, task="ns/task", handler=handler, parameters=raw, **fields)
+        self.open.add(token)
+        self._change()
+        return token
+
+    def move_leader(self) -> None:
+        """The other replica leads from now on, in a new epoch."""
+        self.leader = 1 - self.leader
+        self.epoch += 1
+        self._change()
+
+    async def until(self, condition: Callable[[], object], timeout: float = 10.0) -> None:
+        """Wait until the condition holds after some request."""
+        async with asyncio.timeout(timeout):
+            while not condition():
+                await asyncio.sleep(0.005)
+
+    @property
+    def url(self) -> str:
+        """The first replica: the endpoint that workers are given."""
+        return str(self.servers[0].make_url("")).rstrip("/")
+
+    # The server.
+
+    async def start(self, replicas: int = 1) -> None:
+        for number in range(replicas):
+            server = TestServer(self.app(number))
+            await server.start_server()
+            self.servers.append(server)
+
+    async def stop(self) -> None:
+        for server in self.servers:
+            await server.close()
+
+    def app(self, number: int) -> web.Application:
+        app = web.Application(client_max_size=1 << 20)
+        app.router.add_get("/v1/topology", self._topology)
+
+        async def pull(request: web.Request) -> web.StreamResponse:
+            return await self._pull(request, number)
+
+        async def report(request: web.Request) -> web.StreamResponse:
+            return await self._report(request, number)
+
+        app.router.add_post("/v1/pull", pull)
+        app.router.add_post("/v1/report", report)
+        return app
+
+    async def _topology(self, request: web.Request) -> web.Response:
+        if self._unavailable():
+            return web.Response(status=503, text="upstream connect error")
+        url = str(self.servers[self.leader].make_url("")).rstrip("/")
+        return _answer(Topology(partitions=1, replicas=[Replica(url=url, partitions=[0], epoch=self.epoch)]))
+
+    async def _pull(self, request: web.Request, number: int) -> web.StreamResponse:
+        pull = msgspec.json.decode(await request.read(), type=PullRequest)
+        self.headers.append(dict(request.headers))
+        self.pulls.append(pull)
+        if self._unavailable():
+            return web.Response(status=503, text="upstream connect error")
+        if pull.draining:
+            self._change()
+            return _answer(PullAnswer(epoch=self.epoch, now_ms=0))
+        self.pulls_open += 1
+        try:
+            deadline = asyncio.get_running_loop().time() + pull.wait_ms / 1000
+            while True:
+                if number in self.hung:
+                    await asyncio.sleep(30)
+                if number != self.leader:
+                    return _problem("not-leader", 421, leader=str(self.servers[self.leader].make_url("")))
+                if pull.epoch > self.epoch:
+                    return _problem("epoch-passed", 409)
+                leases = self._leases_for(pull)
+                cancel = sorted(self.cancel & self.open)
+                left = deadline - asyncio.get_running_loop().time()
+                if leases or left <= 0 or self.pulls[-1].draining:
+                    break
+                changed = self.changed
+                try:
+                    await asyncio.wait_for(changed.wait(), left)
+                except TimeoutError:
+                    continue
+        finally:
+            self.pulls_open -= 1
+        for lease in leases:
+            self.sent[lease.token] += 1
+        if self.lose_pull_answers:
+            self.lose_pull_answers -= 1
+            assert request.transport is not None
+            request.transport.close()
+            return web.Response()
+        epoch = self.epoch if self.answer_epoch is None else self.answer_epoch
+        return _answer(PullAnswer(epoch=epoch, now_ms=0, leases=leases, cancel=cancel))
+
+    def _leases_for(self, pull: PullRequest) -> list[Lease]:
+        chosen = []
+        for token in sorted(self.open):
+            fresh = self.sent[token] == 0 or token > pull.received
+            if (fresh or (self.repeat_leases and self.sent[token] < 3)) and len(chosen) < pull.free:
+                chosen.append(self.leases[token])
+        return chosen
+
+    async def _report(self, request: web.Request, number: int) -> web.StreamResponse:
+        body = await request.read()
+        if self.silent_on_reports or number in self.hung:
+            await asyncio.sleep(30)
+        if number != self.leader:
+            return _problem("not-leader", 421, leader=str(self.servers[self.leader].make_url("")))
+        if self._unavailable():
+            return web.Response(status=503, text="upstream connect error")
+        report = msgspec.json.decode(body, type=ReportRequest)
+        if any(result.token in self.refuse_results for result in report.results):
+            return _problem("bad-request", 400)
+        self.report_bodies.append(body)
+        self.reports.append(report)
+        fenced = self._record(report)
+        if self.lose_report_answers:
+            self.lose_report_answers -= 1
+            assert request.transport is not None
+            request.transport.close()
+            return web.Response()
+        cancel = sorted(self.cancel & set(report.renew))
+        return _answer(ReportAnswer(epoch=self.epoch, fenced=fenced, cancel=cancel))
+
+    def _record(self, report: ReportRequest) -> list[int]:
+        fenced = []
+
+        def close(token: int) -> bool:
+            if token not in self.open or token in self.fence:
+                fenced.append(token)
+                return False
+            self.open.discard(token)
+            return True
+
+        for token in report.succeeded:
+            if close(token):
+                self.succeeded[token] += 1
+        for result in report.results:
+            if close(result.token):
+                self.succeeded[result.token] += 1
+                self.results[result.token] = msgspec.json.decode(result.value)
+        for error in report.failed:
+            if close(error.token):
+                self.failed[error.token] = error
+        for token in report.returned:
+            if close(token):
+                self.returned.append(token)
+        for token in report.renew:
+            if token in self.open and token not in self.fence:
+                self.renewed[token] += 1
+            else:
+                fenced.append(token)
+        self.progress.extend(report.progress)
+        if report.leaving:
+            self.left.set()
+        return fenced
+
+    def _unavailable(self) -> bool:
+        if self.unavailable:
+            self.unavailable -= 1
+            return True
+        return False
+
+    def _change(self) -> None:
+        self.changed.set()
+        self.changed = asyncio.Event()
+
+
+def _answer(message: msgspec.Struct) -> web.Response:
+    return web.Response(body=msgspec.json.encode(message), content_type="application/json")
+
+
+def _problem(name: str, status: int, leader: str = "") -> web.Response:
+    problem = Problem(title=name, status=status, type=f"urn:tickwheel:problem:{name}", leader=leader)
+    return web.Response(status=status, body=msgspec.json.encode(problem), content_type="application/problem+json")

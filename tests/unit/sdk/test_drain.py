@@ -1,0 +1,170 @@
+"""Leaving: a worker that is told to stop finishes what it has, gives back the rest, and says goodbye."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+HANDLERS = textwrap.dedent(
+    """
+    import asyncio, time
+    from tickwheel import task
+
+    @task("slow")
+    async def slow(ctx):
+        await asyncio.sleep(0.5)
+        return "finished"
+
+    @task("slow-thread")
+    def slow_thread(ctx):
+        time.sleep(0.5)
+        return "finished"
+
+    @task("endless")
+    def endless(ctx):
+        while True:
+            time.sleep(0.1)
+    """
+)
+
+
+@pytest.fixture
+async def process(operator, tmp_path):
+    """`python -m tickwheel handlers.py`, as a process of its own."""
+    (tmp_path / "handlers.py").write_text(HANDLERS)
+    started: list[asyncio.subprocess.Process] = []
+
+    async def start_process(*arguments: str, **environment: str) -> asyncio.subprocess.Process:
+        sdk = str(Path(__file__).parents[3] / "worker-sdk")
+        env = {**os.environ, "TICKWHEEL_ENDPOINT": operator.url, "PYTHONPATH": sdk, **environment}
+        made = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "tickwheel", *(arguments or ("handlers.py",))),
+            cwd=tmp_path,
+            env=env,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        started.append(made)
+        return made
+
+    yield start_process
+    for made in started:
+        if made.returncode is None:
+            made.kill()
+            await made.communicate()
+
+
+async def left(process: asyncio.subprocess.Process) -> tuple[int, str]:
+    _, errors = await asyncio.wait_for(process.communicate(), 20)
+    assert process.returncode is not None
+    return process.returncode, errors.decode()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_lets_handlers_finish_and_the_process_leaves_with_0(operator, process, number):
+    made = await process()
+    tokens = [operator.lease("slow"), operator.lease("slow-thread")]
+    await operator.until(lambda: all(operator.sent[token] for token in tokens))
+    await asyncio.sleep(0.1)
+    made.send_signal(number)
+    code, errors = await left(made)
+    assert code == 0, errors
+    assert [operator.results[token] for token in tokens] == ["finished", "finished"]
+    assert operator.left.is_set()
+    assert operator.reports[-1].leaving
+    assert operator.pulls[-1].draining
+
+
+async def test_a_handler_that_never_ends_does_not_keep_the_process(operator, process):
+    made = await process(TICKWHEEL_DRAIN_TIMEOUT="0.2")
+    token = operator.lease("endless", grace_ms=100)
+    await operator.until(lambda: operator.sent[token])
+    await asyncio.sleep(0.1)
+    made.send_signal(signal.SIGTERM)
+    code, errors = await left(made)
+    assert code == 0, errors
+    assert operator.left.is_set()
+    assert token in operator.open  # its loss is the operator's to judge, by the delivery guarantee
+    assert not operator.failed
+
+
+async def test_a_second_signal_ends_the_process_at_once(operator, process):
+    made = await process()
+    token = operator.lease("endless")
+    await operator.until(lambda: operator.sent[token])
+    await asyncio.sleep(0.1)
+    made.send_signal(signal.SIGTERM)
+    await operator.until(lambda: operator.pulls[-1].draining)
+    made.send_signal(signal.SIGTERM)
+    code, errors = await left(made)
+    assert code == 128 + signal.SIGTERM, errors
+    assert not operator.left.is_set()
+
+
+async def test_leases_that_arrive_while_draining_are_given_back(operator, start):
+    async def handler(ctx): ...
+
+    worker = await start({"h": handler})
+    await operator.until(lambda: operator.pulls_open)
+    worker.drain()
+    token = operator.lease("h")  # the open pull is answered with it, after the drain began
+    await operator.left.wait()
+    assert operator.returned == [token]
+    assert not operator.succeeded
+
+
+async def test_an_outcome_is_reported_through_an_outage_while_draining(operator, start):
+    async def handler(ctx):
+        await asyncio.sleep(0.2)
+        return 1
+
+    worker = await start({"h": handler}, drain_timeout=10)
+    token = operator.lease("h")
+    await operator.until(lambda: operator.sent[token])
+    operator.unavailable = 6
+    worker.drain()
+    await asyncio.wait_for(operator.left.wait(), 10)
+    assert operator.results[token] == 1
+
+
+async def test_a_worker_that_cannot_start_says_what_to_set(process):
+    made = await process(TICKWHEEL_ENDPOINT="")
+    code, errors = await left(made)
+    assert code == 2
+    assert "set TICKWHEEL_ENDPOINT or Worker(endpoint=...)" in errors
+    assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize("argument", ["nothing.py", "no_such"])
+async def test_a_missing_module_is_named(process, argument):
+    made = await process(argument)
+    code, errors = await left(made)
+    assert code == 2
+    assert "tickwheel: there is no" in errors
+    assert argument in errors
+
+
+async def test_a_module_without_handlers_is_an_error(process, tmp_path):
+    (tmp_path / "empty.py").write_text("")
+    made = await process("empty.py")
+    code, errors = await left(made)
+    assert code == 2
+    assert "no handlers are registered" in errors
+
+
+async def test_modules_and_files_can_be_mixed(operator, process, tmp_path):
+    (tmp_path / "shop").mkdir()
+    (tmp_path / "shop" / "__init__.py").write_text("")
+    others = HANDLERS.replace('"slow', '"shop-slow').replace('"endless', '"shop-endless')
+    (tmp_path / "shop" / "tasks.py").write_text(others)
+    made = await process("handlers.py", "shop.tasks")
+    await operator.until(lambda: operator.pulls)
+    ours = ["endless", "slow", "slow-thread"]
+    assert operator.pulls[0].handlers == sorted([*ours, *(f"shop-{name}" for name in ours)])
+    made.send_signal(signal.SIGTERM)
+    assert (await left(made))[0] == 0
