@@ -11,7 +11,8 @@ occupied slot is found by a few bit operations, however far away it is and in ei
 A classical wheel moves a timer down once a level and can only look forward; this one moves it once, has no
 current slot, and so a clock that jumps by days or steps back is no special case.
 
-Measured with a million timers over an hour on a 2-core machine (benchmarks/timers): see its README.
+A heap of the standard library arms faster, but keeps what was cancelled, takes 1.6 times the memory and fires
+4 times slower (benchmarks/timers/README.md has the figures).
 Invariant: a bit is set exactly when its child holds an armed timer, and a ring is in order of insertion.
 """
 
