@@ -1,4 +1,4 @@
-"""The contract of `election.lease.LeaseStore`. A test module of a store subclasses it and gives the fixture `stores`."""
+"""The contract of `election.lease.LeaseStore`: the test module of a store subclasses it and gives it `stores`."""
 
 from __future__ import annotations
 
@@ -64,9 +64,11 @@ class LeaseStoreContract:
             await stores().update("p0", msgspec.structs.replace(created, holder="c"))
         assert (await stores().get("p0")).holder == "b"
 
-    async def test_an_update_of_what_is_gone_conflicts(self, store):
+    async def test_an_update_of_what_is_not_there_conflicts(self, store):
+        elsewhere = await store.create("p1", a_lease())
         with pytest.raises(LeaseConflict):
-            await store.update("p0", a_lease(version="7"))
+            await store.update("p0", elsewhere)
+        assert await store.get("p0") is None
 
     async def test_of_many_that_update_one_version_exactly_one_succeeds(self, stores):
         created = await stores().create("p0", a_lease())

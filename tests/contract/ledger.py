@@ -6,12 +6,16 @@ network come from `Unreliable`, which stands between the ledger and the real sto
 
 from __future__ import annotations
 
+import asyncio
 import itertools
+import random
 from collections import deque
 from collections.abc import Callable, Sequence
 
 import msgspec
 import pytest
+from tests.contract.clock import ManualClock
+from tests.contract.memory_store import Fault
 
 from tickwheel_operator.ledger.facts import Clock, Fact, Fired, Submitted
 from tickwheel_operator.ledger.limits import LedgerLimits
@@ -26,9 +30,6 @@ from tickwheel_operator.ledger.protocol import (
     SegmentStore,
     StoreUnavailable,
 )
-
-from tests.contract.clock import ManualClock
-from tests.contract.memory_store import Fault
 
 __all__ = ["LIMITS", "LedgerContract", "Unreliable", "a_ledger", "everything", "facts"]
 
@@ -170,7 +171,6 @@ class LedgerContract:
         await old.append(facts(1))
         await new.open(0)
         clock.advance(LIMITS.epoch_keep_ms + 1)
-        later = a_ledger(rival_store, "b2", clock=clock)
         for name in ("c", "d", "e"):
             later = a_ledger(rival_store, name, clock=clock)
             await later.open(0)
@@ -182,8 +182,6 @@ class LedgerContract:
         assert await rival_store.read(0, 3) is None
 
     async def test_of_two_leaders_that_open_at_once_one_is_fenced(self, store, rival_store):
-        import asyncio
-
         a, b = a_ledger(store, "a"), a_ledger(rival_store, "b")
         await asyncio.gather(a.open(0), b.open(0))
         assert a.epoch != b.epoch
@@ -223,15 +221,9 @@ class LedgerContract:
         await ledger.append(facts(1))
         assert await everything(await a_ledger(store).open(0)) == facts(1)
 
-    async def test_a_request_that_arrives_late_is_the_same_segment(self, store, stores):
+    async def test_a_request_that_arrives_late_is_the_same_segment(self, store):
         ledger = a_ledger(store)
         await ledger.open(0)
-        direct = stores()
-
-        async def late_then_find(segment: Segment) -> None:
-            await direct.create(segment)
-            raise OutcomeUnknown("timed out")
-
         store.create_faults.append(Fault.LATE)
         await ledger.append(facts(1))
         (late,) = store.late
@@ -271,8 +263,6 @@ class LedgerContract:
         assert (opened.checkpoint, await everything(opened)) == ([b"one", b"two"], facts(4))
 
     async def test_a_large_checkpoint_spans_several_segments(self, store):
-        import random
-
         payloads = [random.Random(n).randbytes(size) for n, size in enumerate([10, 3_000, 0, 90_000, 500])]
         ledger = a_ledger(store, limits=msgspec.structs.replace(LIMITS, max_segment_bytes=20_000))
         await ledger.open(0)
@@ -288,8 +278,6 @@ class LedgerContract:
         await ledger.checkpoint([b"good"])
         await ledger.append(facts(2))
         store.create_faults.extend([Fault.NONE, Fault.NONE, Fault.UNAVAILABLE])
-        import random
-
         with pytest.raises(StoreUnavailable):
             await ledger.checkpoint([random.Random(1).randbytes(2_000)])
         await ledger.append(facts(3))
@@ -377,8 +365,6 @@ class LedgerContract:
         limits = msgspec.structs.replace(LIMITS, max_segment_bytes=1_000)
         ledger = a_ledger(store, limits=limits)
         await ledger.open(0)
-        import random
-
         numbers = random.Random(1).sample(range(10**9), 5_000)
         batch: list[Fact] = [Clock(1), Fired(1, 10, numbers), Submitted(6_000, 1, 2, "key")]
         written = await ledger.append(batch)
@@ -387,6 +373,6 @@ class LedgerContract:
         replayed = await everything(await a_ledger(store).open(0))
         fired = [fact for fact in replayed if isinstance(fact, Fired)]
         assert [task for fact in fired for task in fact.tasks] == numbers
-        assert [fact.first_run for fact in fired][0] == 10
+        assert fired[0].first_run == 10
         assert all(a.first_run + len(a.tasks) == b.first_run for a, b in itertools.pairwise(fired))
         assert (replayed[0], replayed[-1]) == (batch[0], batch[-1])

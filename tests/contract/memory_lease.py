@@ -7,10 +7,9 @@ from collections import deque
 from collections.abc import AsyncGenerator
 
 import msgspec
+from tests.contract.memory_store import Fault
 
 from tickwheel_operator.election.lease import Lease, LeaseConflict, LeaseUnavailable
-
-from tests.contract.memory_store import Fault
 
 __all__ = ["LeaseTable", "MemoryLeaseStore"]
 

@@ -11,6 +11,7 @@ import random
 from collections.abc import Callable
 
 import pytest
+from tests.contract.memory_store import header_of
 
 from tickwheel_operator.ledger.protocol import (
     MAX_SEGMENT_BYTES,
@@ -19,8 +20,6 @@ from tickwheel_operator.ledger.protocol import (
     SegmentKind,
     SegmentStore,
 )
-
-from tests.contract.memory_store import header_of
 
 __all__ = ["SegmentStoreContract", "a_segment"]
 
@@ -52,7 +51,14 @@ class SegmentStoreContract:
 
     async def test_what_is_created_is_read_as_it_was(self, store):
         segment = a_segment(
-            7, kind=SegmentKind.CHECKPOINT, epoch=12, nonce="abc", chunk=2, chunks=5, generation=5, data=bytes(range(256))
+            7,
+            kind=SegmentKind.CHECKPOINT,
+            epoch=12,
+            nonce="abc",
+            chunk=2,
+            chunks=5,
+            generation=5,
+            data=bytes(range(256)),
         )
         await store.create(segment)
         assert await store.read(0, 7) == segment

@@ -33,7 +33,5 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
 def namespace(cluster: ControlPlane, request: pytest.FixtureRequest) -> str:
     """A namespace of the test's own."""
     name = request.node.name.replace("_", "-").split("[")[0].lower()[-55:].strip("-")
-    subprocess.run(
-        ["kubectl", f"--kubeconfig={cluster.admin_kubeconfig}", "create", "namespace", name], check=True
-    )
+    subprocess.run(["kubectl", f"--kubeconfig={cluster.admin_kubeconfig}", "create", "namespace", name], check=True)
     return name

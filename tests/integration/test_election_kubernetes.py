@@ -9,14 +9,13 @@ import uuid
 
 import pytest
 from kubernetes.aio.config import new_client_from_config
+from tests.contract.lease_store import LeaseStoreContract, a_lease
 
 from tickwheel_operator.clock import SystemClock
 from tickwheel_operator.election.elector import Elector
 from tickwheel_operator.election.kubernetes import KubernetesLeaseStore
-from tickwheel_operator.election.lease import LeaseRefused, LeaseUnavailable
+from tickwheel_operator.election.lease import LeaseConflict, LeaseRefused, LeaseUnavailable
 from tickwheel_operator.ledger.transport import Transport
-
-from tests.contract.lease_store import LeaseStoreContract, a_lease
 
 _numbers = itertools.count()
 
@@ -76,6 +75,16 @@ async def test_a_lease_that_another_tool_made_is_read(client, leases):
     assert (lease.holder, lease.transitions, lease.duration_ms) == ("", 0, 0)
 
 
+async def test_a_lease_that_a_person_deleted_is_not_made_again_by_a_renewal(client, leases):
+    store = KubernetesLeaseStore(client, namespace=leases)
+    lease = await store.create("p0", a_lease())
+    path = f"/apis/coordination.k8s.io/v1/namespaces/{leases}/leases/p0"
+    assert (await Transport(client).request("DELETE", path, what="delete")).ok
+    with pytest.raises(LeaseConflict):
+        await store.update("p0", lease)
+    assert await store.get("p0") is None
+
+
 async def test_without_rights_the_refusal_names_them(cluster, client, leases):
     account = {"metadata": {"name": "nobody"}}
     path = f"/api/v1/namespaces/{leases}/serviceaccounts"
@@ -83,7 +92,7 @@ async def test_without_rights_the_refusal_names_them(cluster, client, leases):
     kubeconfig = cluster.service_account_kubeconfig(leases, "nobody")
     async with await new_client_from_config(config_file=str(kubeconfig)) as poor:
         store = KubernetesLeaseStore(poor, namespace=leases)
-        for call in (store.get("p0"), store.create("p0", a_lease()), store.update("p0", a_lease(version="1"))):
+        for call in (store.get("p0"), store.create("p0", a_lease()), store.update("p0", a_lease(version="1/u"))):
             with pytest.raises(LeaseRefused, match="get, create, update and watch of leases"):
                 await call
 
@@ -92,5 +101,5 @@ async def test_a_server_that_is_not_there_is_unavailable(client, leases):
     client.configuration.host = "https://127.0.0.1:1"
     store = KubernetesLeaseStore(client, namespace=leases)
     for call in (store.get("p0"), store.create("p0", a_lease()), anext(store.watch("p0"))):
-        with pytest.raises(LeaseUnavailable, match="127.0.0.1:1"):
+        with pytest.raises(LeaseUnavailable, match=r"127\.0\.0\.1:1"):
             await call

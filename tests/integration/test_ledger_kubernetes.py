@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 import uuid
 
+import msgspec
 import pytest
 from kubernetes.aio.client import ApiClient
 from kubernetes.aio.config import new_client_from_config
+from tests.contract.ledger import LIMITS, LedgerContract, a_ledger, everything, facts
+from tests.contract.segment_store import SegmentStoreContract, a_segment
 
 from tickwheel_operator.ledger.kubernetes import KubernetesSegmentStore
 from tickwheel_operator.ledger.protocol import (
@@ -19,9 +23,6 @@ from tickwheel_operator.ledger.protocol import (
 )
 from tickwheel_operator.ledger.transport import Transport
 
-from tests.contract.ledger import LedgerContract, a_ledger, facts
-from tests.contract.segment_store import SegmentStoreContract, a_segment
-
 _RUN = uuid.uuid4().hex[:6]
 _prefixes = (f"t{_RUN}-{number}-" for number in itertools.count())
 NAMESPACE = "ledger-tests"
@@ -31,9 +32,7 @@ NAMESPACE = "ledger-tests"
 async def client(cluster):
     client = await new_client_from_config(config_file=str(cluster.admin_kubeconfig))
     transport = Transport(client)
-    await transport.request(
-        "POST", "/api/v1/namespaces", what="namespace", body={"metadata": {"name": NAMESPACE}}
-    )
+    await transport.request("POST", "/api/v1/namespaces", what="namespace", body={"metadata": {"name": NAMESPACE}})
     yield client
     await client.close()
 
@@ -79,7 +78,9 @@ class TestObjects:
         await ledger.open(4)
         await ledger.append(facts(1))
         await ledger.checkpoint([b"state"])
-        found = await get(f"/apis/tickwheel.io/v1alpha1/namespaces/{NAMESPACE}/ledgersegments/read-{_RUN}-p0-000000000003")
+        found = await get(
+            f"/apis/tickwheel.io/v1alpha1/namespaces/{NAMESPACE}/ledgersegments/read-{_RUN}-p0-000000000003"
+        )
         assert found["metadata"]["labels"] == {
             "tickwheel.io/ledger": f"read-{_RUN}",
             "tickwheel.io/partition": "0",
@@ -115,7 +116,9 @@ class TestErrors:
 
     async def test_without_rights_the_refusal_names_them(self, cluster, client):
         account = {"metadata": {"name": "nobody"}}
-        await Transport(client).request("POST", f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts", what="account", body=account)
+        await Transport(client).request(
+            "POST", f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts", what="account", body=account
+        )
         kubeconfig = cluster.service_account_kubeconfig(NAMESPACE, "nobody")
         async with await new_client_from_config(config_file=str(kubeconfig)) as poor:
             store = KubernetesSegmentStore(poor, namespace=NAMESPACE)
@@ -139,3 +142,27 @@ class TestErrors:
         for call in (store.create(a_segment(1)), store.read(0, 1), store.list(0), store.delete(0, [1])):
             with pytest.raises(StoreUnavailable, match="cannot be reached"):
                 await call
+
+
+class TestOutage:
+    async def test_appends_through_a_crash_of_the_api_server_are_in_the_log_once_and_in_order(self, cluster, stores):
+        limits = msgspec.structs.replace(LIMITS, append_deadline_ms=60_000, retry_max_ms=200)
+        ledger = a_ledger(stores(), limits=limits)
+        await ledger.open(0)
+
+        async def append() -> None:
+            for number in range(400):
+                await ledger.append(facts(number))
+
+        appending = asyncio.create_task(append())
+        while ledger.last_sequence < 50:
+            await asyncio.sleep(0.01)
+        cluster.kill_api_server()
+        while ledger.stats.retries < 2:
+            await asyncio.sleep(0.01)
+        # Not in another thread: the process would die with the thread that started it.
+        cluster.restart_api_server()
+        async with asyncio.timeout(90):
+            await appending
+        replayed = await everything(await a_ledger(stores(), "b").open(0))
+        assert replayed == [fact for number in range(400) for fact in facts(number)]

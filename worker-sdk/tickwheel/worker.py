@@ -13,10 +13,11 @@ import logging
 import os
 import secrets
 import signal
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import Any, NoReturn
 
 from ._cgroup import LoadMeter
 from ._client import Backoff, OperatorClient, RefusedError, UnreachableError
@@ -102,6 +103,7 @@ class Worker:
             for handler_name, function in handlers.items():
                 self._registry.add(handler_name, function)
         self._links: dict[str, Link] = {}
+        self._left_behind = 0
         self._stopping = asyncio.Event()
         self._freed = asyncio.Event()
 
@@ -173,6 +175,7 @@ class Worker:
                     await link.close()
                 self._links.clear()
                 await execution.stop()
+                self._left_behind = execution.taken
         _log.info("worker %s has left", settings.name)
 
     async def _connect(self, client: OperatorClient, make_link: Callable[[str], Link]) -> None:
@@ -242,8 +245,7 @@ class Worker:
         def stop(number: signal.Signals) -> None:
             if self._stopping.is_set():
                 _log.warning("%s again: leaving at once", number.name)
-                logging.shutdown()
-                os._exit(128 + number)
+                _exit(128 + number)
             _log.info("%s: finishing what runs, up to %g s", number.name, self._settings.drain_timeout)
             self.drain()
 
@@ -251,9 +253,21 @@ class Worker:
             loop.add_signal_handler(number, stop, number)
         try:
             await self.serve()
+            if self._left_behind:
+                # Closing the loop would wait for handlers that swallow their cancellation, for ever.
+                _log.warning("%d handlers would not stop: leaving without them", self._left_behind)
+                _exit(0)
         finally:
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.remove_signal_handler(number)
+
+
+def _exit(status: int) -> NoReturn:
+    """End the process without waiting for anything but what was written."""
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any, cast
 
 import aiohttp
@@ -52,7 +53,7 @@ class Census:
         total = 0
         for namespace in self._namespaces or ("",):
             page = await self._page(plural, label_selector, namespace, 1, "")
-            items, rest = len(page["items"]), page["metadata"].get("remainingItemCount")
+            items, rest = len(page["items"] or ()), page["metadata"].get("remainingItemCount")
             if rest is None and page["metadata"].get("continue"):
                 return None
             total += items + (rest or 0)
@@ -65,16 +66,14 @@ class Census:
             try:
                 while True:
                     page = await self._page(plural, label_selector, namespace, _PAGE, token)
-                    found.update(item["metadata"]["uid"] for item in page["items"])
+                    found.update(item["metadata"]["uid"] for item in page["items"] or ())
                     token = page["metadata"].get("continue") or ""
                     if not token:
                         return found
             except _Expired:
                 _log.info("the list of %s took longer than the server keeps its state; from the start", plural)
 
-    async def _page(
-        self, plural: str, label_selector: str, namespace: str, limit: int, token: str
-    ) -> dict[str, Any]:
+    async def _page(self, plural: str, label_selector: str, namespace: str, limit: int, token: str) -> dict[str, Any]:
         options: dict[str, Any] = {
             "limit": limit,
             "_headers": {"Accept": _METADATA},
@@ -86,14 +85,12 @@ class Census:
             options["label_selector"] = label_selector
         call: Callable[..., Awaitable[object]]
         if namespace:
-            call = self._api.list_namespaced_custom_object
-            arguments = (GROUP, VERSION, namespace, plural)
+            call = partial(self._api.list_namespaced_custom_object, GROUP, VERSION, namespace, plural)
         else:
-            call = self._api.list_custom_object_for_all_namespaces
-            arguments = (GROUP, VERSION, plural)
+            call = partial(self._api.list_custom_object_for_all_namespaces, GROUP, VERSION, plural)
         try:
             async with asyncio.timeout(self._timeout_s):
-                return cast("dict[str, Any]", await call(*arguments, **options))
+                return cast("dict[str, Any]", await call(**options))
         except ApiException as error:
             if error.status == _GONE:
                 raise _Expired from error

@@ -6,8 +6,9 @@ complete and valid for the engine; what cannot be compiled raises `InvalidManife
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from functools import lru_cache
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import msgspec
 
@@ -30,7 +31,7 @@ from tickwheel_operator.engine.triggers import AnyTrigger, CronTrigger, FixedRat
 
 __all__ = ["compile_pool", "compile_task"]
 
-_Shared = TypeVar("_Shared")
+_Shared = TypeVar("_Shared", bound=Hashable)
 _NO_PARAMETERS = b"{}"
 
 
@@ -80,14 +81,14 @@ def compile_pool(pool: WorkerPool) -> PoolSpec:
     )
 
 
-@lru_cache(maxsize=4096)
-def _shared(value: _Shared) -> _Shared:
-    return value
-
-
 def _same(value: _Shared) -> _Shared:
     """One object for equal values: of 20,000 tasks most have the same pool and the same policies."""
-    return _shared(value)
+    return cast("_Shared", _shared(value))
+
+
+@lru_cache(maxsize=4096)
+def _shared(value: Hashable) -> Hashable:
+    return value
 
 
 def _trigger(trigger: TriggerSpec, identity: str, created_ms: int) -> AnyTrigger | None:

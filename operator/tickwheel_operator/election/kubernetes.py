@@ -28,6 +28,7 @@ _WATCH_S = 300
 class _Metadata(msgspec.Struct, rename="camel"):
     name: str = ""
     resource_version: str = ""
+    uid: str = ""
     annotations: dict[str, str] = {}
 
 
@@ -127,7 +128,8 @@ class KubernetesLeaseStore:
 def _body(name: str, lease: Lease, *, version: str) -> dict[str, Any]:
     metadata: dict[str, Any] = {"name": name, "annotations": {_ENDPOINT: lease.endpoint}}
     if version:
-        metadata["resourceVersion"] = version
+        # With the uid, since a PUT of a Lease that is gone creates it, whatever resourceVersion it names.
+        metadata["resourceVersion"], metadata["uid"] = version.split("/", 1)
     return {
         "apiVersion": _API_VERSION,
         "kind": "Lease",
@@ -156,7 +158,7 @@ def _from_object(found: _Object) -> Lease:
         renewed_ms=_milliseconds(spec.renew_time),
         transitions=spec.lease_transitions or 0,
         endpoint=found.metadata.annotations.get(_ENDPOINT, ""),
-        version=found.metadata.resource_version,
+        version=f"{found.metadata.resource_version}/{found.metadata.uid}",
     )
 
 

@@ -85,22 +85,28 @@ class Term:
         while True:
             await asyncio.sleep(retry_s)
             give_up_s = loop.time() + deadline_s
+            why = ""
             while (failure := await self._renew_once(give_up_s)) is not None:
                 if self.ended:
                     return
-                if loop.time() + retry_s >= give_up_s:
-                    self._end(f"it could not be renewed for {self._config.renew_deadline_ms} ms: {failure}")
+                why = failure or why or "the API server did not answer"
+                left_s = give_up_s - loop.time()
+                if left_s <= 0:
+                    self._end(f"it could not be renewed for {self._config.renew_deadline_ms} ms: {why}")
                     return
-                await asyncio.sleep(retry_s)
+                await asyncio.sleep(min(retry_s, left_s))
 
     async def _renew_once(self, give_up_s: float) -> str | None:
-        """None where it was renewed, else why it was not; ends the term where it is somebody else's."""
+        """None where it was renewed, else why it was not (empty: no answer in time).
+
+        Ends the term where the Lease is somebody else's.
+        """
         sent_ms = self._clock.boot_ms()
         try:
             async with asyncio.timeout_at(give_up_s):
                 lost = await self._holder.renew()
         except TimeoutError:
-            return "the API server did not answer"
+            return ""
         except LeaseError as error:
             return str(error)
         if lost:

@@ -121,8 +121,8 @@ class Engine:
 
     def _synced(self, _: m.CatalogSynced, effects: list[m.Effect]) -> None:
         if not self.scheduler.synced:
-            self.scheduler.sync()
             self.leasing.take_over()
+            self.scheduler.sync()
 
     def _pool_applied(self, command: m.PoolApplied, _: list[m.Effect]) -> None:
         spec = command.spec

@@ -36,7 +36,10 @@ class Router:
         return pool
 
     def enqueue(self, pool: PoolQueue, handler: str, dispatch: Dispatch) -> None:
-        """The dispatch is ready: it waits at the tail."""
+        """The dispatch is ready: it waits at the tail, unless it waits already."""
+        if dispatch.queued:
+            return
+        dispatch.queued = True
         lane = pool.lane(handler)
         lane.queue.append(dispatch)
         if lane.waiting:
@@ -104,6 +107,7 @@ class Router:
             queue, waiting = lane.queue, lane.waiting
             while queue and waiting:
                 dispatch = queue.popleft()
+                dispatch.queued = False
                 if dispatch.token or not 0 <= dispatch.ready_ms <= now_ms:
                     continue
                 worker = next(iter(waiting))

@@ -90,7 +90,7 @@ class Dispatch:
     """One unit of work of a run, for one worker."""
 
     __slots__ = (
-        "attempts", "fraction", "lease_until_ms", "leased_ms", "note", "number", "ready_ms", "run", "token", "worker",
+        "attempts", "fraction", "lease_until_ms", "leased_ms", "note", "number", "queued", "ready_ms", "run", "token", "worker",
     )  # fmt: skip
 
     def __init__(self, number: int, run: Run, ready_ms: int) -> None:
@@ -107,6 +107,7 @@ class Dispatch:
         self.lease_until_ms = 0
         self.fraction = 0.0
         self.note = ""
+        self.queued = False
 
 
 class TaskState:

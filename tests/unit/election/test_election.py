@@ -9,14 +9,13 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 import pytest
-
-from tickwheel_operator.election.config import ElectionConfig
-from tickwheel_operator.election.elector import Elector, Observed
-
 from tests.contract.lease_store import LeaseStoreContract, a_lease
 from tests.contract.memory_lease import LeaseTable, MemoryLeaseStore
 from tests.contract.memory_store import Fault
 from tests.simulation.loop import Node, SimLoop
+
+from tickwheel_operator.election.config import ElectionConfig
+from tickwheel_operator.election.elector import Elector, Observed
 
 
 class LoopClock:

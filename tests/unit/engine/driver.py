@@ -65,7 +65,10 @@ class Driver:
         received = options.pop("received", 0)
         return self.do(
             m.Pull(
-                request=self._requests, worker=self.seen(worker, **options), free=free, received=received,
+                request=self._requests,
+                worker=self.seen(worker, **options),
+                free=free,
+                received=received,
                 until_ms=self.now_ms + 20_000,
             )  # fmt: skip
         )
@@ -82,9 +85,7 @@ class Driver:
 
     @staticmethod
     def seen(worker: str, instance: str = "i", handlers: tuple[str, ...] = ("greet",), slots: int = 10) -> m.WorkerSeen:
-        return m.WorkerSeen(
-            key=m.WorkerKey("shops", "pool", worker), instance=instance, handlers=handlers, slots=slots
-        )
+        return m.WorkerSeen(key=m.WorkerKey("shops", "pool", worker), instance=instance, handlers=handlers, slots=slots)
 
     def of(self, kind: type[E]) -> list[E]:
         return [fact for fact in self.facts if isinstance(fact, kind)]

@@ -226,3 +226,13 @@ def test_a_pull_is_answered_empty_when_its_time_is_up() -> None:
     answered = only(driver.at(21_500), m.Pulled)
 
     assert answered.deliveries == []
+
+
+def test_a_run_that_a_takeover_makes_and_one_that_it_replays_are_each_leased_once() -> None:
+    driver = Driver.leading(task_spec())
+    driver.at(1_000)
+
+    new = driver.successor(task_spec(), now_ms=driver.now_ms + 1_000)
+    got = deliveries(new.pull())
+
+    assert sorted(d.scheduled_ms for d in got) == [driver.now_ms, driver.now_ms + 1_000]

@@ -13,7 +13,9 @@ from tickwheel_operator.engine.state import State
 
 from tests.unit.engine.driver import T0, Driver, deliveries, task_spec
 
-STEPS = st.lists(st.sampled_from(["tick", "pull", "succeed", "result", "fail", "return", "submit", "gone"]), max_size=40)
+STEPS = st.lists(
+    st.sampled_from(["tick", "pull", "succeed", "result", "fail", "return", "submit", "gone"]), max_size=40
+)
 
 
 def _play(steps: list[str]) -> Driver:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import pytest
-
-from tickwheel_operator.ledger.protocol import LedgerCorrupt, StoreRefused
-from tickwheel_operator.ledger.sqlite import SqliteSegmentStore
-
 from tests.contract.ledger import LedgerContract
 from tests.contract.memory_store import MemorySegmentStore
 from tests.contract.segment_store import SegmentStoreContract, a_segment
+
+from tickwheel_operator.ledger.protocol import LedgerCorrupt, StoreRefused
+from tickwheel_operator.ledger.sqlite import SqliteSegmentStore
 
 
 @pytest.fixture(params=["memory", "sqlite"])
@@ -19,7 +18,9 @@ async def stores(request, tmp_path):
 
     def make():
         store = (
-            MemorySegmentStore(shared) if request.param == "memory" else SqliteSegmentStore(tmp_path / "ledger" / "segments.db")
+            MemorySegmentStore(shared)
+            if request.param == "memory"
+            else SqliteSegmentStore(tmp_path / "ledger" / "segments.db")
         )
         made.append(store)
         return store

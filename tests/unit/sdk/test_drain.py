@@ -26,6 +26,14 @@ HANDLERS = textwrap.dedent(
         time.sleep(0.5)
         return "finished"
 
+    @task("stubborn")
+    async def stubborn(ctx):
+        while True:
+            try:
+                await asyncio.sleep(1)
+            except asyncio.CancelledError:
+                pass
+
     @task("endless")
     def endless(ctx):
         while True:
@@ -80,9 +88,10 @@ async def test_a_signal_lets_handlers_finish_and_the_process_leaves_with_0(opera
     assert operator.pulls[-1].draining
 
 
-async def test_a_handler_that_never_ends_does_not_keep_the_process(operator, process):
+@pytest.mark.parametrize("handler", ["endless", "stubborn"])
+async def test_a_handler_that_never_ends_does_not_keep_the_process(operator, process, handler):
     made = await process(TICKWHEEL_DRAIN_TIMEOUT="0.2")
-    token = operator.lease("endless", grace_ms=100)
+    token = operator.lease(handler, grace_ms=100)
     await operator.until(lambda: operator.sent[token])
     await asyncio.sleep(0.1)
     made.send_signal(signal.SIGTERM)
@@ -160,11 +169,11 @@ async def test_a_module_without_handlers_is_an_error(process, tmp_path):
 async def test_modules_and_files_can_be_mixed(operator, process, tmp_path):
     (tmp_path / "shop").mkdir()
     (tmp_path / "shop" / "__init__.py").write_text("")
-    others = HANDLERS.replace('"slow', '"shop-slow').replace('"endless', '"shop-endless')
+    others = HANDLERS.replace('"slow', '"shop-slow').replace('"endless', '"shop-endless').replace('"stub', '"shop-stub')
     (tmp_path / "shop" / "tasks.py").write_text(others)
     made = await process("handlers.py", "shop.tasks")
     await operator.until(lambda: operator.pulls)
-    ours = ["endless", "slow", "slow-thread"]
+    ours = ["endless", "slow", "slow-thread", "stubborn"]
     assert operator.pulls[0].handlers == sorted([*ours, *(f"shop-{name}" for name in ours)])
     made.send_signal(signal.SIGTERM)
     assert (await left(made))[0] == 0

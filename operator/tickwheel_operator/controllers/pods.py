@@ -1,0 +1,55 @@
+"""Worker pods: a worker whose pod is gone, failed or no longer ready is lost before it falls silent.
+
+A pod says by its label which pool its worker is of, and the worker has the pod's name. Invariant: a pod that was never
+ready says nothing: its worker may connect before the kubelet has probed it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from tickwheel_operator.engine.messages import WorkerGone, WorkerKey
+
+__all__ = ["POOL_LABEL", "ObservedPod", "PodWatch"]
+
+POOL_LABEL = "tickwheel.io/pool"
+
+
+class ObservedPod(msgspec.Struct, frozen=True):
+    uid: str
+    worker: WorkerKey
+    ready: bool
+    over: bool
+    """Deleted, failed or completed."""
+
+
+class PodWatch:
+    """Turns what pods become into `WorkerGone`."""
+
+    def __init__(self, post: Callable[[WorkerGone], None]) -> None:
+        """`post` gives the command to the leading engine, or drops it where none leads."""
+        self._post = post
+        self._ready: dict[str, WorkerKey] = {}
+
+    def read(self, raw: Mapping[str, Any], *, deleted: bool) -> ObservedPod:
+        """What the raw object says. Called in the watch's thread."""
+        metadata, status = raw["metadata"], raw.get("status") or {}
+        conditions = {condition["type"]: condition["status"] for condition in status.get("conditions") or ()}
+        pool = (metadata.get("labels") or {}).get(POOL_LABEL, "")
+        return ObservedPod(
+            uid=metadata["uid"],
+            worker=WorkerKey(metadata["namespace"], pool, metadata["name"]),
+            ready=conditions.get("Ready") == "True",
+            over=deleted or status.get("phase") in ("Failed", "Succeeded"),
+        )
+
+    def seen(self, pod: ObservedPod) -> None:
+        """Take in what was read. Called on the operator's loop."""
+        if pod.over or (pod.uid in self._ready and not pod.ready):
+            self._ready.pop(pod.uid, None)
+            self._post(WorkerGone(key=pod.worker))
+        elif pod.ready:
+            self._ready[pod.uid] = pod.worker

@@ -1,0 +1,227 @@
+"""TaskRun objects that users make: each is a request to run a task, submitted until it is answered.
+
+A request without a final status is submitted by every new leader; its key makes that idempotent, so no run is lost and
+none is made twice. Invariant: a request is left alone only once the API server shows a final state for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection, Hashable, Iterable
+
+from tickwheel_operator.controllers.observe import Fault, ObservedRun, RunRequest
+from tickwheel_operator.engine.messages import (
+    CancelRun,
+    CommandRefused,
+    Effect,
+    RefusalReason,
+    RunState,
+    Submission,
+    Submit,
+    Submitted,
+    SubmittedRun,
+)
+from tickwheel_operator.workqueue import WorkQueue
+
+__all__ = ["Call", "Requests", "RunEntry"]
+
+Call = Callable[[Submit | CancelRun], Awaitable[Effect]]
+_WORKERS = 16
+_REASONS = {
+    RefusalReason.NO_SUCH_TASK: "NoSuchTask",
+    RefusalReason.NO_SUCH_RUN: "NoSuchRun",
+    RefusalReason.BACKLOG_FULL: "BacklogFull",
+    RefusalReason.NOT_READY: "NotReady",
+}
+_LOOK_AGAIN_S = {
+    RefusalReason.NO_SUCH_TASK: 30.0,
+    RefusalReason.NO_SUCH_RUN: 30.0,
+    RefusalReason.BACKLOG_FULL: 5.0,
+    RefusalReason.NOT_READY: 0.5,
+}
+
+
+class RunEntry:
+    """A TaskRun that a user made."""
+
+    __slots__ = ("cancelled", "refusal", "run_id", "seen", "state")
+
+    def __init__(self, seen: ObservedRun) -> None:
+        self.seen = seen
+        self.run_id = seen.run_id
+        self.state: RunState | None = None
+        """As the engine answered; None: not yet."""
+        self.refusal: Fault | None = None
+        self.cancelled = False
+        """The cancel was carried out."""
+
+    @property
+    def fault(self) -> Fault | None:
+        """Why the request is not met now; None: it is, or it is on its way."""
+        return self.seen.fault or self.refusal
+
+
+class Requests:
+    """All TaskRuns that users made."""
+
+    def __init__(self, now_ms: Callable[[], int], *, retry_s: float = 0.5) -> None:
+        self._now_ms = now_ms
+        self._entries: dict[str, RunEntry] = {}
+        self._of_run: dict[str, dict[str, None]] = {}
+        self._waiting_for: dict[tuple[str, str], dict[str, None]] = {}
+        """Uids of requests whose task does not exist, by the task."""
+        self._call: Call | None = None
+        self._new_request: Callable[[], Hashable] = lambda: None
+        self._queue: WorkQueue[str] = WorkQueue(
+            self._submit, name="taskrun-requests", workers=_WORKERS, initial_s=retry_s, max_s=30.0
+        )
+        self.on_run: Callable[[str], None] = lambda uid: None
+        """Called with the uid of a TaskRun whose object or answer changed, or is gone."""
+
+    def entry(self, uid: str) -> RunEntry | None:
+        return self._entries.get(uid)
+
+    def entries(self) -> Collection[RunEntry]:
+        return self._entries.values()
+
+    def of_run(self, run_id: str) -> Iterable[str]:
+        """Uids of the objects that asked for the run: more than one where they share an idempotency key."""
+        return tuple(self._of_run.get(run_id, ()))
+
+    def uids(self) -> set[str]:
+        return set(self._entries)
+
+    # --- the watch's side ---
+
+    def run_seen(self, seen: ObservedRun) -> None:
+        entry = self._entries.get(seen.uid)
+        if entry is None:
+            entry = self._entries[seen.uid] = RunEntry(seen)
+        else:
+            entry.seen = seen
+        if seen.run_id:
+            self._know_run(entry, seen.run_id)
+        if self._call is not None and self._is_open(entry):
+            self._queue.add(seen.uid)
+        self.on_run(seen.uid)
+
+    def run_gone(self, uid: str) -> None:
+        entry = self._entries.pop(uid, None)
+        if entry is None:
+            return
+        self._queue.discard(uid)
+        uids = self._of_run.get(entry.run_id)
+        if uids is not None:
+            uids.pop(uid, None)
+            if not uids:
+                del self._of_run[entry.run_id]
+        self._stop_waiting(entry)
+        self.on_run(uid)
+
+    def task_changed(self, namespace: str, name: str) -> None:
+        """The task may have come into being: who waits for it is submitted at once."""
+        for uid in self._waiting_for.get((namespace, name), ()):
+            if self._call is not None:
+                self._queue.add(uid)
+
+    # --- the leader's side ---
+
+    def lead(self, call: Call, new_request: Callable[[], Hashable]) -> None:
+        """Submit all that is open through `call`, which raises when the answer is unknown."""
+        self._call, self._new_request = call, new_request
+        for entry in self._entries.values():
+            entry.state, entry.refusal, entry.cancelled = None, None, False
+            if self._is_open(entry):
+                self._queue.add(entry.seen.uid)
+
+    def follow(self) -> None:
+        """Nobody leads here any more."""
+        self._call = None
+        self._queue.clear()
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        await self._queue.run()
+
+    # --- inside ---
+
+    def _is_open(self, entry: RunEntry) -> bool:
+        """Something is still to be asked of the engine."""
+        request = entry.seen.request
+        if request is None:
+            return False
+        return entry.state is None or (request.cancel and not entry.cancelled and not entry.state.is_final)
+
+    async def _submit(self, uid: str) -> float | None:
+        entry, call = self._entries.get(uid), self._call
+        if entry is None or call is None or not self._is_open(entry):
+            return None
+        request = entry.seen.request
+        if request is None:
+            return None
+        if entry.state is None:
+            answer = await call(self._submission(entry, request))
+            if isinstance(answer, CommandRefused):
+                return self._refused(entry, request, answer)
+            self._answered(entry, answer)
+        if request.cancel and entry.state is not None and not entry.state.is_final:
+            answer = await call(
+                CancelRun(
+                    request=self._new_request(),
+                    run_id=entry.run_id,
+                    message=f"spec.cancel of TaskRun {entry.seen.name} was set",
+                )
+            )
+            if isinstance(answer, CommandRefused):
+                return self._refused(entry, request, answer)
+            entry.cancelled = True
+            self._answered(entry, answer)
+        return None
+
+    def _submission(self, entry: RunEntry, request: RunRequest) -> Submit:
+        scheduled_ms = self._now_ms() if request.scheduled_ms is None else request.scheduled_ms
+        return Submit(
+            request=self._new_request(),
+            namespace=entry.seen.namespace,
+            name=request.task,
+            runs=[
+                Submission(
+                    key=request.key,
+                    scheduled_ms=scheduled_ms,
+                    parameters=request.parameters,
+                    object_name=entry.seen.name,
+                )
+            ],
+        )
+
+    def _answered(self, entry: RunEntry, answer: Effect) -> None:
+        if not isinstance(answer, Submitted):
+            raise TypeError(f"a submission was answered by {type(answer).__name__}")
+        run: SubmittedRun = answer.runs[0]
+        self._stop_waiting(entry)
+        entry.refusal = None
+        entry.state = run.state
+        self._know_run(entry, run.run_id)
+        self.on_run(entry.seen.uid)
+
+    def _refused(self, entry: RunEntry, request: RunRequest, answer: CommandRefused) -> float:
+        if answer.reason is RefusalReason.NO_SUCH_TASK:
+            self._waiting_for.setdefault((entry.seen.namespace, request.task), {})[entry.seen.uid] = None
+        if answer.reason is not RefusalReason.NOT_READY:
+            entry.refusal = Fault(_REASONS[answer.reason], answer.detail)
+            self.on_run(entry.seen.uid)
+        return _LOOK_AGAIN_S[answer.reason]
+
+    def _know_run(self, entry: RunEntry, run_id: str) -> None:
+        entry.run_id = run_id
+        self._of_run.setdefault(run_id, {})[entry.seen.uid] = None
+
+    def _stop_waiting(self, entry: RunEntry) -> None:
+        request = entry.seen.request
+        if request is None:
+            return
+        key = (entry.seen.namespace, request.task)
+        uids = self._waiting_for.get(key)
+        if uids is not None:
+            uids.pop(entry.seen.uid, None)
+            if not uids:
+                del self._waiting_for[key]

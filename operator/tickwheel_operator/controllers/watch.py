@@ -1,0 +1,398 @@
+"""The watch: kopf tells of ScheduledTasks, WorkerPools, TaskRuns and worker pods; this hands them to the catalog.
+
+kopf runs in a thread with an event loop of its own, as its documentation has it for embedding, for three reasons: when
+it ends it cancels every task of its loop that it did not start itself, it takes the process's signal handlers, and its
+work on a list of 20,000 objects must not delay the engine's timers. Handlers are the low-level ones: no finalizer, no
+annotation, no index. What kopf does not tell (that a list is complete, that an object vanished while the watch was
+broken) comes from `census`. Invariant: the catalog is called on the operator's loop only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import kopf
+import msgspec
+from kubernetes.aio.client import ApiClient
+
+from tickwheel_operator.api import GROUP, VERSION
+from tickwheel_operator.clock import Clock
+from tickwheel_operator.controllers.catalog import Catalog
+from tickwheel_operator.controllers.census import Census, CensusUnavailable
+from tickwheel_operator.controllers.connection import connection_info
+from tickwheel_operator.controllers.observe import (
+    VIEW_LABEL,
+    Fault,
+    ObservedPool,
+    ObservedRun,
+    ObservedTask,
+    StatusReader,
+    observe_pool,
+    observe_run,
+    observe_task,
+)
+from tickwheel_operator.controllers.pods import POOL_LABEL, PodWatch
+from tickwheel_operator.controllers.requests import Requests
+
+__all__ = ["Watch", "WatchConfig", "WatchHealth"]
+
+_log = logging.getLogger(__name__)
+
+_PLURALS = {"ScheduledTask": "scheduledtasks", "WorkerPool": "workerpools", "TaskRun": "taskruns"}
+_NOT_VIEWS = f"!{VIEW_LABEL}"
+_STOP_S = 15.0
+_PROGRESS_S = 3.0
+INTERNAL_ERROR = "InternalError"
+
+Observed = ObservedTask | ObservedPool | ObservedRun
+
+
+class WatchConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """How the API server is watched."""
+
+    namespaces: tuple[str, ...] = ()
+    """Namespaces that are served; empty: all of the cluster."""
+    watch_pods: bool = True
+    """Watch pods that have the label `tickwheel.io/pool`, so that a lost worker is known before it falls silent. Needs
+    list and watch of pods."""
+    page_size: int = 500
+    """Objects a page of a list, 1 to 10,000: what is held of a list in raw form at once."""
+    request_timeout_s: float = 30.0
+    """The longest a request other than a watch may take, in seconds; 10 to 30."""
+    probe_s: float = 30.0
+    """How often the number of objects is compared with the server's, in seconds."""
+    stale_s: float = 120.0
+    """After so long without agreement with the server, in seconds, the watch counts as stale."""
+    restart_s: float = 5.0
+    """Pause before a watch that broke down is started again, in seconds."""
+
+
+class WatchHealth(msgspec.Struct, frozen=True, kw_only=True):
+    """For /readyz and the metrics."""
+
+    synced: bool
+    event_age_s: float
+    """Since the last event of any kind."""
+    agreed_age_s: float
+    """Since the catalog was last known to agree with the server, of the kind for which that is longest ago."""
+    stale: bool
+    problem: str
+    """Why it does not agree, for people; empty: nothing is known to be wrong."""
+
+
+class Watch:
+    """Keeps a catalog and the TaskRun requests in line with the API server."""
+
+    def __init__(
+        self,
+        client: ApiClient,
+        catalog: Catalog,
+        requests: Requests,
+        clock: Clock,
+        *,
+        config: WatchConfig | None = None,
+        read_status: StatusReader = lambda kind, status: None,
+        pods: PodWatch | None = None,
+    ) -> None:
+        """`read_status` is called in the watch's thread. `pods` hears of worker pods, if they are to be watched."""
+        self._client = client
+        self._catalog = catalog
+        self._requests = requests
+        self._clock = clock
+        self._config = config or WatchConfig()
+        self._read_status = read_status
+        self._pods = pods if self._config.watch_pods else None
+        self._census = Census(client, self._config.namespaces, timeout_s=self._config.request_timeout_s)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop = threading.Event()
+        self._progress = asyncio.Event()
+        self._recount: dict[str, asyncio.Event] = {kind: asyncio.Event() for kind in _PLURALS}
+        self._counted: set[str] = set()
+        """Kinds whose first list is complete."""
+        self._event_ms = self._agreed_from = clock.boot_ms()
+        self._agreed_ms: dict[str, int] = {}
+        self._problems: dict[str, str] = {}
+
+    async def run(self) -> None:
+        """Watch until cancelled. A watch that breaks down is started again."""
+        self._loop = asyncio.get_running_loop()
+        async with asyncio.TaskGroup() as group:
+            for kind in _PLURALS:
+                group.create_task(self._count(kind), name=f"census-{kind}")
+            while True:
+                await self._served()
+                await self._run_kopf()
+                _log.warning("the watch ended; it is started again in %.0f s", self._config.restart_s)
+                await asyncio.sleep(self._config.restart_s)
+
+    def health(self) -> WatchHealth:
+        """How far the catalog can be trusted now."""
+        now = self._clock.boot_ms()
+        oldest = min((self._agreed_ms.get(kind, self._agreed_from) for kind in _PLURALS), default=now)
+        agreed_age_s = (now - oldest) / 1000
+        return WatchHealth(
+            synced=self._catalog.synced,
+            event_age_s=(now - self._event_ms) / 1000,
+            agreed_age_s=agreed_age_s,
+            stale=agreed_age_s > self._config.stale_s,
+            problem="; ".join(self._problems.values()),
+        )
+
+    # --- kopf ---
+
+    async def _served(self) -> None:
+        """Wait until the server knows all kinds: kopf looks for them once, when it starts."""
+        while True:
+            try:
+                for kind, plural in _PLURALS.items():
+                    await self._census.count(plural)
+                    self._problems.pop(kind, None)
+                return
+            except CensusUnavailable as error:
+                self._problems[kind] = str(error)
+                _log.warning("cannot watch yet: %s", error)
+                await asyncio.sleep(self._config.restart_s)
+
+    async def _run_kopf(self) -> None:
+        """One life of kopf. Returns when it ended, for whatever reason."""
+        registry = kopf.OperatorRegistry()
+        loop = asyncio.get_running_loop()
+
+        async def login(**_: Any) -> kopf.ConnectionInfo:
+            # On the operator's loop, where the client's token is refreshed.
+            asked = asyncio.run_coroutine_threadsafe(connection_info(self._client.configuration), loop)
+            return await asyncio.wrap_future(asked)
+
+        kopf.on.login(id="kubernetes-client", registry=registry)(login)
+        for kind, plural in _PLURALS.items():
+            kopf.on.event(GROUP, VERSION, plural, id=plural, registry=registry)(functools.partial(self._seen, kind))
+        if self._pods is not None:
+            kopf.on.event("", "v1", "pods", id="pods", registry=registry)(self._pod_seen)
+        ended: asyncio.Future[None] = loop.create_future()
+        stop = self._stop = threading.Event()
+        thread = threading.Thread(
+            target=self._thread, args=(registry, stop, ended), name="tickwheel-watch", daemon=True
+        )
+        thread.start()
+        try:
+            await asyncio.shield(ended)
+        finally:
+            stop.set()
+            # Its last words may need this loop; a thread that hangs is left behind, and ends with the process.
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(asyncio.shield(ended), _STOP_S)
+
+    def _thread(self, registry: kopf.OperatorRegistry, stop: threading.Event, ended: asyncio.Future[None]) -> None:
+        try:
+            asyncio.run(self._operate(registry, stop))
+        except Exception:
+            _log.exception("the watch broke down")
+        finally:
+            self._on_loop(lambda: None if ended.done() else ended.set_result(None))
+
+    async def _operate(self, registry: kopf.OperatorRegistry, stop: threading.Event) -> None:
+        await kopf.operator(
+            registry=registry,
+            settings=self._settings(),
+            clusterwide=not self._config.namespaces,
+            namespaces=self._config.namespaces,
+            standalone=True,
+            stop_flag=stop,
+        )
+
+    def _settings(self) -> kopf.OperatorSettings:
+        # kopf says of each event that its handler succeeded: 20,000 lines for a list.
+        logging.getLogger("kopf.objects").setLevel(logging.WARNING)
+        settings = kopf.OperatorSettings()
+        settings.posting.enabled = False
+        settings.peering.standalone = True
+        settings.scanning.disabled = True
+        settings.process.ultimate_exiting_timeout = None
+        settings.persistence.consistency_timeout = 0
+        settings.networking.request_timeout = self._config.request_timeout_s
+        settings.networking.connect_timeout = 10.0
+        settings.watching.connect_timeout = 10.0
+        settings.watching.chunk_size = self._config.page_size
+        settings.watching.reconnect_backoff = 1.0
+        # One task per object lives this long after its last event: 5 s, the default, is 20,000 tasks after a list.
+        settings.queueing.idle_timeout = 0.05
+        settings.queueing.worker_limit = 200
+        settings.watching.label_selectors[GROUP, VERSION, "taskruns"] = _NOT_VIEWS
+        settings.watching.label_selectors["", "v1", "pods"] = POOL_LABEL
+        return settings
+
+    # --- events, in the watch's thread ---
+
+    async def _seen(self, kind: str, event: Mapping[str, Any], **_: Any) -> None:
+        """kopf awaits it for each event of an object, in their order. A type of None: it comes from a list."""
+        raw = event["object"]
+        if event["type"] == "DELETED":
+            metadata = raw["metadata"]
+            self._on_loop(self._gone, kind, metadata["namespace"], metadata["name"], metadata["uid"])
+            return
+        observed = self._observe(kind, raw)
+        if observed is not None:
+            self._on_loop(self._take, kind, observed, event["type"] is None)
+
+    async def _pod_seen(self, event: Mapping[str, Any], **_: Any) -> None:
+        if self._pods is not None:
+            pod = self._pods.read(event["object"], deleted=event["type"] == "DELETED")
+            self._on_loop(self._pods.seen, pod)
+
+    def _observe(self, kind: str, raw: Mapping[str, Any]) -> Observed | None:
+        try:
+            match kind:
+                case "ScheduledTask":
+                    entry = self._catalog.task(raw["metadata"]["uid"])
+                    return observe_task(raw, entry.seen if entry is not None else None, self._read_status)
+                case "WorkerPool":
+                    return observe_pool(raw, self._read_status)
+                case _:
+                    return observe_run(raw, self._read_status)
+        except Exception as error:
+            # One object that this code cannot read must not hide the others, nor itself.
+            _log.exception("cannot read %s %s/%s", kind, raw["metadata"].get("namespace"), raw["metadata"].get("name"))
+            return _unreadable(kind, raw, error)
+
+    def _on_loop(self, call: Callable[..., None], *arguments: object) -> None:
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: the process ends
+                self._loop.call_soon_threadsafe(call, *arguments)
+
+    # --- events, on the operator's loop ---
+
+    def _take(self, kind: str, observed: Observed, listed: bool) -> None:
+        self._event_ms = self._clock.boot_ms()
+        match observed:
+            case ObservedTask():
+                self._catalog.task_seen(observed)
+                self._requests.task_changed(observed.namespace, observed.name)
+            case ObservedPool():
+                self._catalog.pool_seen(observed)
+            case ObservedRun():
+                self._requests.run_seen(observed)
+        if kind in self._counted and listed:
+            self._recount[kind].set()
+        self._progress.set()
+
+    def _gone(self, kind: str, namespace: str, name: str, uid: str) -> None:
+        self._event_ms = self._clock.boot_ms()
+        match kind:
+            case "ScheduledTask":
+                self._catalog.task_gone(uid)
+            case "WorkerPool":
+                self._catalog.pool_gone(namespace, name, uid)
+            case _:
+                self._requests.run_gone(uid)
+        self._progress.set()
+
+    # --- the census ---
+
+    def _known(self, kind: str) -> set[str]:
+        return self._requests.uids() if kind == "TaskRun" else self._catalog.uids(kind)
+
+    async def _count(self, kind: str) -> None:
+        """Find out when the kind's first list is complete; from then on, whether the watch is still right."""
+        while not await self._compare(kind):
+            await self._some_progress()
+        self._counted.add(kind)
+        self._catalog.mark_synced(kind)
+        while True:
+            relisted = await self._probe_due(kind)
+            if not relisted and await self._same_number(kind):
+                self._agreed(kind)
+            else:
+                await self._some_progress()
+                await self._compare(kind)
+
+    async def _compare(self, kind: str) -> bool:
+        """Compare all uids with the server's: forget what is gone, and say whether nothing is missing."""
+        plural, selector = _PLURALS[kind], _NOT_VIEWS if kind == "TaskRun" else ""
+        before = self._known(kind)
+        try:
+            exist = await self._census.uids(plural, selector)
+        except CensusUnavailable as error:
+            self._disagreed(kind, str(error))
+            await asyncio.sleep(1)
+            return False
+        for uid in before - exist:
+            if kind == "TaskRun":
+                self._requests.run_gone(uid)
+            else:
+                self._catalog.forget(kind, uid)
+        missing = exist - self._known(kind)
+        while missing:
+            if not await self._some_progress():
+                self._disagreed(kind, f"the watch has not told of {len(missing)} of {len(exist)} {plural} yet")
+                return False
+            missing &= exist - self._known(kind)
+        self._agreed(kind)
+        return True
+
+    async def _same_number(self, kind: str) -> bool:
+        if kind == "TaskRun":
+            # The server does not count what a selector chooses; requests are few.
+            return await self._compare(kind)
+        try:
+            count = await self._census.count(_PLURALS[kind])
+        except CensusUnavailable as error:
+            self._disagreed(kind, str(error))
+            return False
+        return count == len(self._known(kind))
+
+    async def _probe_due(self, kind: str) -> bool:
+        """Wait for the next comparison; True when one is due since kopf listed anew."""
+        try:
+            await asyncio.wait_for(self._recount[kind].wait(), self._config.probe_s)
+        except TimeoutError:
+            return False
+        self._recount[kind].clear()
+        return True
+
+    async def _some_progress(self) -> bool:
+        """Wait until an event came; False when none did for a while."""
+        self._progress.clear()
+        try:
+            await asyncio.wait_for(self._progress.wait(), _PROGRESS_S)
+        except TimeoutError:
+            return False
+        await asyncio.sleep(0.1)  # a list brings thousands: look at them together
+        return True
+
+    def _agreed(self, kind: str) -> None:
+        self._agreed_ms[kind] = self._clock.boot_ms()
+        self._problems.pop(kind, None)
+
+    def _disagreed(self, kind: str, problem: str) -> None:
+        if self._problems.get(kind) != problem:
+            _log.warning("%s", problem)
+        self._problems[kind] = problem
+
+
+def _unreadable(kind: str, raw: Mapping[str, Any], error: Exception) -> Observed:
+    metadata = raw["metadata"]
+    fault = Fault(INTERNAL_ERROR, f"the operator cannot read this object, which is a fault of its own: {error!r}")
+    uid, namespace, name = metadata["uid"], metadata["namespace"], metadata["name"]
+    generation = metadata.get("generation", 0)
+    match kind:
+        case "ScheduledTask":
+            return ObservedTask(
+                uid=uid, namespace=namespace, name=name, generation=generation, spec=None, fault=fault,
+                deleting=False, stored=None,
+            )  # fmt: skip
+        case "WorkerPool":
+            return ObservedPool(
+                uid=uid, namespace=namespace, name=name, generation=generation, spec=None, accounts=frozenset(),
+                fault=fault, stored=None,
+            )  # fmt: skip
+        case _:
+            return ObservedRun(
+                uid=uid, namespace=namespace, name=name, generation=generation, request=None, fault=fault,
+                final=False, run_id="", stored=None,
+            )  # fmt: skip

@@ -1,0 +1,233 @@
+"""The operator's process, put together: watch, election, partition, gateway, metrics. The only place that knows all.
+
+    watch -> catalog, requests --snapshot, deltas--> partition's host <--commands-- gateway <- workers
+                                                        | facts, views
+                                                        v
+                                             ledger (Kubernetes), projector
+
+Everything has one owner here and ends with `stop()`: the gateway last takes reports, the host appends what it decided,
+the Lease is released, and a successor goes on within about a second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from kubernetes.aio import client as kubernetes_client
+from kubernetes.aio import config as kubernetes_config
+
+from tickwheel_operator.clock import SystemClock
+from tickwheel_operator.controllers.catalog import Catalog
+from tickwheel_operator.controllers.pods import PodWatch
+from tickwheel_operator.controllers.requests import Requests
+from tickwheel_operator.controllers.watch import Watch, WatchConfig
+from tickwheel_operator.election.config import ElectionConfig
+from tickwheel_operator.election.elector import Elector
+from tickwheel_operator.election.kubernetes import KubernetesLeaseStore
+from tickwheel_operator.engine.messages import WorkerGone
+from tickwheel_operator.engine.spec import EngineConfig
+from tickwheel_operator.gateway.auth import AllowAll, Authenticator, Authorizer, StaticTokenAuthenticator
+from tickwheel_operator.gateway.config import GatewayConfig
+from tickwheel_operator.gateway.server import Gateway
+from tickwheel_operator.gateway.token_review import (
+    KubernetesReviewer,
+    SubjectAccessAuthorizer,
+    TokenReviewAuthenticator,
+)
+from tickwheel_operator.ledger.kubernetes import KubernetesSegmentStore
+from tickwheel_operator.ledger.limits import LedgerLimits
+from tickwheel_operator.ledger.log import Ledger
+from tickwheel_operator.runtime.backend import HostBackend
+from tickwheel_operator.runtime.leadership import Leadership, LeadershipConfig
+from tickwheel_operator.runtime.observability import MetricsServer, Observability
+from tickwheel_operator.runtime.partition import CommitConfig, PartitionHost
+from tickwheel_operator.runtime.settings import Settings
+
+__all__ = ["Operator"]
+
+_log = logging.getLogger(__name__)
+_PARTITION = 0
+_LEASE_NAME = "tickwheel-partition-0"
+
+
+class Operator:
+    """One replica."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._clock = SystemClock()
+        # A restarted process is another candidate than the one before it, though the pod's name is the same.
+        self._identity = f"{settings.identity}_{secrets.token_hex(4)}"
+        self._stop = asyncio.Event()
+        self._gateway_port = settings.gateway_port
+
+    def stop(self) -> None:
+        """End in order."""
+        self._stop.set()
+
+    async def run(self) -> None:
+        """Serve until `stop()`. Raises what ended it, such as `LedgerCorrupt`: a person must look."""
+        async with self._api_client() as client:
+            await self._serve(client)
+
+    async def _serve(self, client: kubernetes_client.ApiClient) -> None:
+        settings, clock = self._settings, self._clock
+        catalog = Catalog()
+        requests = Requests(clock.now_ms)
+        observability = Observability(client, catalog, requests, clock, settings)
+        watch = Watch(
+            client,
+            catalog,
+            requests,
+            clock,
+            config=WatchConfig(namespaces=settings.watch_namespaces),
+            read_status=observability.read_status,
+            pods=PodWatch(lambda gone: self._post(leadership, gone)),
+        )
+        store = KubernetesSegmentStore(client, namespace=settings.namespace)
+        elector = self._elector(client)
+        backend = HostBackend(
+            lambda: leadership.host,
+            lambda: (elector.observed.endpoint, elector.observed.transitions),
+            self._url,
+            clock,
+        )
+        ledger: Ledger | None = None
+
+        def open_ledger() -> Ledger:
+            nonlocal ledger
+            ledger = Ledger(
+                store,
+                partition=_PARTITION,
+                leader=self._identity,
+                clock=clock,
+                nonces=lambda: secrets.token_hex(8),
+                limits=LedgerLimits(checkpoint_every_segments=settings.checkpoint_segments),
+            )
+            return ledger
+
+        def lead(host: PartitionHost) -> None:
+            catalog.attach(host.post)
+            requests.lead(backend.call, backend.new_request)
+            observability.lead(host, ledger)
+
+        def follow() -> None:
+            catalog.detach()
+            requests.follow()
+            observability.follow()
+
+        leadership = Leadership(
+            elector, open_ledger, catalog, clock, self._leadership_config(), sink=observability.sink,
+            on_lead=lead, on_end=follow,
+        )  # fmt: skip
+        authenticator, authorizer = self._access(client, catalog)
+        gateway = Gateway(
+            backend, authenticator, authorizer, self._gateway_config(), ready=lambda: _unready(watch, catalog)
+        )
+        metrics = MetricsServer(observability, watch, settings.metrics_host, settings.metrics_port)
+        await gateway.start()
+        self._gateway_port = gateway.port
+        await metrics.start()
+        _log.info("%s: gateway at %s, metrics on port %d", self._identity, self._url(), metrics.port)
+        background = [
+            asyncio.create_task(watch.run(), name="watch"),
+            asyncio.create_task(requests.run(), name="requests"),
+            asyncio.create_task(observability.run(), name="projection"),
+        ]
+        leading = asyncio.create_task(leadership.run(), name="leadership")
+        stopping = asyncio.create_task(self._stop.wait(), name="stop")
+        try:
+            done, _ = await asyncio.wait({leading, stopping, *background}, return_when=asyncio.FIRST_COMPLETED)
+            leadership.stop()
+            await asyncio.wait({leading}, timeout=10)
+            for task in done - {stopping}:
+                task.result()
+        finally:
+            await gateway.stop()
+            await metrics.stop()
+            for task in (leading, stopping, *background):
+                task.cancel()
+            await asyncio.gather(leading, stopping, *background, return_exceptions=True)
+
+    # --- parts -------------------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def _api_client(self) -> AsyncIterator[kubernetes_client.ApiClient]:
+        configuration = kubernetes_client.Configuration()
+        if self._settings.kubeconfig:
+            await kubernetes_config.load_kube_config(self._settings.kubeconfig, client_configuration=configuration)
+        elif Path("/var/run/secrets/kubernetes.io/serviceaccount/token").exists():
+            kubernetes_config.load_incluster_config(client_configuration=configuration)
+        else:
+            await kubernetes_config.load_kube_config(client_configuration=configuration)
+        async with kubernetes_client.ApiClient(configuration) as client:
+            yield client
+
+    def _elector(self, client: kubernetes_client.ApiClient) -> Elector:
+        settings = self._settings
+        return Elector(
+            KubernetesLeaseStore(client, namespace=settings.namespace),
+            name=_LEASE_NAME,
+            identity=self._identity,
+            endpoint_url=self._url(),
+            clock=self._clock,
+            config=ElectionConfig(
+                lease_duration_ms=settings.lease_duration_ms,
+                renew_deadline_ms=settings.renew_deadline_ms,
+                retry_period_ms=settings.retry_period_ms,
+            ),
+            random=random.SystemRandom(),
+        )
+
+    def _leadership_config(self) -> LeadershipConfig:
+        settings = self._settings
+        return LeadershipConfig(
+            engine=EngineConfig(lease_ms=settings.attempt_lease_ms, max_backlog=settings.max_backlog),
+            commit=CommitConfig(interval_ms=settings.commit_interval_ms),
+        )
+
+    def _access(self, client: kubernetes_client.ApiClient, catalog: Catalog) -> tuple[Authenticator, Authorizer]:
+        if self._settings.token_file:
+            token = Path(self._settings.token_file).read_text(encoding="utf-8").strip()
+            return StaticTokenAuthenticator(token), AllowAll()
+        reviewer = KubernetesReviewer(client)
+        return (
+            TokenReviewAuthenticator(reviewer, catalog.pool_accounts),
+            SubjectAccessAuthorizer(reviewer),
+        )
+
+    def _gateway_config(self) -> GatewayConfig:
+        settings = self._settings
+        tls = settings.tls_cert_file
+        return GatewayConfig(
+            host=settings.gateway_host,
+            port=settings.gateway_port,
+            cert_file=Path(tls) if tls else None,
+            key_file=Path(settings.tls_key_file) if tls else None,
+            lease_ms=settings.attempt_lease_ms,
+        )
+
+    def _url(self) -> str:
+        scheme = "https" if self._settings.tls_cert_file else "http"
+        return self._settings.advertise_url or f"{scheme}://{self._settings.identity}:{self._gateway_port}"
+
+    @staticmethod
+    def _post(leadership: Leadership, command: WorkerGone) -> None:
+        if leadership.host is not None:
+            leadership.host.post(command)
+
+
+def _unready(watch: Watch, catalog: Catalog) -> str | None:
+    """Why this replica is not ready; None: it is."""
+    health = watch.health()
+    if not catalog.synced:
+        return f"the catalog is not complete yet: {health.problem or 'the first list is being read'}"
+    if health.stale:
+        return f"the watch has not agreed with the API server for {health.agreed_age_s:.0f} s: {health.problem}"
+    return None
