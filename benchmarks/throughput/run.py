@@ -23,11 +23,11 @@ ROOT = Path(__file__).resolve().parents[2]
 if str(ROOT) not in sys.path:  # started as a file, not with -m: the siblings are `benchmarks.throughput.*`
     sys.path.insert(0, str(ROOT))
 
-from rich.console import Console  # noqa: E402
-from rich.table import Table  # noqa: E402
-
 from benchmarks.throughput import environment, machine  # noqa: E402
 from benchmarks.throughput.processes import running  # noqa: E402
+from benchmarks.throughput.tickwheel_drive import measure_tickwheel  # noqa: E402
+from rich.console import Console  # noqa: E402
+from rich.table import Table  # noqa: E402
 
 TICKWHEEL = "tickwheel"
 
@@ -73,7 +73,17 @@ def _peer(name: str) -> Callable[[Load], dict[str, Any]]:
     return measure
 
 
-SIDES: Mapping[str, Callable[[Load], dict[str, Any]]] = {name: _peer(name) for name in ("asynq", "celery", "taskiq")}
+def _tickwheel(load: Load) -> dict[str, Any]:
+    try:
+        return measure_tickwheel(load.dispatches, load.rate, load.seconds, load.timeout_s)
+    except (RuntimeError, OSError) as error:
+        raise SideFailed(f"{TICKWHEEL} failed: {error}") from error
+
+
+SIDES: Mapping[str, Callable[[Load], dict[str, Any]]] = {
+    TICKWHEEL: _tickwheel,
+    **{name: _peer(name) for name in ("asynq", "celery", "taskiq")},
+}
 """How each side is measured: a function from the load to the figures (`figures.Side.to_json`)."""
 
 

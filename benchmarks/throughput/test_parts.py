@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
-
 from benchmarks.throughput import run
 from benchmarks.throughput.figures import Latency, LatencyStage, Side, ThroughputStage, percentile
 from benchmarks.throughput.processes import cpu_seconds, descendants, running
 from benchmarks.throughput.tickwheel_side import Metrics, Snapshot, Usage, snapshot, usage
+from rich.console import Console
 
 _BURN = "import time\nwhile time.process_time() < 0.3: pass\n"
 METRICS = """\

@@ -23,6 +23,7 @@ from typing import Any
 
 import uvloop
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
+
 from tickwheel_operator.engine.triggers import FixedRateTrigger
 from tickwheel_operator.engine.wheel import Timer, TimingWheel
 

@@ -219,7 +219,7 @@ class ControlPlane:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                preexec_fn=_die_with_parent,  # noqa: PLW1509  (one prctl call, nothing that could deadlock)
+                preexec_fn=_die_with_parent,
             )
 
     def _log_tail(self, name: str) -> str:

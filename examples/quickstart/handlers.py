@@ -9,6 +9,7 @@ import asyncio
 from typing import Annotated, Literal
 
 from pydantic import Field
+
 from tickwheel import Context, task
 
 Pixels = Annotated[int, Field(gt=0, le=10_000)]

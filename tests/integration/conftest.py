@@ -16,9 +16,9 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "cluster"))
 
-from tickwheel_cluster import ControlPlane  # noqa: E402
-
 from tests.integration.installation import install  # noqa: E402
+
+from tickwheel_cluster import ControlPlane  # noqa: E402
 
 
 @pytest.fixture(scope="session")

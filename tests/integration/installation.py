@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
 from tickwheel_cluster import ControlPlane
 
 __all__ = ["OPERATOR_ACCOUNT", "SYSTEM_NAMESPACE", "apply", "create_namespace", "get", "install"]

@@ -13,9 +13,9 @@ import urllib.request
 from pathlib import Path
 from typing import Self
 
-from tickwheel_cluster import ControlPlane
-
 from tests.integration.installation import OPERATOR_ACCOUNT, SYSTEM_NAMESPACE
+
+from tickwheel_cluster import ControlPlane
 
 __all__ = ["OperatorProcess", "WorkerProcess"]
 

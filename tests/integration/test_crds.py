@@ -20,6 +20,7 @@ import yaml
 from kubernetes import client as k8s
 from kubernetes.client.exceptions import ApiException
 from kubernetes.config import new_client_from_config
+
 from tickwheel_operator.api import KINDS, InvalidManifest, documents, parse, sentence, unsupported
 
 BAD = sorted((Path(__file__).parent / "manifests" / "bad").glob("*.yaml"))

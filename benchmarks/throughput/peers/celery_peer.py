@@ -14,8 +14,6 @@ import time
 from concurrent.futures import ThreadPoolExecutor, wait
 from itertools import count as counter
 
-from celery import Celery, Task  # type: ignore[import-untyped]
-
 from benchmarks.throughput.peers.load import (
     StartRecorder,
     Submit,
@@ -24,6 +22,7 @@ from benchmarks.throughput.peers.load import (
     report,
     wait_for_go,
 )
+from celery import Celery, Task  # type: ignore[import-untyped]
 
 PORT = os.environ["BENCH_REDIS_PORT"]
 PREFETCH = int(os.environ.get("BENCH_CELERY_PREFETCH", "64"))

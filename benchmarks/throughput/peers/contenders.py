@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import redis
-
 from benchmarks.throughput.peers.load import STARTS_VARIABLE
 from benchmarks.throughput.peers.redis_server import RedisServer
 

@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import redis
-
 from benchmarks.throughput.processes import running
 
 __all__ = ["RedisServer", "RedisUnavailable", "StoreBytes", "durable_redis"]

@@ -14,10 +14,6 @@ import time
 from collections.abc import Iterator
 from typing import Annotated
 
-from taskiq import Context, TaskiqDepends
-from taskiq.serializers import JSONSerializer
-from taskiq_redis import RedisAsyncResultBackend, RedisStreamBroker
-
 from benchmarks.throughput.peers.load import (
     StartRecorder,
     Submit,
@@ -26,6 +22,9 @@ from benchmarks.throughput.peers.load import (
     report,
     wait_for_go,
 )
+from taskiq import Context, TaskiqDepends
+from taskiq.serializers import JSONSerializer
+from taskiq_redis import RedisAsyncResultBackend, RedisStreamBroker
 
 PORT = os.environ["BENCH_REDIS_PORT"]
 CONNECTIONS = int(os.environ.get("BENCH_TASKIQ_CONNECTIONS", "32"))

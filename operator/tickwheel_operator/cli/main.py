@@ -7,7 +7,6 @@ import click
 from tickwheel_operator import __version__
 from tickwheel_operator.cli.dev import dev
 
-
 __all__ = ["main"]
 
 

@@ -122,8 +122,9 @@ class Leadership:
         return await self._election.acquire()
 
     async def _serve(self, term: ElectedTerm, stopping: asyncio.Task[bool]) -> None:
+        ledger = self._open_ledger()
         host = PartitionHost(
-            self._open_ledger(),
+            ledger,
             term,
             self._clock,
             engine_config=self._config.engine,
@@ -148,6 +149,7 @@ class Leadership:
             for task in (lost, leading):
                 task.cancel()
             await asyncio.gather(lost, leading, return_exceptions=True)
+            await ledger.close()
             self._on_end()
 
     async def _lead(self, host: PartitionHost) -> None:

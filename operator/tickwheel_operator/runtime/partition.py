@@ -142,8 +142,6 @@ class PartitionHost:
                     await asyncio.sleep(pause)
                     self._tick()
                 await self._commit_batch(loop)
-                if self._ledger.checkpoint_due and not self._facts:
-                    await self._ledger.checkpoint(self.engine.snapshot())
         finally:
             self.leading = False
             if self._timer is not None:
@@ -164,6 +162,8 @@ class PartitionHost:
             views = self.engine.views(wanted)
         facts, effects = self._facts, self._effects
         self._facts, self._effects = [], []
+        # Taken now, with the facts that this batch makes durable: under load more are decided before it is.
+        checkpoint = self.engine.snapshot() if self._ledger.checkpoint_due else None
         if facts:
             started = loop.time()
             appended = await self._ledger.append(facts)
@@ -179,6 +179,8 @@ class PartitionHost:
                 future.set_result(effect)
         if views is not None and self._sink is not None:
             self._sink.show(views)
+        if checkpoint is not None:
+            await self._ledger.checkpoint(checkpoint)
 
     # --- commands ---
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
+
 from tickwheel_operator.api import KINDS
 from tickwheel_operator.api.generate import drift, files, main, schema, write
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from tickwheel_operator.api import KINDS, parse, unsupported
 from tickwheel_operator.api.parse import _model_at
 from tickwheel_operator.api.supported import _GAPS

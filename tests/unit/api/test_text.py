@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic_core import PydanticCustomError
+
 from tickwheel_operator.api.text import (
     ClockTime,
     CronExpression,

@@ -1,6 +1,7 @@
 """What `lint` says about expressions that are legal and yet not what Quartz, or their author, means."""
 
 import pytest
+
 from tickwheel_operator.engine.cron import CronError, UnknownZoneError, quartz_warnings, warnings, zone_named
 
 

@@ -17,6 +17,7 @@ import pytest
 from croniter import croniter
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+
 from tickwheel_operator.engine.cron import parse
 from tickwheel_operator.engine.cron.zones import Timeline
 

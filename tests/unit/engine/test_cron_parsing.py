@@ -3,6 +3,7 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
+
 from tickwheel_operator.engine.cron import CronError, parse
 
 

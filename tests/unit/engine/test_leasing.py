@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from tests.unit.engine.driver import Driver, deliveries, only, task_spec
+
 from tickwheel_operator.engine import messages as m
 from tickwheel_operator.engine.spec import Backoff, EngineConfig, Guarantee, RetryPolicy
 from tickwheel_operator.ledger import facts as f
-
-from tests.unit.engine.driver import Driver, deliveries, only, task_spec
 
 
 def test_a_waiting_worker_gets_the_run_in_the_step_that_fires_it() -> None:

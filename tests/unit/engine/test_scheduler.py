@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from tests.unit.engine.driver import T0, Driver, task_spec
+
 from tickwheel_operator.engine import messages as m
 from tickwheel_operator.engine.spec import Misfire, MisfirePolicy
 from tickwheel_operator.engine.triggers import FixedRateTrigger
 from tickwheel_operator.ledger import facts as f
-
-from tests.unit.engine.driver import T0, Driver, task_spec
 
 
 def _instants(driver: Driver) -> list[int]:

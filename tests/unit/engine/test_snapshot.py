@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.unit.engine.driver import T0, Driver, deliveries, task_spec
 
 from tickwheel_operator.engine import messages as m
 from tickwheel_operator.engine import snapshot
 from tickwheel_operator.engine.core import Engine
 from tickwheel_operator.engine.spec import Backoff, RetryPolicy
 from tickwheel_operator.engine.state import State
-
-from tests.unit.engine.driver import T0, Driver, deliveries, task_spec
 
 STEPS = st.lists(
     st.sampled_from(["tick", "pull", "succeed", "result", "fail", "return", "submit", "gone"]), max_size=40

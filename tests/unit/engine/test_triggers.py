@@ -7,6 +7,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from tickwheel_operator.engine.cron import CronError, UnknownZoneError
 from tickwheel_operator.engine.triggers import AnyTrigger, CronTrigger, FixedRateTrigger, OnceTrigger, Trigger
 

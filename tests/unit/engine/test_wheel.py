@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
 from tickwheel_operator.engine.wheel import Timer, TimingWheel
 
 START = 1_790_000_000_000

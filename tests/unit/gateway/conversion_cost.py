@@ -10,12 +10,12 @@ import timeit
 from collections.abc import Callable
 
 import msgspec
+from tests.unit.gateway.scripted import NOW_MS, WORKER, delivery
+
 from tickwheel_operator.engine.messages import Pulled
 from tickwheel_operator.gateway import convert
 from tickwheel_operator.gateway.config import GatewayConfig
 from tickwheel_operator.gateway.token_review import Review, TokenReviewAuthenticator
-
-from tests.unit.gateway.scripted import NOW_MS, WORKER, delivery
 
 BATCH = 200
 

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import aiohttp
+
 from tickwheel_operator.engine.messages import Command, Delivery, Effect, Pull, Pulled, Report, Reported
 from tickwheel_operator.engine.spec import TaskSpec
 from tickwheel_operator.gateway.auth import AllowAll, Authenticator, Authorizer, StaticTokenAuthenticator

@@ -10,6 +10,9 @@ import logging
 import pytest
 from aiohttp import web
 from kubernetes.aio import client as kubernetes_client
+from tests.unit.gateway.scripted import NOW_MS, PULL, TOKEN, WORKER, ScriptedBackend, serving
+from tests.unit.gateway.test_submit import accept
+
 from tickwheel_operator.gateway.auth import Principal, PrincipalKind, StaticTokenAuthenticator
 from tickwheel_operator.gateway.problems import GatewayProblem
 from tickwheel_operator.gateway.token_review import (
@@ -19,9 +22,6 @@ from tickwheel_operator.gateway.token_review import (
     SubjectAccessAuthorizer,
     TokenReviewAuthenticator,
 )
-
-from tests.unit.gateway.scripted import NOW_MS, PULL, TOKEN, WORKER, ScriptedBackend, serving
-from tests.unit.gateway.test_submit import accept
 
 POOLS = {("shops", "shops"): frozenset({"shop-worker"}), ("shops", "open"): frozenset()}
 

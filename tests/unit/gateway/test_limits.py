@@ -6,7 +6,6 @@ import asyncio
 import gzip
 
 import pytest
-
 from tests.unit.gateway.scripted import PULL, TOKEN, WORKER, ScriptedBackend, serving
 
 MALFORMED = [

@@ -8,10 +8,10 @@ from pathlib import Path
 import jsonschema
 import pytest
 from openapi_spec_validator import validate
+from tests.unit.gateway.scripted import PULL, WORKER
+
 from tickwheel_operator.gateway import openapi
 from tickwheel_operator.gateway.problems import PROBLEMS
-
-from tests.unit.gateway.scripted import PULL, WORKER
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 

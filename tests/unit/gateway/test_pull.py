@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from tests.unit.gateway.scripted import NOW_MS, PULL, WORKER, ScriptedBackend, delivery, serving, task
+
 from tickwheel_operator.engine.messages import CommandRefused, Pulled, RefusalReason, Reported, WorkerKey
 from tickwheel_operator.gateway.backend import Leadership, NotLeader
-
-from tests.unit.gateway.scripted import NOW_MS, PULL, WORKER, ScriptedBackend, delivery, serving, task
 
 
 async def forever(command):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from tickwheel_operator.engine.messages import FailedAttempt, Reported
-
 from tests.unit.gateway.scripted import WORKER, ScriptedBackend, serving
+
+from tickwheel_operator.engine.messages import FailedAttempt, Reported
 
 
 async def test_a_report_becomes_a_command_with_every_list():

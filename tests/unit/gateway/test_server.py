@@ -10,9 +10,9 @@ import ssl
 import subprocess
 
 import pytest
-from tickwheel_operator.gateway import openapi
-
 from tests.unit.gateway.scripted import PULL, TOKEN, ScriptedBackend, serving
+
+from tickwheel_operator.gateway import openapi
 
 
 async def test_the_topology_names_the_replicas():

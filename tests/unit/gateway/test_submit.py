@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from tests.unit.gateway.scripted import NOW_MS, ScriptedBackend, serving
+
 from tickwheel_operator.engine.messages import CommandRefused, RefusalReason, RunState, Submitted, SubmittedRun
 from tickwheel_operator.gateway.backend import Leadership
-
-from tests.unit.gateway.scripted import NOW_MS, ScriptedBackend, serving
 
 PATH = "/v1/tasks/shops/shop-sync/runs"
 

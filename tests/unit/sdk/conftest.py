@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
-from tickwheel import Worker
-
 from tests.unit.sdk.fake_operator import FakeOperator
+
+from tickwheel import Worker
 
 Start = Callable[..., Awaitable[Worker]]
 

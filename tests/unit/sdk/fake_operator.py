@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+
 from tickwheel._protocol import (
     ErrorReport,
     Lease,

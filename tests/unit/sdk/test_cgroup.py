@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from tickwheel._cgroup import LoadMeter
 
 GIB = 1024**3

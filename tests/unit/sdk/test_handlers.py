@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import msgspec
 import pytest
 from pydantic import BaseModel, Field
+
 from tickwheel import Context, HandlerError, ParameterError, task
 from tickwheel._registry import Handler, Registry
 

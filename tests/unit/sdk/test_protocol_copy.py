@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 import pytest
+
 from tickwheel import _protocol as copy
 from tickwheel_operator.gateway import schemas as original
 

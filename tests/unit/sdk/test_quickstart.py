@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+
 from tickwheel import __main__ as command
 from tickwheel._registry import registry
 

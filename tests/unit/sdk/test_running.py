@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import pytest
 from pydantic import BaseModel
+
 from tickwheel import Cancelled
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from tickwheel import ConfigurationError, Worker
 from tickwheel._settings import make_settings
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 from aiohttp.test_utils import TestServer
-
 from tests.unit.sdk.fake_operator import FakeOperator
 
 x509 = pytest.importorskip("cryptography.x509")

@@ -1,0 +1,226 @@
+"""What the status of each object should say now: pure functions from the catalog and the engine's views.
+
+Conditions follow kstatus, so that GitOps tools, Helm and `kubectl wait` understand them: Ready, Reconciling and Stalled
+of tasks and pools; Running and Succeeded of runs. Invariant: equal inputs give equal documents; `None` means that the
+field is to be absent; a condition's lastTransitionTime is added when it is written.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+
+from tickwheel_operator.engine.messages import RunState
+from tickwheel_operator.engine.views import PoolView, RunView, TaskView
+from tickwheel_operator.projection.subjects import Pool, Run, Task
+
+__all__ = [
+    "HANDLER_NOT_REGISTERED",
+    "missing_handler",
+    "pool_status",
+    "request_status",
+    "run_status",
+    "task_status",
+    "timestamp",
+]
+
+HANDLER_NOT_REGISTERED = "HandlerNotRegistered"
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_NAMES_SHOWN = 20
+_MESSAGE_CHARS = 32_000
+_TRACEBACK_CHARS = 64_000
+
+Status = dict[str, Any]
+
+
+def timestamp(instant_ms: int) -> str:
+    """RFC 3339, UTC; with milliseconds where there are any."""
+    moment = _EPOCH + timedelta(milliseconds=instant_ms)
+    precision = "milliseconds" if instant_ms % 1000 else "seconds"
+    return moment.replace(tzinfo=None).isoformat(timespec=precision) + "Z"
+
+
+def missing_handler(handler: str, pool_name: str, pool: PoolView | None) -> str:
+    """The message of HandlerNotRegistered, or nothing: without live workers nobody knows what they would register."""
+    if pool is None or not pool.workers or handler in pool.handlers:
+        return ""
+    names = ", ".join(pool.handlers[:_NAMES_SHOWN]) or "none"
+    more = f" and {len(pool.handlers) - _NAMES_SHOWN} more" if len(pool.handlers) > _NAMES_SHOWN else ""
+    count = f"the {pool.workers} live workers" if pool.workers > 1 else "the live worker"
+    return (
+        f"spec.handler: {handler!r} is not registered by {count} of pool {pool_name}; registered: {names}{more}. "
+        f'Mend the name, or register it: @worker.handler("{handler}")'
+    )
+
+
+def task_status(task: Task, view: TaskView | None, pool: PoolView | None) -> Status:
+    """Of a ScheduledTask. Without a view, or with one that is not armed, the runs' fields are left as they are."""
+    seen, spec, fault = task.seen, task.seen.spec, task.fault
+    generation = seen.generation
+    if fault is not None:
+        ready = ("False", fault.reason, fault.message)
+        stalled = ("True", fault.reason, fault.message)
+    else:
+        missing = missing_handler(spec.handler, spec.pool, pool) if spec is not None else ""
+        stalled = ("True", HANDLER_NOT_REGISTERED, missing) if missing else ("False", "Settled", "")
+        if spec is not None and spec.suspend:
+            ready = ("True", "Suspended", "spec.suspend is set: nothing fires by itself")
+        elif spec is not None and spec.trigger is None:
+            ready = ("True", "Manual", "runs by hand, by API and in workflows only")
+        else:
+            ready = ("True", "Armed", "fires as its trigger says")
+    status: Status = {
+        "observedGeneration": generation,
+        "trigger": None if spec is None else _trigger(task),
+        "conditions": [
+            _condition("Ready", ready, generation),
+            _condition("Reconciling", ("False", "Settled", ""), generation),
+            _condition("Stalled", stalled, generation),
+        ],
+        "nextScheduleTime": None,
+    }
+    if view is None:
+        return status
+    if fault is None and view.next_ms is not None:
+        status["nextScheduleTime"] = timestamp(view.next_ms)
+    newest = max(view.runs, key=lambda run: (run.created_ms, run.scheduled_ms), default=None)
+    status |= {
+        "lastScheduleTime": timestamp(view.last_ms) if view.last_ms else None,
+        "lastRun": None if newest is None else _last_run(newest),
+        "active": view.active,
+        "counters": {
+            "succeeded": view.succeeded,
+            "failed": view.failed,
+            "cancelled": view.cancelled,
+            "skipped": view.skipped,
+        },
+    }
+    return status
+
+
+def pool_status(pool: Pool, view: PoolView | None) -> Status:
+    """Of a WorkerPool. A pool of which nothing was heard has no workers."""
+    generation, fault = pool.seen.generation, pool.seen.fault
+    if fault is not None:
+        ready, stalled = ("False", fault.reason, fault.message), ("True", fault.reason, fault.message)
+    else:
+        ready, stalled = ("True", "Accepted", "workers may connect"), ("False", "Settled", "")
+    workers = 0 if view is None else view.workers
+    draining = 0 if view is None else view.draining
+    return {
+        "observedGeneration": generation,
+        "conditions": [
+            _condition("Ready", ready, generation),
+            _condition("Reconciling", ("False", "Settled", ""), generation),
+            _condition("Stalled", stalled, generation),
+        ],
+        "replicas": workers,
+        "readyReplicas": workers - draining,
+        "draining": draining,
+        "slots": {"total": 0 if view is None else view.slots, "used": 0 if view is None else view.used},
+        "backlog": 0 if view is None else view.backlog,
+        "load": {"cpu": _percent(view.cpu), "memory": _percent(view.memory)} if view is not None and workers else None,
+        "handlers": [] if view is None else sorted(view.handlers)[:1_000],
+    }
+
+
+def run_status(view: RunView, generation: int) -> Status:
+    """Of a TaskRun that shows the run."""
+    state = view.state
+    open_words = ("Unknown", state.value, "")
+    succeeded = {
+        RunState.SUCCEEDED: ("True", "Succeeded", ""),
+        RunState.FAILED: ("False", (view.error_type and _word(view.error_type)) or "Failed", view.message[:1_000]),
+        RunState.CANCELLED: ("False", "Cancelled", view.message[:1_000]),
+    }.get(state, open_words)
+    running = ("True" if state is RunState.RUNNING else "False", state.value, "")
+    failed = state in (RunState.FAILED, RunState.CANCELLED)
+    return {
+        "observedGeneration": generation,
+        "conditions": [_condition("Running", running, generation), _condition("Succeeded", succeeded, generation)],
+        "runId": view.run_id,
+        "state": state.value,
+        "scheduledTime": timestamp(view.scheduled_ms),
+        "startTime": timestamp(view.started_ms) if view.started_ms else None,
+        "completionTime": timestamp(view.ended_ms) if view.ended_ms else None,
+        "lateness": f"{max(0, view.started_ms - view.scheduled_ms)}ms" if view.started_ms else None,
+        "attempts": view.attempts,
+        "worker": view.worker or None,
+        "progress": {"percent": round(view.fraction * 100), "message": view.note[:1_024]}
+        if view.fraction or view.note
+        else None,
+        "dispatches": {"total": 1, "succeeded": int(state is RunState.SUCCEEDED), "failed": int(failed)},
+        "result": msgspec.json.decode(view.result) if view.result else None,
+        "error": {
+            "type": view.error_type or None,
+            "message": view.message[:_MESSAGE_CHARS] or None,
+            "traceback": view.traceback[-_TRACEBACK_CHARS:] or None,
+        }
+        if failed and (view.error_type or view.message)
+        else None,
+    }
+
+
+def request_status(run: Run) -> Status | None:
+    """Of a TaskRun without a view: refused, faulty, or ended so long ago that only its state is known."""
+    generation, fault = run.seen.generation, run.fault
+    if fault is not None:
+        return {
+            "observedGeneration": generation,
+            "conditions": [
+                _condition("Running", ("False", fault.reason, ""), generation),
+                _condition("Stalled", ("True", fault.reason, fault.message), generation),
+                _condition("Succeeded", ("False", fault.reason, fault.message), generation),
+            ],
+        }
+    if run.state is None or not run.state.is_final:
+        return None
+    status = "True" if run.state is RunState.SUCCEEDED else "False"
+    words = (status, run.state.value, "the run ended before; its details are no longer kept")
+    return {
+        "observedGeneration": generation,
+        "conditions": [
+            _condition("Running", ("False", run.state.value, ""), generation),
+            _condition("Succeeded", words, generation),
+        ],
+        "runId": run.run_id,
+        "state": run.state.value,
+    }
+
+
+def _trigger(task: Task) -> str:
+    spec = task.seen.spec
+    if spec is None or spec.trigger is None:
+        return "manual"
+    return spec.trigger.describe()[:300]
+
+
+def _last_run(run: RunView) -> dict[str, Any]:
+    return {
+        "name": run.name,
+        "state": run.state.value,
+        "time": timestamp(run.ended_ms or run.started_ms or run.created_ms),
+    }
+
+
+def _condition(kind: str, words: tuple[str, str, str], generation: int) -> dict[str, Any]:
+    status, reason, message = words
+    return {
+        "type": kind,
+        "status": status,
+        "reason": reason,
+        "message": message[:16_384],
+        "observedGeneration": generation,
+    }
+
+
+def _word(error_type: str) -> str:
+    """An error type as a condition's reason: letters, digits and `_,:`."""
+    word = "".join(c if c.isascii() and (c.isalnum() or c in "_:,") else "_" for c in error_type)[:256].rstrip(":,")
+    return word if word and word[0].isalpha() else "Failed"
+
+
+def _percent(share: float) -> str:
+    return f"{max(0, min(100, round(share * 100)))}%"

@@ -1,0 +1,105 @@
+"""What the projection asks of the catalog: the seam between it and the controllers, which do not know each other.
+
+All of it is read on the operator's event loop, in plain reads without a pause.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import Protocol
+
+from tickwheel_operator.engine.messages import RunState
+from tickwheel_operator.engine.spec import TaskSpec
+
+__all__ = ["Catalog", "Fault", "Pool", "Requests", "Run", "Task"]
+
+
+class Fault(Protocol):
+    """Why an object is stalled."""
+
+    @property
+    def reason(self) -> str: ...
+    @property
+    def message(self) -> str: ...
+
+
+class _Seen(Protocol):
+    @property
+    def uid(self) -> str: ...
+    @property
+    def namespace(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def generation(self) -> int: ...
+    @property
+    def stored(self) -> object:
+        """What `stored.read_status` made of the status, or None."""
+        ...
+
+
+class _SeenTask(_Seen, Protocol):
+    @property
+    def spec(self) -> TaskSpec | None: ...
+    @property
+    def deleting(self) -> bool: ...
+
+
+class _SeenPool(_Seen, Protocol):
+    @property
+    def fault(self) -> Fault | None: ...
+
+
+class _SeenRun(_Seen, Protocol):
+    @property
+    def final(self) -> bool: ...
+
+
+class Task(Protocol):
+    """A ScheduledTask object."""
+
+    @property
+    def seen(self) -> _SeenTask: ...
+    @property
+    def fault(self) -> Fault | None: ...
+
+
+class Pool(Protocol):
+    """A WorkerPool object."""
+
+    @property
+    def seen(self) -> _SeenPool: ...
+
+
+class Run(Protocol):
+    """A TaskRun object that a user made."""
+
+    @property
+    def seen(self) -> _SeenRun: ...
+    @property
+    def fault(self) -> Fault | None: ...
+    @property
+    def run_id(self) -> str:
+        """Empty: the engine has not answered yet."""
+        ...
+
+    @property
+    def state(self) -> RunState | None:
+        """As the engine answered; None: not yet."""
+        ...
+
+
+class Catalog(Protocol):
+    def task(self, uid: str) -> Task | None: ...
+    def tasks(self) -> Collection[Task]: ...
+    def pool(self, namespace: str, name: str) -> Pool | None: ...
+    def pools(self) -> Collection[Pool]: ...
+    def tasks_of_pool(self, namespace: str, name: str) -> Iterable[str]: ...
+
+
+class Requests(Protocol):
+    def entry(self, uid: str) -> Run | None: ...
+    def entries(self) -> Collection[Run]: ...
+    def of_run(self, run_id: str) -> Iterable[str]:
+        """Uids of the TaskRun objects that asked for the run."""
+        ...
