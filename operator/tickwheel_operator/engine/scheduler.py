@@ -8,6 +8,7 @@ creation, and listing twenty thousand new tasks writes nothing.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Hashable
 
 from tickwheel_operator.engine.journal import Journal
@@ -78,7 +79,7 @@ class Scheduler:
         self._kept: set[str] = set()
         """Uids of objects that exist but were never valid while this leader watched."""
         self.synced = False
-        self.touched: dict[str, None] = {}
+        self.touched: OrderedDict[str, None] = OrderedDict()
         """Uids of tasks without facts whose picture changed (armed, edited)."""
 
     # --- the catalog ---

@@ -11,7 +11,7 @@ timers are armed, how far a handler is) lives elsewhere in the engine, or in the
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import Any
 
@@ -58,7 +58,7 @@ class Run:
     """A run that has not ended."""
 
     __slots__ = (
-        "attempts", "created_ms", "dispatch", "key", "number", "object_name", "parameters", "scheduled_ms",
+        "_id", "attempts", "created_ms", "dispatch", "key", "number", "object_name", "parameters", "scheduled_ms",
         "started_ms", "task", "worker",
     )  # fmt: skip
 
@@ -74,12 +74,18 @@ class Run:
         self.attempts = 0
         self.worker = 0
         self.dispatch = Dispatch(number, self, created_ms)
+        self._id = ""
 
     @property
     def id(self) -> str:
-        if self.key:
-            return keyed_run_id(self.task.uid, self.key)
-        return scheduled_run_id(self.task.uid, self.scheduled_ms)
+        # Asked for when the run is made, at each lease and at its end; the digest of a key is worth keeping.
+        if not self._id:
+            self._id = (
+                keyed_run_id(self.task.uid, self.key)
+                if self.key
+                else scheduled_run_id(self.task.uid, self.scheduled_ms)
+            )
+        return self._id
 
     @property
     def state(self) -> RunState:
@@ -90,7 +96,8 @@ class Dispatch:
     """One unit of work of a run, for one worker."""
 
     __slots__ = (
-        "attempts", "fraction", "lease_until_ms", "leased_ms", "note", "number", "queued", "ready_ms", "run", "token", "worker",
+        "attempts", "fraction", "lease_until_ms", "leased_ms", "note", "number", "queued", "ready_ms", "run",
+        "token", "worker",
     )  # fmt: skip
 
     def __init__(self, number: int, run: Run, ready_ms: int) -> None:
@@ -152,9 +159,10 @@ class State:
         self.attempts: dict[int, Dispatch] = {}
         self.workers: dict[int, WorkerName] = {}
         self.worker_numbers: dict[WorkerName, int] = {}
-        self.keys: dict[str, Run | RunState] = {}
+        # Ordered dicts, since a plain one looks through all that was deleted from its front to find its first.
+        self.keys: OrderedDict[str, Run | RunState] = OrderedDict()
         self.max_keys = max_keys
-        self.touched: dict[TaskState, None] = {}
+        self.touched: OrderedDict[TaskState, None] = OrderedDict()
         """Tasks whose picture changed, in order of change: the projection takes from here. Volatile."""
         self._handlers: dict[type, Callable[[Any], None]] = {
             f.Clock: self._clock,
@@ -232,7 +240,7 @@ class State:
         keys = self.keys
         keys[run.id] = run
         if len(keys) > self.max_keys:
-            del keys[next(iter(keys))]
+            keys.popitem(last=False)
 
     def _skipped(self, fact: f.Skipped) -> None:
         task = self.tasks[fact.task]

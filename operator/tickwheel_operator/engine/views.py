@@ -106,13 +106,11 @@ def task_views(state: State, scheduler: Scheduler, router: Router, limit: int) -
     views: list[TaskView] = []
     while len(views) < limit and (state.touched or scheduler.touched):
         if state.touched:
-            task = next(iter(state.touched))
-            del state.touched[task]
+            task, _ = state.touched.popitem(last=False)
             entry = scheduler.entries.get(task.uid)
             views.append(_task_view(state, task, entry, router))
         else:
-            uid = next(iter(scheduler.touched))
-            del scheduler.touched[uid]
+            uid, _ = scheduler.touched.popitem(last=False)
             entry = scheduler.entries.get(uid)
             if entry is not None:
                 views.append(_task_view(state, None, entry, router))

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import random
 import secrets
 from collections.abc import AsyncIterator
@@ -161,11 +162,11 @@ class Operator:
     async def _api_client(self) -> AsyncIterator[kubernetes_client.ApiClient]:
         configuration = kubernetes_client.Configuration()
         if self._settings.kubeconfig:
-            await kubernetes_config.load_kube_config(self._settings.kubeconfig, client_configuration=configuration)
-        elif Path("/var/run/secrets/kubernetes.io/serviceaccount/token").exists():
-            kubernetes_config.load_incluster_config(client_configuration=configuration)
+            await kubernetes_config.load_kube_config(self._settings.kubeconfig, client_configuration=configuration)  # type: ignore[no-untyped-call]
+        elif "KUBERNETES_SERVICE_HOST" in os.environ:
+            kubernetes_config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
         else:
-            await kubernetes_config.load_kube_config(client_configuration=configuration)
+            await kubernetes_config.load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
         async with kubernetes_client.ApiClient(configuration) as client:
             yield client
 

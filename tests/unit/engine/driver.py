@@ -70,7 +70,7 @@ class Driver:
                 free=free,
                 received=received,
                 until_ms=self.now_ms + 20_000,
-            )  # fmt: skip
+            )
         )
 
     def report(self, worker: str = "w0", instance: str = "i", **what: Any) -> m.Reported:
