@@ -54,6 +54,7 @@ class Tool:
 TOOLS = (
     Tool("etcd", "etcd", "go.etcd.io/etcd/server/v3"),
     Tool("kube-apiserver", "kubernetes", "k8s.io/kubernetes/cmd/kube-apiserver", _KUBERNETES_FLAGS),
+    Tool("kubectl", "kubernetes", "k8s.io/kubernetes/cmd/kubectl", _KUBERNETES_FLAGS),
 )
 
 

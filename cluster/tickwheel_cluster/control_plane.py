@@ -6,21 +6,19 @@ a namespace. The processes die with the process that started them, however it di
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import ctypes
 import json
-import os
 import signal
 import socket
 import ssl
 import subprocess
 import time
 import urllib.error
-import urllib.request
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
+from tickwheel_cluster.access import Access
 from tickwheel_cluster.binaries import find_binaries
 from tickwheel_cluster.certificates import write_certificates
 
@@ -39,7 +37,7 @@ class ControlPlaneError(Exception):
     """The control plane does not run. The message has the last lines of the log."""
 
 
-class ControlPlane:
+class ControlPlane(Access):
     """One etcd and one kube-apiserver. Use it as a context manager, or `start()` and `stop()` it."""
 
     def __init__(self, directory: Path, *, unsafe_no_fsync: bool = False) -> None:
@@ -131,41 +129,10 @@ class ControlPlane:
             time.sleep(0.1)
         raise ControlPlaneError(f"not ready after {_READY_S} s:\n{self._log_tail('kube-apiserver')}")
 
-    def request(self, method: str, path: str, body: object = None) -> Any:
-        """One request as admin; the JSON answer, or text. Raises `urllib.error.HTTPError`."""
-        context = ssl.create_default_context(cafile=str(self.ca_file))
-        context.load_cert_chain(self._pki / "admin.crt", self._pki / "admin.key")
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(  # noqa: S310  (loopback, our own server)
-            self.url + path, data=data, method=method, headers={"Content-Type": "application/json"}
-        )
-        with urllib.request.urlopen(request, context=context, timeout=10) as answer:  # noqa: S310
-            text = answer.read().decode()
-        return json.loads(text) if text.startswith(("{", "[")) else text
-
-    def service_account_kubeconfig(
-        self, namespace: str, name: str, *, audience: str | None = None, ttl_seconds: int = 3600
-    ) -> Path:
-        """A kubeconfig with a token of the service account, which must exist, and nothing else."""
-        path = self.directory / f"{namespace}-{name}.kubeconfig"
-        token = self.service_account_token(namespace, name, audience=audience, ttl_seconds=ttl_seconds)
-        self._write_kubeconfig(path, {"token": token})
-        return path
-
-    def service_account_token(
-        self, namespace: str, name: str, *, audience: str | None = None, ttl_seconds: int = 3600
-    ) -> str:
-        """A token of the service account, by TokenRequest."""
-        spec: dict[str, object] = {"expirationSeconds": ttl_seconds}
-        if audience is not None:
-            spec["audiences"] = [audience]
-        answer = self.request(
-            "POST",
-            f"/api/v1/namespaces/{namespace}/serviceaccounts/{name}/token",
-            {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec},
-        )
-        token: str = answer["status"]["token"]
-        return token
+    def _admin(self) -> tuple[ssl.SSLContext, dict[str, str]]:
+        tls = ssl.create_default_context(cafile=str(self.ca_file))
+        tls.load_cert_chain(self._pki / "admin.crt", self._pki / "admin.key")
+        return tls, {}
 
     # --- processes ---
 
@@ -225,19 +192,6 @@ class ControlPlane:
     def _log_tail(self, name: str) -> str:
         log = self.logs / f"{name}.log"
         return "\n".join(log.read_text(errors="replace").splitlines()[-15:]) if log.exists() else ""
-
-    def _write_kubeconfig(self, path: Path, user: dict[str, str]) -> None:
-        authority = base64.b64encode(self.ca_file.read_bytes()).decode()
-        config = {
-            "apiVersion": "v1",
-            "kind": "Config",
-            "clusters": [{"name": "test", "cluster": {"server": self.url, "certificate-authority-data": authority}}],
-            "users": [{"name": "user", "user": user}],
-            "contexts": [{"name": "test", "context": {"cluster": "test", "user": "user"}}],
-            "current-context": "test",
-        }
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-            json.dump(config, file)
 
 
 def _die_with_parent() -> None:

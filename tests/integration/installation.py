@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import time
 import urllib.error
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from tickwheel_cluster import ControlPlane
+from tickwheel_cluster import Access
 
-__all__ = ["OPERATOR_ACCOUNT", "SYSTEM_NAMESPACE", "apply", "create_namespace", "get", "install"]
+__all__ = [
+    "OPERATOR_ACCOUNT",
+    "SYSTEM_NAMESPACE",
+    "apply",
+    "create_namespace",
+    "edit",
+    "get",
+    "install",
+    "install_operator",
+]
 
 _ROOT = Path(__file__).resolve().parents[2]
 SYSTEM_NAMESPACE = "tickwheel-system"
@@ -26,6 +36,7 @@ _PATHS = {
     "Role": "/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}/roles",
     "RoleBinding": "/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}/rolebindings",
     "Pod": "/api/v1/namespaces/{namespace}/pods",
+    "Lease": "/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases",
     "ScheduledTask": "/apis/tickwheel.io/v1alpha1/namespaces/{namespace}/scheduledtasks",
     "WorkerPool": "/apis/tickwheel.io/v1alpha1/namespaces/{namespace}/workerpools",
     "TaskRun": "/apis/tickwheel.io/v1alpha1/namespaces/{namespace}/taskruns",
@@ -33,7 +44,7 @@ _PATHS = {
 }
 
 
-def install(cluster: ControlPlane) -> None:
+def install(cluster: Access) -> None:
     """CRDs, namespace, ServiceAccount and roles: all that ships, and nothing more."""
     for path in sorted((_ROOT / "crds").glob("*.yaml")):
         apply(cluster, *yaml.safe_load_all(path.read_text()))
@@ -50,11 +61,29 @@ def install(cluster: ControlPlane) -> None:
         time.sleep(0.1)
 
 
-def create_namespace(cluster: ControlPlane, name: str) -> None:
+def install_operator(cluster: Access, namespace: str) -> None:
+    """An operator's ServiceAccount and roles in a namespace of its own: exactly what ships, but for the namespace.
+
+    An operator there has a Lease and a ledger that no other test touches.
+    """
+    create_namespace(cluster, namespace)
+    for document in yaml.safe_load_all((_ROOT / "deploy" / "rbac.yaml").read_text()):
+        if document["kind"] == "ClusterRole":
+            continue  # one for all
+        if document["kind"] == "ClusterRoleBinding":
+            document["metadata"]["name"] += f"-{namespace}"
+        if "namespace" in document["metadata"]:
+            document["metadata"]["namespace"] = namespace
+        for subject in document.get("subjects", ()):
+            subject["namespace"] = namespace
+        apply(cluster, document)
+
+
+def create_namespace(cluster: Access, name: str) -> None:
     apply(cluster, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
 
 
-def apply(cluster: ControlPlane, *objects: dict[str, Any] | None) -> None:
+def apply(cluster: Access, *objects: dict[str, Any] | None) -> None:
     """Create each object; one that exists is left as it is. Raises AssertionError with the server's message."""
     for document in objects:
         if document is None:
@@ -68,9 +97,23 @@ def apply(cluster: ControlPlane, *objects: dict[str, Any] | None) -> None:
                 raise AssertionError(f"{document['kind']} {name}: {error.read().decode()}") from error
 
 
-def get(cluster: ControlPlane, kind: str, namespace: str, name: str = "") -> Any:
+def get(cluster: Access, kind: str, namespace: str, name: str = "") -> Any:
     """One object, or the list of them."""
     return cluster.request("GET", _path(kind, namespace) + (f"/{name}" if name else ""))
+
+
+def edit(cluster: Access, kind: str, namespace: str, name: str, change: Callable[[dict[str, Any]], None]) -> None:
+    """`kubectl edit`: read it, `change` it, write it back; anew where somebody else wrote first."""
+    path = f"{_path(kind, namespace)}/{name}"
+    while True:
+        document = cluster.request("GET", path)
+        change(document)
+        try:
+            cluster.request("PUT", path, document)
+            return
+        except urllib.error.HTTPError as error:
+            if error.code != 409:
+                raise AssertionError(f"{kind} {name}: {error.read().decode()}") from error
 
 
 def _path(kind: str, namespace: str) -> str:

@@ -1,23 +1,35 @@
-"""Operator and worker processes as a user would run them: own identity, own token, killed like processes are."""
+"""Operator and worker processes as a user would run them: own identity, own token, killed like processes are.
+
+No process outlives its test: `Crew` kills what it started, and the kernel kills the rest when the test's process dies.
+Start them in the main thread: they die with the thread that started them.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import ctypes
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Self
 
 from tests.integration.installation import OPERATOR_ACCOUNT, SYSTEM_NAMESPACE
 
-from tickwheel_cluster import ControlPlane
+from tickwheel_cluster import Access
 
-__all__ = ["OperatorProcess", "WorkerProcess"]
+__all__ = ["Crew", "OperatorProcess", "Service", "WorkerProcess"]
+
+_PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None)
 
 FAST_LEASE = {
     "TICKWHEEL_LEASE_DURATION_MS": "3000",
@@ -45,14 +57,18 @@ class _Process:
     def start(self) -> Self:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                self._command, env=self._environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                self._command,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                preexec_fn=_die_with_parent,
             )
         return self
 
     def kill(self) -> None:
-        """SIGKILL, and wait until it is gone."""
+        """SIGKILL, which a stopped process obeys too, and wait until it is gone."""
         if self.process is not None and self.process.poll() is None:
-            self.process.send_signal(signal.SIGCONT)
             self.process.kill()
             self.process.wait()
 
@@ -81,8 +97,11 @@ class _Process:
 class OperatorProcess(_Process):
     """One replica, with the ServiceAccount's token and exactly the roles that ship."""
 
-    def __init__(self, cluster: ControlPlane, folder: Path, name: str, **environment: str) -> None:
-        kubeconfig = cluster.service_account_kubeconfig(SYSTEM_NAMESPACE, OPERATOR_ACCOUNT)
+    def __init__(
+        self, cluster: Access, folder: Path, name: str, *, namespace: str = SYSTEM_NAMESPACE, **environment: str
+    ) -> None:
+        """`namespace` is the operator's own; see `installation.install_operator`."""
+        kubeconfig = cluster.service_account_kubeconfig(namespace, OPERATOR_ACCOUNT)
         self.port, self.metrics_port = _free_port(), _free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         super().__init__(
@@ -91,7 +110,7 @@ class OperatorProcess(_Process):
             {
                 **FAST_LEASE,
                 "TICKWHEEL_KUBECONFIG": str(kubeconfig),
-                "TICKWHEEL_NAMESPACE": SYSTEM_NAMESPACE,
+                "TICKWHEEL_NAMESPACE": namespace,
                 "TICKWHEEL_IDENTITY": name,
                 "TICKWHEEL_GATEWAY_HOST": "127.0.0.1",
                 "TICKWHEEL_GATEWAY_PORT": str(self.port),
@@ -131,7 +150,7 @@ class WorkerProcess(_Process):
     """One worker of a pool, with a token of audience `tickwheel`."""
 
     def __init__(
-        self, endpoints: str, folder: Path, name: str, *, namespace: str, pool: str, token: str, handlers: Path,
+        self, endpoint: str, folder: Path, name: str, *, namespace: str, pool: str, token: str, handlers: Path,
         slots: int = 16, **environment: str,
     ) -> None:  # fmt: skip
         token_file = folder / f"{name}.token"
@@ -140,7 +159,7 @@ class WorkerProcess(_Process):
             name,
             [sys.executable, "-m", "tickwheel", str(handlers)],
             {
-                "TICKWHEEL_ENDPOINT": endpoints,
+                "TICKWHEEL_ENDPOINT": endpoint,
                 "TICKWHEEL_TOKEN_FILE": str(token_file),
                 "TICKWHEEL_NAMESPACE": namespace,
                 "TICKWHEEL_POOL": pool,
@@ -150,6 +169,123 @@ class WorkerProcess(_Process):
             },
             folder / f"{name}.log",
         )
+
+
+class Service:
+    """One address for several replicas, as a Kubernetes Service is: a connection goes to a replica that is ready."""
+
+    def __init__(self, replicas: Callable[[], Iterable[OperatorProcess]]) -> None:
+        self._replicas = replicas
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._serve, name="service", daemon=True)
+        self._listening = threading.Event()
+        self._stop = asyncio.Event()
+        self.port = 0
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self._listening.wait()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join()
+
+    def _serve(self) -> None:
+        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+            runner.run(self._accept())
+
+    async def _accept(self) -> None:
+        server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
+        self.port = server.sockets[0].getsockname()[1]
+        self._listening.set()
+        await self._stop.wait()
+        server.close()
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        replicas = [replica for replica in self._replicas() if replica.alive]
+        random.shuffle(replicas)
+        with contextlib.suppress(OSError, asyncio.CancelledError):
+            for replica in replicas:
+                if await _is_ready(replica.port):
+                    there = await asyncio.open_connection("127.0.0.1", replica.port)
+                    await asyncio.gather(_pump(reader, there[1]), _pump(there[0], writer))
+                    break
+        writer.close()
+
+
+async def _is_ready(port: int) -> bool:
+    """What kubelet's readiness probe would say. A stopped process still has a kernel that accepts connections."""
+    try:
+        async with asyncio.timeout(2):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"GET /readyz HTTP/1.0\r\n\r\n")
+            status = await reader.readline()
+            writer.close()
+    except (OSError, TimeoutError):
+        return False
+    return b" 200 " in status
+
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(OSError):
+        while data := await reader.read(65_536):
+            writer.write(data)
+            await writer.drain()
+    writer.close()
+
+
+class Crew:
+    """The operators and workers of one test: started through it, reached through one `service`, killed when it ends."""
+
+    def __init__(self, cluster: Access, folder: Path, *, system: str, namespace: str) -> None:
+        """`system` is the operators' own namespace, `namespace` the one whose objects they serve."""
+        self.cluster = cluster
+        self.folder = folder
+        self.system = system
+        self.namespace = namespace
+        self.operators: list[OperatorProcess] = []
+        self.workers: list[WorkerProcess] = []
+        self.service = Service(lambda: list(self.operators))
+
+    def __enter__(self) -> Self:
+        self.service.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in (*self.workers, *self.operators):
+            process.kill()
+        self.service.__exit__()
+        # pytest shows it of a failed test only.
+        for process in (*self.operators, *self.workers):
+            print(f"--- {process.name}\n{process.log_tail()}")
+
+    def operator(self, name: str, **environment: str) -> OperatorProcess:
+        """Start a replica."""
+        settings = {"TICKWHEEL_WATCH_NAMESPACES": self.namespace, **environment}
+        operator = OperatorProcess(self.cluster, self.folder, name, namespace=self.system, **settings)
+        self.operators.append(operator)
+        return operator.start()
+
+    def worker(
+        self, name: str, *, pool: str, account: str, handlers: Path, slots: int = 16, **environment: str
+    ) -> WorkerProcess:
+        """Start a worker with a token of the account."""
+        token = self.cluster.service_account_token(self.namespace, account, audience="tickwheel")
+        worker = WorkerProcess(
+            self.service.url, self.folder, name, namespace=self.namespace, pool=pool, token=token, handlers=handlers,
+            slots=slots, **environment,
+        )  # fmt: skip
+        self.workers.append(worker)
+        return worker.start()
+
+
+def _die_with_parent() -> None:
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _free_port() -> int:

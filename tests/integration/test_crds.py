@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import json
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +20,7 @@ from kubernetes import client as k8s
 from kubernetes.client.exceptions import ApiException
 from kubernetes.config import new_client_from_config
 
+from tickwheel_cluster import find_binaries
 from tickwheel_operator.api import KINDS, InvalidManifest, documents, parse, sentence, unsupported
 
 BAD = sorted((Path(__file__).parent / "manifests" / "bad").glob("*.yaml"))
@@ -237,10 +237,9 @@ def test_the_largest_ledger_segment_is_let_in(server: Server) -> None:
     assert server.create({**document("LedgerSegment", "crd-segment"), "spec": spec})["spec"] == spec
 
 
-@pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
 def test_kubectl_explains_a_trigger_as_documentation(cluster: Any) -> None:
     def explain(what: str) -> str:
-        command = ["kubectl", f"--kubeconfig={cluster.admin_kubeconfig}", "explain", what]
+        command = [str(find_binaries() / "kubectl"), f"--kubeconfig={cluster.admin_kubeconfig}", "explain", what]
         return " ".join(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split())
 
     trigger = explain("st.spec.trigger")
