@@ -53,7 +53,7 @@ def install(cluster: Access) -> None:
     deadline = time.monotonic() + 30
     while True:
         crds = cluster.request("GET", _PATHS["CustomResourceDefinition"])["items"]
-        missing = [crd["metadata"]["name"] for crd in crds if not _is_established(crd)]
+        missing = [crd["metadata"]["name"] for crd in crds if not (_is_established(crd) and _is_served(cluster, crd))]
         if not missing:
             return
         if time.monotonic() > deadline:
@@ -123,3 +123,15 @@ def _path(kind: str, namespace: str) -> str:
 def _is_established(crd: dict[str, Any]) -> bool:
     conditions = crd.get("status", {}).get("conditions", [])
     return any(c["type"] == "Established" and c["status"] == "True" for c in conditions)
+
+
+def _is_served(cluster: ControlPlane, crd: dict[str, Any]) -> bool:
+    """Whether it can be listed: for a moment after it is established, the API server answers 429."""
+    spec = crd["spec"]
+    try:
+        cluster.request("GET", f"/apis/{spec['group']}/{spec['versions'][0]['name']}/{spec['names']['plural']}?limit=1")
+    except urllib.error.HTTPError as error:
+        if error.code not in (404, 429, 503):
+            raise
+        return False
+    return True

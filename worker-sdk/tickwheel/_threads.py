@@ -1,7 +1,8 @@
 """Threads for synchronous handlers, so that they never block the event loop.
 
-`_execution` owns one pool. Unlike `ThreadPoolExecutor`, whose future and wake-up per call cost about 40 us, outcomes
-come back in batches: the loop is woken once for all that gathered meanwhile. The threads are daemons, since a handler
+`_execution` owns one pool. Unlike `run_in_executor`, with its two futures and a wake-up per call, outcomes come back in
+batches: the loop is woken once for all that gathered meanwhile (no-ops, 200 at a time: 13 us of CPU for a call
+there, while a whole dispatch costs 4 us here). The threads are daemons, since a handler
 that never ends must not keep the process from leaving.
 """
 

@@ -35,7 +35,7 @@ class ScheduledTaskSpec(Model):
     pool: Label
     """The WorkerPool of the same namespace whose workers run it."""
     handler: HandlerName
-    """The name that workers register: `@worker.handler("shop-sync")`."""
+    """The name that workers register: `@task("shop-sync")`."""
     parameters: JsonObject = Field(default_factory=dict, max_length=1_024)
     """Any JSON object, up to 64 KiB; the handler gets it."""
     execution: Execution | None = None

@@ -6,6 +6,7 @@ import click
 
 from tickwheel_operator import __version__
 from tickwheel_operator.cli.dev import dev
+from tickwheel_operator.cli.ledger import ledger
 
 __all__ = ["main"]
 
@@ -17,4 +18,4 @@ def main() -> None:
 
 
 main.add_command(dev)
-
+main.add_command(ledger)

@@ -1,61 +1,74 @@
 """A folder of manifests in the place of an API server.
 
-It gives each object what an API server would: a uid, a creation time and a generation that grows with its spec. They
-are kept beside the ledger, so that a second start goes on where the first one stopped.
+It gives each object what an API server would: a uid, a creation time, a generation that grows with its spec, and the
+last valid version, which counts while a file has a fault. They are kept beside the ledger (`dev.memory`), so that a
+second start goes on where the first one stopped. Used by `dev.session`, which posts what changed to the engine.
 """
 
 from __future__ import annotations
 
-import hashlib
-import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import yaml
 
-from tickwheel_operator.api.faults import InvalidManifest
-from tickwheel_operator.api.parse import parse
+from tickwheel_operator.api import documents, parse, unsupported
+from tickwheel_operator.api.faults import FieldFault, InvalidManifest
+from tickwheel_operator.api.kinds import KINDS
+from tickwheel_operator.api.resource import GROUP
 from tickwheel_operator.api.scheduledtask import ScheduledTask
-from tickwheel_operator.api.supported import unsupported
 from tickwheel_operator.api.workerpool import WorkerPool
 from tickwheel_operator.controllers.compile import compile_pool, compile_task
+from tickwheel_operator.dev.memory import Known, Memory
+from tickwheel_operator.dev.watched import Watched, listed
 from tickwheel_operator.engine.messages import Command, PoolApplied, TaskApplied, TaskRemoved
-from tickwheel_operator.engine.spec import TaskSpec
+from tickwheel_operator.engine.spec import PoolSpec, TaskSpec
 
-__all__ = ["Fault", "Folder", "LocalPool"]
+__all__ = ["MOST_WORKERS", "Fault", "Folder", "LocalPool"]
 
-_IDENTITY = uuid.UUID("5b0e6a1e-6a55-4f2b-9a56-0d1f8f8ea7a3")
-_DEFAULT_REPLICAS = 1
-_DEFAULT_SLOTS = 16
+MOST_WORKERS = 8
+"""Worker processes of one pool here, whatever its `spec.replicas`: a folder that is meant for a cluster must not
+bring a laptop down."""
+
+_OURS = frozenset(kind.kind_name() for kind in KINDS)
+_SLOTS = 16
+_DRAIN_MS = 60_000
 
 
 class Fault(msgspec.Struct, frozen=True):
     """Why a document of the folder is not taken."""
 
     file: str
+    object: str
+    """`ScheduledTask/hello`, or empty for the whole file."""
     path: str
     """Field path, or empty for the whole document."""
     message: str
 
+    def __str__(self) -> str:
+        return ": ".join(part for part in (self.file, self.object, self.path, self.message) if part)
+
 
 class LocalPool(msgspec.Struct, frozen=True):
-    """How many local worker processes a pool has."""
+    """How many local worker processes a pool has, and how they run."""
 
     namespace: str
     name: str
     replicas: int
     slots: int
+    drain_ms: int
+    """How long a worker that is told to end may finish what it runs."""
 
 
-class _Known(msgspec.Struct):
-    """What is remembered of an object."""
+class _Read(msgspec.Struct):
+    """All files, read once."""
 
-    created_ms: int
-    generation: int
-    digest: str
+    known: dict[str, Known]
+    faults: list[Fault]
+    unreadable: set[str]
+    """Names of files of which not every object is known: what they had before is kept."""
 
 
 class Folder:
@@ -63,107 +76,166 @@ class Folder:
 
     def __init__(self, directory: Path, memory: Path) -> None:
         self.directory = directory
-        self._memory = memory
-        self._known: dict[str, _Known] = {}
-        if memory.exists():
-            self._known = msgspec.json.decode(memory.read_bytes(), type=dict[str, _Known])
+        self._memory = Memory(memory)
+        self._files = Watched(lambda: listed(directory, (".yaml", ".yml")))
         self.tasks: dict[str, TaskSpec] = {}
         self.pools: dict[tuple[str, str], LocalPool] = {}
-        self._pool_commands: list[Command] = []
+        self._pool_specs: list[PoolSpec] = []
         self.faults: list[Fault] = []
-        self._stamps: dict[Path, tuple[int, int]] = {}
+        self.remarks: list[str] = []
+        """What is valid, but done in another way here than in a cluster."""
 
     def changed(self) -> bool:
         """Whether a file has come, gone or changed since it was last read."""
-        return self._stamp() != self._stamps
+        return self._files.changed()
 
     def read(self, now_ms: int) -> list[Command]:
-        """Read all files again. Returns what a leading engine must be told; a file with a fault keeps its tasks
-        as they were last valid."""
-        self._stamps = self._stamp()
+        """Read all files again. Returns what a leading engine must be told. A document with a fault keeps its object
+        as it was last valid, and a file that is no YAML all of its objects."""
+        found = self._read_files(now_ms)
+        for key, known in self._memory.objects.items():
+            if key not in found.known and known.file in found.unreadable:
+                found.known[key] = known
         before = self.tasks
-        self.tasks, self.pools, self.faults, self._pool_commands = {}, {}, [], []
-        present: set[str] = set()
-        for path in sorted(self._stamps):
-            for document in self._documents(path):
-                uid = self._uid(document)
-                present.add(uid)
-                try:
-                    self._take(document, uid, now_ms)
-                except InvalidManifest as invalid:
-                    self.faults.extend(Fault(path.name, f.path, f.message) for f in invalid.faults)
-                    if uid in before:
-                        self.tasks[uid] = before[uid]
-        for spec in self.tasks.values():
-            self.pools.setdefault(
-                (spec.namespace, spec.pool), LocalPool(spec.namespace, spec.pool, _DEFAULT_REPLICAS, _DEFAULT_SLOTS)
-            )
-        commands = list(self._pool_commands)
+        self.tasks, self.pools, self.faults, self._pool_specs, self.remarks = {}, {}, found.faults, [], []
+        for key in list(found.known):
+            try:
+                self._take(found.known[key])
+            except InvalidManifest:
+                # Valid for the version of Tickwheel that remembered it, and the file's own fault is in the list.
+                del found.known[key]
+        self._complete_pools()
+        self._memory.objects = found.known
+        self._memory.save()
+        commands: list[Command] = [PoolApplied(spec=spec) for spec in self._pool_specs]
         commands += [TaskApplied(spec=spec) for uid, spec in self.tasks.items() if before.get(uid) != spec]
-        commands += [TaskRemoved(uid=uid, forget=uid not in present) for uid in before if uid not in self.tasks]
-        self._remember()
+        commands += [TaskRemoved(uid=uid) for uid in before if uid not in self.tasks]
         return commands
 
     def snapshot(self) -> Iterator[Command]:
         """Everything, for a new engine."""
-        yield from self._pool_commands
+        for pool in self._pool_specs:
+            yield PoolApplied(spec=pool)
         for spec in self.tasks.values():
             yield TaskApplied(spec=spec)
 
-    def _take(self, document: dict[str, Any], uid: str, now_ms: int) -> None:
-        known = self._identify(document, uid, now_ms)
-        metadata = {
-            "namespace": "default",
-            **document.get("metadata", {}),
-            "uid": uid,
-            "generation": known.generation,
-            "creationTimestamp": datetime.fromtimestamp(known.created_ms / 1000, tz=UTC).isoformat(),
-        }
-        manifest = parse({**document, "metadata": metadata})
-        if faults := unsupported(manifest):
-            raise InvalidManifest(faults)
-        if isinstance(manifest, ScheduledTask):
-            self.tasks[uid] = compile_task(manifest)
-        elif isinstance(manifest, WorkerPool):
-            spec = compile_pool(manifest)
-            self._pool_commands.append(PoolApplied(spec=spec))
-            self.pools[spec.namespace, spec.name] = LocalPool(
-                spec.namespace, spec.name, manifest.spec.replicas, manifest.spec.slots
-            )
+    def paused(self) -> Iterator[Command]:
+        """Nothing fires any more, and what is known is kept: what comes due while a session drains is the next one's,
+        under the misfire policy."""
+        for uid in self.tasks:
+            yield TaskRemoved(uid=uid, forget=False)
 
-    def _identify(self, document: dict[str, Any], uid: str, now_ms: int) -> _Known:
-        digest = hashlib.sha256(msgspec.json.encode(document.get("spec"), order="sorted")).hexdigest()[:16]
-        known = self._known.get(uid)
-        if known is None:
-            known = self._known[uid] = _Known(now_ms, 1, digest)
-        elif known.digest != digest:
-            known.generation += 1
-            known.digest = digest
-        return known
+    # --- files ---
 
-    def _documents(self, path: Path) -> Iterable[dict[str, Any]]:
-        try:
-            documents = list(yaml.safe_load_all(path.read_text(encoding="utf-8")))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            self.faults.append(Fault(path.name, "", f"is not YAML: {' '.join(str(error).split())}"))
+    def _read_files(self, now_ms: int) -> _Read:
+        found = _Read({}, [], set())
+        for path in self._files.take():
+            try:
+                for document in _flattened(documents(path.read_text(encoding="utf-8"))):
+                    self._read_document(path.name, document, found, now_ms)
+            except InvalidManifest as invalid:
+                found.unreadable.add(path.name)
+                found.faults += [Fault(path.name, "", f.path, " ".join(f.message.split())) for f in invalid.faults]
+            except (OSError, UnicodeDecodeError) as error:
+                found.unreadable.add(path.name)
+                found.faults.append(Fault(path.name, "", "", f"cannot be read: {error}"))
+        return found
+
+    def _read_document(self, file: str, document: dict[str, Any], found: _Read, now_ms: int) -> None:
+        if not _is_ours(document):
             return
-        for document in documents:
-            if isinstance(document, dict) and str(document.get("apiVersion", "")).startswith("tickwheel.io/"):
-                yield document
+        metadata = document.get("metadata")
+        named = metadata if isinstance(metadata, dict) else {}
+        title = f"{document.get('kind')}/{named.get('name')}"
+        key = f"{document.get('kind')}/{named.get('namespace') or 'default'}/{named.get('name')}"
+        try:
+            if key in found.known:
+                first = found.known[key].file
+                raise _fault("metadata.name", f"{title} stands twice: {first} has it too; rename or remove one of them")
+            kept: dict[str, Any] = {
+                name: document[name] for name in ("apiVersion", "kind", "metadata", "spec") if name in document
+            }
+            known = self._memory.accept(key, file, kept, now_ms)
+            _compiled(known)
+            found.known[key] = known
+        except InvalidManifest as invalid:
+            found.faults += [Fault(file, title, f.path, f.message) for f in invalid.faults]
+            if key in found.known:
+                return
+            if key in self._memory.objects:
+                found.known[key] = self._memory.objects[key]
+            else:
+                # It may be a known object whose name is what is broken: nothing of the file goes until that is mended.
+                found.unreadable.add(file)
 
-    def _uid(self, document: dict[str, Any]) -> str:
-        metadata = document.get("metadata") or {}
-        name = f"{document.get('kind')}/{metadata.get('namespace', 'default')}/{metadata.get('name')}"
-        return str(uuid.uuid5(_IDENTITY, name))
+    # --- objects ---
 
-    def _stamp(self) -> dict[Path, tuple[int, int]]:
-        stamps = {}
-        for path in (*self.directory.glob("*.yaml"), *self.directory.glob("*.yml")):
-            stat = path.stat()
-            stamps[path] = (stat.st_mtime_ns, stat.st_size)
-        return stamps
+    def _take(self, known: Known) -> None:
+        compiled = _compiled(known)
+        if isinstance(compiled, TaskSpec):
+            self.tasks[compiled.uid] = compiled
+            return
+        spec, pool = compiled
+        self._pool_specs.append(spec)
+        if pool.replicas > MOST_WORKERS:
+            self.remarks.append(f"pool {pool.name}: {MOST_WORKERS} workers run here, not its {pool.replicas} replicas")
+            pool = msgspec.structs.replace(pool, replicas=MOST_WORKERS)
+        self.pools[pool.namespace, pool.name] = pool
 
-    def _remember(self) -> None:
-        replacement = self._memory.with_suffix(".new")
-        replacement.write_bytes(msgspec.json.encode(self._known))
-        replacement.replace(self._memory)
+    def _complete_pools(self) -> None:
+        for spec in self.tasks.values():
+            if (spec.namespace, spec.pool) not in self.pools:
+                self.pools[spec.namespace, spec.pool] = LocalPool(spec.namespace, spec.pool, 1, _SLOTS, _DRAIN_MS)
+                self.remarks.append(f"pool {spec.pool}: no WorkerPool of that name here, so it gets one worker")
+
+
+def _flattened(found: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Documents, and those in a `List`, as `kubectl get -o yaml` writes them."""
+    for document in found:
+        items = document.get("items")
+        if document.get("kind") == "List" and isinstance(items, list):
+            yield from (item for item in items if isinstance(item, dict))
+        else:
+            yield document
+
+
+def _is_ours(document: dict[str, Any]) -> bool:
+    """A folder may hold other objects too. One of our kinds under a wrong version is ours, and at fault."""
+    return str(document.get("apiVersion", "")).startswith(f"{GROUP}/") or (
+        document.get("kind") in _OURS and "apiVersion" not in document
+    )
+
+
+def _compiled(known: Known) -> TaskSpec | tuple[PoolSpec, LocalPool]:
+    """What the engine and the workers get. Raises `InvalidManifest`."""
+    document = known.document
+    metadata = document.get("metadata")
+    if isinstance(metadata, dict):
+        created = datetime.fromtimestamp(known.created_ms / 1000, tz=UTC).isoformat()
+        metadata = {
+            **metadata,
+            "namespace": metadata.get("namespace") or "default",
+            "uid": known.uid,
+            "generation": known.generation,
+            "creationTimestamp": created,
+        }
+        document = {**document, "metadata": metadata}
+    manifest = parse(document)
+    if faults := unsupported(manifest):
+        raise InvalidManifest(faults)
+    if not manifest.metadata.name:
+        raise _fault("metadata.name", "is missing; dev mode draws no names (generateName)")
+    if isinstance(manifest, ScheduledTask):
+        return compile_task(manifest)
+    if isinstance(manifest, WorkerPool):
+        spec = manifest.spec
+        pool = LocalPool(
+            manifest.metadata.namespace, manifest.metadata.name, spec.replicas, spec.slots,
+            spec.drain_timeout.milliseconds,
+        )  # fmt: skip
+        return compile_pool(manifest), pool
+    raise _fault("kind", f"dev mode runs ScheduledTask and WorkerPool objects; {manifest.kind_name()} needs a cluster")
+
+
+def _fault(path: str, message: str) -> InvalidManifest:
+    return InvalidManifest([FieldFault(path, message)])

@@ -1,27 +1,33 @@
 """`tickwheel dev DIR`: everything in one process but the workers.
 
 The folder takes the place of the API server, SQLite that of etcd; engine, ledger protocol, gateway and workers are
-the ones that run in a cluster. Ending is orderly: workers drain first, then the ledger gets the last facts.
+the ones that run in a cluster. Ending is orderly: firing stops, the workers drain, then the ledger gets the last
+facts. A second signal cuts that short, and a killed session leaves a ledger that the next one goes on from.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import secrets
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 from rich.console import Console
 from rich.live import Live
 
 from tickwheel_operator.clock import SystemClock
+from tickwheel_operator.dev.errors import DevError
 from tickwheel_operator.dev.folder import Folder
-from tickwheel_operator.dev.processes import Workers
-from tickwheel_operator.dev.table import Picture
+from tickwheel_operator.dev.lock import folder_lock
+from tickwheel_operator.dev.table import Headline, Picture
+from tickwheel_operator.dev.watched import listed
+from tickwheel_operator.dev.workers import Workers, handler_files
+from tickwheel_operator.engine.messages import WorkerGone
 from tickwheel_operator.gateway.auth import AllowAll, StaticTokenAuthenticator
 from tickwheel_operator.gateway.config import GatewayConfig
 from tickwheel_operator.gateway.server import Gateway
@@ -30,16 +36,24 @@ from tickwheel_operator.ledger.sqlite import SqliteSegmentStore
 from tickwheel_operator.runtime.backend import HostBackend
 from tickwheel_operator.runtime.partition import PartitionHost
 
-__all__ = ["STATE_FOLDER", "DevSession"]
+__all__ = ["LEDGER_FILE", "STATE_FOLDER", "DevSession"]
 
 STATE_FOLDER = ".tickwheel"
-"""Inside the manifests' folder: ledger, object memory, token, worker logs."""
+"""Inside the manifests' folder: ledger, object memory, token, logs."""
+LEDGER_FILE = "ledger.sqlite"
 
-_POLL_S = 0.5
+_LOOK_S = 0.25
+"""Files are looked at, and the table is drawn, so often."""
+_LINES_S = 10.0
+"""Without a terminal, the tasks are told of so often."""
+_NEWS_S = 30.0
+"""How long the table shows what has happened once, such as the end of a worker."""
+_LAST_APPEND_S = 10.0
 
 
 class _SoleTerm:
-    """Dev mode has no rival to elect against; the ledger's fence still stops a second session on the same folder."""
+    """Dev mode has no rival to elect against: the folder's lock keeps a second session out, and were there one, the
+    ledger's fence would stop this."""
 
     epoch_floor = 0
 
@@ -51,25 +65,44 @@ class DevSession:
     """One run of the dev command."""
 
     def __init__(self, directory: Path, console: Console, *, port: int = 0) -> None:
-        self._directory = directory
+        """`port` 0 takes a free one."""
+        self._directory = directory.resolve()
         self._console = console
-        self._state = directory / STATE_FOLDER
-        self._state.mkdir(exist_ok=True)
-        (self._state / ".gitignore").write_text("*\n", encoding="utf-8")
+        self._state = self._directory / STATE_FOLDER
+        self._logs = self._state / "logs"
         self._port = port
         self._clock = SystemClock()
-        self._folder = Folder(directory, self._state / "objects.json")
         self._picture = Picture()
-        self._host: PartitionHost | None = None
         self._started = time.monotonic()
         self._stop = asyncio.Event()
+        self._at_once = asyncio.Event()
+        self._ending = ""
+        self._news: list[tuple[float, str]] = []
+        """What has happened once, with when: shown for a while, or said in a line where there is no terminal."""
+        self._said: set[str] = set()
+        self._lines_due = 0.0
 
-    async def run(self, seconds: float | None = None) -> None:
-        """Run until a signal comes, or for so many seconds."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self._stop.set)
-        store = SqliteSegmentStore(self._state / "ledger.sqlite")
+    async def run(self, seconds: float | None = None) -> bool:
+        """Run until a signal comes, or for so many seconds. Returns whether it could drain.
+
+        Raises `DevError` where it cannot start, and the ledger's errors.
+        """
+        if not any(listed(self._directory, (".yaml", ".yml"))) and not handler_files(self._directory):
+            raise DevError(
+                f"there is nothing to run in {self._directory}: it has no manifests (*.yaml with a ScheduledTask) and "
+                "no handlers (*.py with @task functions); examples/quickstart shows both"
+            )
+        try:
+            self._logs.mkdir(parents=True, exist_ok=True)
+            (self._state / ".gitignore").write_text("*\n", encoding="utf-8")
+        except OSError as error:
+            raise DevError(f"{self._state} cannot be written: {error}; dev mode keeps its ledger there") from error
+        with folder_lock(self._state / "lock", self._directory), self._signals(), self._logging():
+            return await self._lead(seconds)
+
+    async def _lead(self, seconds: float | None) -> bool:
+        folder = Folder(self._directory, self._state / "objects.json")
+        store = SqliteSegmentStore(self._state / LEDGER_FILE)
         ledger = Ledger(
             store,
             partition=0,
@@ -78,35 +111,96 @@ class DevSession:
             nonces=lambda: secrets.token_hex(8),
             limits=LedgerLimits(),
         )
-        host = self._host = PartitionHost(ledger, _SoleTerm(), self._clock, sink=self._picture)
-        self._folder.read(self._clock.now_ms())
-        await host.take_over(self._folder.snapshot)
-        leading = asyncio.create_task(host.run(), name="partition")
+        host = PartitionHost(ledger, _SoleTerm(), self._clock, sink=self._picture)
         try:
-            async with self._serve(host) as workers:
-                await self._watch(workers, leading, seconds)
-                self._say("draining")
-                await workers.stop()
-            host.stop()
-            await asyncio.wait_for(leading, timeout=10)
+            folder.read(self._clock.now_ms())
+            async with self._gateway(host) as token:
+                await host.take_over(folder.snapshot)
+                await self._work(host, folder, token, seconds)
         finally:
-            leading.cancel()
-            await asyncio.gather(leading, return_exceptions=True)
             await store.close()
         self._picture.show(host.engine.views(1_000_000))
-        self._console.print(self._picture.summary(self._folder.tasks, time.monotonic() - self._started))
+        self._say_faults(folder)
+        self._print(self._picture.summary(folder.tasks, time.monotonic() - self._started))
+        return not self._at_once.is_set()
+
+    async def _work(self, host: PartitionHost, folder: Folder, token: str, seconds: float | None) -> None:
+        """The term: as long as the partition is led, and nobody ends the session."""
+        leading = asyncio.create_task(host.run(), name="partition")
+        workers = Workers(
+            self._directory,
+            self._logs,
+            self._url(),
+            token,
+            on_gone=lambda key: host.post(WorkerGone(key=key)),
+            say=self._tell,
+        )
+        working = asyncio.create_task(self._watch(host, folder, workers, seconds), name="watch")
+        try:
+            async with workers:
+                try:
+                    await asyncio.wait({leading, working}, return_when=asyncio.FIRST_COMPLETED)
+                    if working.done():
+                        working.result()
+                finally:
+                    await _ended(working)
+            host.stop()
+            await asyncio.wait({leading}, timeout=_LAST_APPEND_S)
+            if not leading.done():
+                raise DevError(f"the ledger did not take the last facts in {_LAST_APPEND_S:.0f} s; see {self._logs}")
+            leading.result()
+        finally:
+            await _ended(leading)
+
+    async def _watch(self, host: PartitionHost, folder: Folder, workers: Workers, seconds: float | None) -> None:
+        """Follow edits and draw; then drain, drawing on."""
+        deadline = None if seconds is None else self._started + seconds
+        draining: asyncio.Task[None] | None = None
+        with self._drawing() as live:
+            while draining is None or not draining.done():
+                if draining is None:
+                    if folder.changed():
+                        for command in folder.read(self._clock.now_ms()):
+                            host.post(command)
+                    workers.reconcile(folder.pools.values())
+                self._show(live, host, folder, workers)
+                now = time.monotonic()
+                if draining is None and (self._stop.is_set() or (deadline is not None and now >= deadline)):
+                    self._ending = "draining; Ctrl-C again ends at once"
+                    if live is None:
+                        self._print("draining")
+                    for command in folder.paused():
+                        host.post(command)
+                    draining = asyncio.create_task(workers.drain(), name="drain")
+                    continue
+                if draining is None:
+                    await _within(_LOOK_S if deadline is None else min(_LOOK_S, deadline - now), self._stop)
+                    continue
+                if self._at_once.is_set():
+                    workers.kill()
+                await asyncio.wait({draining}, timeout=_LOOK_S)
+        draining.result()
+
+    # --- its surroundings ---
 
     @contextlib.asynccontextmanager
-    async def _serve(self, host: PartitionHost) -> AsyncIterator[Workers]:
+    async def _gateway(self, host: PartitionHost) -> AsyncIterator[str]:
+        """The gateway on the loopback address; gives the token that it asks for."""
         token = secrets.token_urlsafe(24)
         backend = HostBackend(lambda: host, lambda: ("", 0), self._url, self._clock)
         config = GatewayConfig(host="127.0.0.1", port=self._port)
         gateway = Gateway(backend, StaticTokenAuthenticator(token), AllowAll(), config)
-        await gateway.start()
-        self._port = gateway.port
-        self._write_access(token)
         try:
-            yield Workers(self._directory, self._state, self._url(), token)
+            try:
+                await gateway.start()
+            except OSError as error:
+                raise DevError(
+                    f"the gateway cannot listen on 127.0.0.1 port {self._port}: {error.strerror or error}; name "
+                    "another --port, or leave it out for a free one"
+                ) from error
+            self._port = gateway.port
+            self._write_access(token)
+            yield token
         finally:
             await gateway.stop()
 
@@ -119,58 +213,115 @@ class DevSession:
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
             file.write(f"TICKWHEEL_ENDPOINT={self._url()}\nTICKWHEEL_TOKEN={token}\n")
 
-    async def _watch(self, workers: Workers, leading: asyncio.Task[None], seconds: float | None) -> None:
-        """Follow edits and draw, until it is time to stop."""
-        deadline = None if seconds is None else self._started + seconds
-        with self._drawing() as live:
-            while not self._stop.is_set() and not leading.done():
-                if self._folder.changed() and self._host is not None:
-                    for command in self._folder.read(self._clock.now_ms()):
-                        self._host.post(command)
-                await workers.reconcile(self._folder.pools.values())
-                self._picture.notice = workers.last_exit or self._missing_handlers(workers)
-                self._draw(live, workers)
-                now = time.monotonic()
-                if deadline is not None and now >= deadline:
-                    return
-                pause = _POLL_S if deadline is None else min(_POLL_S, deadline - now)
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._stop.wait(), pause)
-        if leading.done():
-            leading.result()
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        """The first signal drains, the second ends at once. A terminal that was closed takes no more text."""
+        loop = asyncio.get_running_loop()
 
-    def _missing_handlers(self, workers: Workers) -> str:
-        if workers.handler_files():
-            return ""
-        return f"no handlers yet: put a Python file with @task functions into {self._directory}"
+        def stop(number: signal.Signals) -> None:
+            if number is signal.SIGHUP:
+                self._console.quiet = True
+            (self._at_once if self._stop.is_set() else self._stop).set()
+
+        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        for number in numbers:
+            loop.add_signal_handler(number, stop, number)
+        try:
+            yield
+        finally:
+            for number in numbers:
+                loop.remove_signal_handler(number)
+
+    @contextlib.contextmanager
+    def _logging(self) -> Iterator[None]:
+        """The log goes to a file: on the terminal it would tear the table apart."""
+        handler = logging.FileHandler(self._logs / "dev.log", encoding="utf-8")
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        root = logging.getLogger()
+        before = root.level
+        root.addHandler(handler)
+        root.setLevel(logging.INFO)
+        try:
+            yield
+        finally:
+            root.removeHandler(handler)
+            root.setLevel(before)
+            handler.close()
+
+    # --- what a person sees ---
 
     def _drawing(self) -> contextlib.AbstractContextManager[Live | None]:
         if not self._console.is_terminal:
             return contextlib.nullcontext()
-        return Live(console=self._console, refresh_per_second=4, screen=False)
+        # Transient: the summary takes its place at the end.
+        return Live(console=self._console, auto_refresh=False, transient=True, vertical_overflow="crop")
 
-    def _draw(self, live: Live | None, workers: Workers) -> None:
-        if live is not None and self._host is not None:
-            ledger = f"epoch {self._host.epoch}"
-            live.update(
-                self._picture.draw(self._folder.tasks, self._folder.faults, workers.running(), ledger, self._started)
-            )
-        elif live is None:
-            self._report_plainly()
-
-    _last_plain = 0.0
-    _last_faults: tuple[object, ...] = ()
-
-    def _report_plainly(self) -> None:
-        faults = tuple(self._folder.faults)
-        if faults != self._last_faults:
-            self._last_faults = faults
-            for fault in self._folder.faults:
-                self._console.print(f"{fault.file}: {fault.path}: {fault.message}", highlight=False)
+    def _show(self, live: Live | None, host: PartitionHost, folder: Folder, workers: Workers) -> None:
+        self._picture.pools = host.engine.views(0).pools
+        faults = [str(fault) for fault in folder.faults]
+        if workers.problem:
+            faults.append(workers.problem)
+        notes = self._notes(folder, workers)
+        if live is None:
+            self._say_lines(folder, faults, notes)
+            return
         now = time.monotonic()
-        if now - self._last_plain >= 10:
-            self._last_plain = now
-            self._picture.print_plain(self._console, self._folder.tasks)
+        self._news = [(at, text) for at, text in self._news if now - at < _NEWS_S]
+        headline = Headline(
+            workers=workers.running(), seconds=now - self._started, url=self._url(), ending=self._ending
+        )
+        notes += [text for _, text in self._news]
+        live.update(self._picture.draw(self._console, folder.tasks, headline, faults, notes), refresh=True)
 
-    def _say(self, text: str) -> None:
-        self._console.print(text, highlight=False)
+    def _notes(self, folder: Folder, workers: Workers) -> list[str]:
+        notes = []
+        if not folder.tasks and not folder.faults:
+            notes.append(f"no tasks yet: put a manifest (*.yaml) with a ScheduledTask into {self._directory}")
+        if workers.missing:
+            notes.append(f"no handlers yet: put a Python file with @task functions into {self._directory}")
+        if not self._ending:
+            notes += self._picture.unregistered(folder.tasks.values())
+        return notes + folder.remarks
+
+    def _say_lines(self, folder: Folder, faults: list[str], notes: list[str]) -> None:
+        """Without a terminal: each message once, and the tasks now and then."""
+        news, self._news = [text for _, text in self._news], []
+        standing = [*faults, *notes]
+        for text in (*(text for text in standing if text not in self._said), *news):
+            self._print(text)
+        self._said = set(standing)
+        if time.monotonic() >= self._lines_due:
+            self._lines_due = time.monotonic() + _LINES_S
+            for line in self._picture.lines(folder.tasks):
+                self._print(line)
+
+    def _say_faults(self, folder: Folder) -> None:
+        """The summary would read as if all were well."""
+        if self._console.is_terminal:
+            for fault in folder.faults:
+                self._print(str(fault))
+
+    def _tell(self, text: str) -> None:
+        self._news.append((time.monotonic(), text))
+        logging.getLogger(__name__).info(text)
+
+    def _print(self, what: object) -> None:
+        try:
+            if isinstance(what, str):
+                self._console.print(what, highlight=False, markup=False, soft_wrap=not self._console.is_terminal)
+            else:
+                self._console.print(what)
+        except OSError:
+            # Whoever read the output is gone (`| head`): that ends the session, in order.
+            self._console.quiet = True
+            self._stop.set()
+
+
+async def _within(seconds: float, event: asyncio.Event) -> None:
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(event.wait(), seconds)
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)

@@ -95,6 +95,11 @@ class Engine:
         self.leasing.deal(effects)
         return m.Output(self.journal.take(), effects)
 
+    @property
+    def has_news(self) -> bool:
+        """Whether a task changed since it was last viewed."""
+        return bool(self.state.touched or self.scheduler.touched)
+
     def views(self, limit: int) -> Views:
         """Up to `limit` tasks that changed since they were last viewed, and all pools."""
         return Views(task_views(self.state, self.scheduler, self.router, limit), pool_views(self.state, self.router))
@@ -121,6 +126,9 @@ class Engine:
 
     def _synced(self, _: m.CatalogSynced, effects: list[m.Effect]) -> None:
         if not self.scheduler.synced:
+            # What was folded until now, another leader did.
+            self.state.ended = dict.fromkeys(self.state.ended, 0)
+            self.stats.runs_ended = self.state.ended
             self.leasing.take_over()
             self.scheduler.sync()
 

@@ -162,6 +162,8 @@ class State:
         # Ordered dicts, since a plain one looks through all that was deleted from its front to find its first.
         self.keys: OrderedDict[str, Run | RunState] = OrderedDict()
         self.max_keys = max_keys
+        self.ended = dict.fromkeys((RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELLED), 0)
+        """Runs that ended while this object was folded, for the metrics. Volatile."""
         self.touched: OrderedDict[TaskState, None] = OrderedDict()
         """Tasks whose picture changed, in order of change: the projection takes from here. Volatile."""
         self._handlers: dict[type, Callable[[Any], None]] = {
@@ -356,6 +358,7 @@ class State:
             message,
             traceback,
         )
+        self.ended[state] += 1
         if state is RunState.SUCCEEDED:
             task.succeeded += 1
             task.history_succeeded.append(ended)

@@ -64,7 +64,7 @@ class Stats:
         self.attempt_duration = Histogram()
         """From lease to the worker's report."""
         self.runs_created = 0
-        self.runs_ended = dict.fromkeys((RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELLED), 0)
+        self.runs_ended: dict[RunState, int] = {}
         self.attempts_failed = dict.fromkeys(FailureReason, 0)
         self.instants_skipped = dict.fromkeys(SkipReason, 0)
         self.leases = 0

@@ -51,7 +51,7 @@ def missing_handler(handler: str, pool_name: str, pool: PoolView | None) -> str:
     count = f"the {pool.workers} live workers" if pool.workers > 1 else "the live worker"
     return (
         f"spec.handler: {handler!r} is not registered by {count} of pool {pool_name}; registered: {names}{more}. "
-        f'Mend the name, or register it: @worker.handler("{handler}")'
+        f'Mend the name, or register it: @task("{handler}")'
     )
 
 

@@ -47,6 +47,17 @@ class Stored(msgspec.Struct, frozen=True, gc=False):
         """Since when the condition has this status; None: it has another one, or there is none."""
         return next((time for name, value, time in self.since if name == kind and value == status), None)
 
+    def merged(self, kind: str, patch: Mapping[str, Any]) -> Stored:
+        """After `patch`, which speaks of whole sections, was written."""
+        after = read_status(kind, patch)
+        return Stored(
+            tuple(
+                new if any(name in patch for name in section) else old
+                for section, new, old in zip(SECTIONS[kind], after.digests, self.digests, strict=False)
+            ),
+            after.since if "conditions" in patch else self.since,
+        )
+
 
 def read_status(kind: str, status: Mapping[str, Any]) -> Stored:
     """Of the `status` of an object that the API server gave."""

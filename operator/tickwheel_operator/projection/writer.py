@@ -8,7 +8,8 @@ has a time limit, and raises `WriteFailed` only for what is worth another try.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any, cast
 
 import aiohttp
@@ -45,10 +46,14 @@ class WriteFailed(Exception):
 class Writer:
     """Rate-bounded writes through one client, which is the caller's."""
 
-    def __init__(self, client: ApiClient, bucket: Bucket, *, timeout_s: float = 15.0) -> None:
+    def __init__(
+        self, client: ApiClient, bucket: Bucket, *, namespaces: tuple[str, ...] = (), timeout_s: float = 15.0
+    ) -> None:
+        """`namespaces` are those that `views` lists; empty: all."""
         self._objects = CustomObjectsApi(client)
         self._events = EventsV1Api(client)
         self._bucket = bucket
+        self._namespaces = namespaces
         self._timeout_s = timeout_s
         self.writes: dict[tuple[str, str], int] = {}
         """Requests by kind and outcome."""
@@ -59,7 +64,8 @@ class Writer:
         return await self._call(
             kind,
             f"status of {kind} {namespace}/{name}",
-            self._objects.patch_namespaced_custom_object_status(
+            partial(
+                self._objects.patch_namespaced_custom_object_status,
                 _GROUP, _VERSION, namespace, PLURALS[kind], name, body,
                 field_manager=_MANAGER, _content_type=_MERGE, _request_timeout=self._timeout_s,
             ),
@@ -70,8 +76,8 @@ class Writer:
         return await self._call(
             "TaskRun",
             f"TaskRun {namespace}/{body['metadata']['name']}",
-            self._objects.create_namespaced_custom_object(
-                _GROUP, _VERSION, namespace, "taskruns", dict(body),
+            partial(
+                self._objects.create_namespaced_custom_object, _GROUP, _VERSION, namespace, "taskruns", dict(body),
                 field_manager=_MANAGER, _request_timeout=self._timeout_s,
             ),
         )  # fmt: skip
@@ -81,8 +87,14 @@ class Writer:
         return await self._call(
             "TaskRun",
             f"TaskRun {namespace}/{name}",
-            self._objects.get_namespaced_custom_object(
-                _GROUP, _VERSION, namespace, "taskruns", name, _request_timeout=self._timeout_s
+            partial(
+                self._objects.get_namespaced_custom_object,
+                _GROUP,
+                _VERSION,
+                namespace,
+                "taskruns",
+                name,
+                _request_timeout=self._timeout_s,
             ),
         )
 
@@ -91,8 +103,14 @@ class Writer:
         return await self._call(
             "TaskRun",
             f"TaskRun {namespace}/{name}",
-            self._objects.delete_namespaced_custom_object(
-                _GROUP, _VERSION, namespace, "taskruns", name, _request_timeout=self._timeout_s
+            partial(
+                self._objects.delete_namespaced_custom_object,
+                _GROUP,
+                _VERSION,
+                namespace,
+                "taskruns",
+                name,
+                _request_timeout=self._timeout_s,
             ),
         )
 
@@ -101,8 +119,12 @@ class Writer:
         return await self._call(
             "Event",
             f"Event {namespace}/{body['metadata']['name']}",
-            self._events.create_namespaced_event(
-                namespace, cast("Any", body), field_manager=_MANAGER, _request_timeout=self._timeout_s
+            partial(
+                self._events.create_namespaced_event,
+                namespace,
+                cast("Any", body),
+                field_manager=_MANAGER,
+                _request_timeout=self._timeout_s,
             ),
         )
 
@@ -111,39 +133,48 @@ class Writer:
         return await self._call(
             "Event",
             f"Event {namespace}/{name}",
-            self._events.patch_namespaced_event(
-                name, namespace, dict(body),
+            partial(
+                self._events.patch_namespaced_event, name, namespace, dict(body),
                 field_manager=_MANAGER, _content_type=_MERGE, _request_timeout=self._timeout_s,
             ),
         )  # fmt: skip
 
     async def views(self, label_selector: str) -> AsyncIterator[Mapping[str, Any]]:
         """All TaskRun objects with these labels, page by page."""
-        token = ""
-        while True:
-            options: dict[str, Any] = {"_continue": token} if token else {}
-            listed = await self._call(
-                "TaskRun",
-                "the TaskRun objects",
-                self._objects.list_custom_object_for_all_namespaces(
-                    _GROUP, _VERSION, "taskruns",
-                    label_selector=label_selector, limit=_PAGE, _request_timeout=self._timeout_s, **options,
-                ),
-            )  # fmt: skip
-            if not listed.ok:
-                raise WriteFailed("the list of TaskRun objects took too long; from the start")
-            for item in listed.body["items"]:
-                yield item
-            token = listed.body["metadata"].get("continue") or ""
-            if not token:
-                return
+        for namespace in self._namespaces or ("",):
+            token = ""
+            while True:
+                listed = await self._page(namespace, label_selector, token)
+                if not listed.ok:
+                    raise WriteFailed("the list of TaskRun objects took too long; it is read again from the start")
+                for item in listed.body["items"]:
+                    yield item
+                token = listed.body["metadata"].get("continue") or ""
+                if not token:
+                    break
 
-    async def _call(self, kind: str, what: str, request: Awaitable[object]) -> Outcome:
+    async def _page(self, namespace: str, label_selector: str, token: str) -> Outcome:
+        options: dict[str, Any] = {
+            "label_selector": label_selector,
+            "limit": _PAGE,
+            "_request_timeout": self._timeout_s,
+        }
+        if token:
+            options["_continue"] = token
+        api = self._objects
+        request: Callable[[], Awaitable[object]]
+        if namespace:
+            request = partial(api.list_namespaced_custom_object, _GROUP, _VERSION, namespace, "taskruns", **options)
+        else:
+            request = partial(api.list_custom_object_for_all_namespaces, _GROUP, _VERSION, "taskruns", **options)
+        return await self._call("TaskRun", "the TaskRun objects", request)
+
+    async def _call(self, kind: str, what: str, request: Callable[[], Awaitable[object]]) -> Outcome:
         outcome = "error"
+        await self._bucket.take()
         try:
-            await self._bucket.take()
             async with asyncio.timeout(self._timeout_s):
-                answer = await request
+                answer = await request()
             outcome = "ok"
             return Outcome(200, answer if isinstance(answer, dict) else {})
         except ApiException as error:
@@ -158,8 +189,4 @@ class Writer:
             outcome = "unreachable"
             raise WriteFailed(f"{what}: {error!r}") from error
         finally:
-            if not isinstance(request, asyncio.Future):
-                close = getattr(request, "close", None)
-                if close is not None:
-                    close()
             self.writes[kind, outcome] = self.writes.get((kind, outcome), 0) + 1

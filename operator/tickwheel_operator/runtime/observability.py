@@ -3,45 +3,164 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from aiohttp import web
 from kubernetes.aio.client import ApiClient
+from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector, generate_latest
 
 from tickwheel_operator.clock import Clock
 from tickwheel_operator.controllers.catalog import Catalog
 from tickwheel_operator.controllers.requests import Requests
-from tickwheel_operator.controllers.watch import Watch
+from tickwheel_operator.controllers.watch import WatchHealth
 from tickwheel_operator.ledger.log import Ledger
+from tickwheel_operator.projection.events import EventConfig, EventRecorder
+from tickwheel_operator.projection.metrics import MetricsCollector, PoolFigures, Sources, TermFigures
+from tickwheel_operator.projection.projector import ProjectionConfig, Projector
+from tickwheel_operator.projection.stored import read_status
 from tickwheel_operator.runtime.partition import PartitionHost, ViewSink
 from tickwheel_operator.runtime.settings import Settings
 
 __all__ = ["MetricsServer", "Observability"]
 
+_EVENT_SHARE = 0.1
+"""Of the writes that the settings allow: Events are few, and status must not wait for them."""
+_METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
 
 class Observability:
-    sink: ViewSink | None = None
+    """The projector, the Events and the metrics of one process, and the term that they show."""
 
     def __init__(
-        self, client: ApiClient, catalog: Catalog, requests: Requests, clock: Clock, settings: Settings
+        self,
+        client: ApiClient,
+        catalog: Catalog,
+        requests: Requests,
+        clock: Clock,
+        settings: Settings,
+        *,
+        lease_name: str,
     ) -> None:
-        pass
+        self._catalog = catalog
+        self._requests = requests
+        self._lease = (settings.namespace, lease_name)
+        writes = settings.status_writes_per_second
+        self._events = EventRecorder(
+            client,
+            clock,
+            instance=settings.identity,
+            config=EventConfig(writes_per_s=writes * _EVENT_SHARE),
+        )
+        self._projector = Projector(
+            client,
+            catalog,
+            requests,
+            clock,
+            config=ProjectionConfig(writes_per_s=writes * (1 - _EVENT_SHARE)),
+            events=self._events,
+            namespaces=settings.watch_namespaces,
+        )
+        catalog.on_task = self._projector.task_changed
+        catalog.on_pool = self._projector.pool_changed
+        requests.on_run = self._projector.run_changed
+        self._term: Callable[[], TermFigures] | None = None
+        self._health: Callable[[], WatchHealth] | None = None
+        self._collector = MetricsCollector(
+            Sources(
+                term=lambda: None if self._term is None else self._term(),
+                objects=self._objects,
+                health=lambda: None if self._health is None else self._health(),
+                writes=lambda: (self._projector.writes, self._events.writes),
+                pending=lambda: self._projector.pending,
+            )
+        )
+        self.registry = CollectorRegistry()
+        self.registry.register(self._collector)
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+
+    @property
+    def sink(self) -> ViewSink:
+        return self._projector
 
     def read_status(self, kind: str, status: Mapping[str, Any]) -> object:
-        return None
+        """What the watch keeps of a stored status. Called in the watch's thread."""
+        return read_status(kind, status)
 
-    def lead(self, host: PartitionHost, ledger: Ledger | None) -> None: ...
+    def show_health(self, health: Callable[[], WatchHealth]) -> None:
+        self._health = health
 
-    def follow(self) -> None: ...
+    def lead(self, host: PartitionHost, ledger: Ledger) -> None:
+        """This process leads with `host` now."""
+        host.append_observer = self._collector.observe_append
+        self._term = lambda: _figures(host, ledger)
+        self._projector.lead()
+        namespace, name = self._lease
+        self._events.leading(lease_namespace=namespace, lease_name=name, epoch=host.epoch)
+
+    def follow(self) -> None:
+        """The term is over."""
+        term, self._term = self._term, None
+        if term is not None:
+            self._collector.term_ended(term())
+        self._projector.follow()
 
     async def run(self) -> None:
-        await asyncio.Event().wait()
+        """Write until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._projector.run(), name="projector")
+            group.create_task(self._events.run(), name="events")
+
+    def _objects(self) -> dict[tuple[str, str], int]:
+        armed = sum(entry.fault is None for entry in self._catalog.tasks())
+        valid = sum(entry.seen.spec is not None for entry in self._catalog.pools())
+        return {
+            ("ScheduledTask", "armed"): armed,
+            ("ScheduledTask", "stalled"): len(self._catalog.tasks()) - armed,
+            ("WorkerPool", "valid"): valid,
+            ("WorkerPool", "stalled"): len(self._catalog.pools()) - valid,
+            ("TaskRun", "requested"): len(self._requests.entries()),
+        }
+
+
+def _figures(host: PartitionHost, ledger: Ledger) -> TermFigures:
+    engine = host.engine
+    return TermFigures(
+        stats=engine.stats,
+        ledger=ledger.stats,
+        epoch=host.epoch,
+        runs_open=len(engine.state.runs),
+        leases_open=len(engine.state.attempts),
+        pools=[
+            PoolFigures(namespace, name, pool.backlog(), len(pool.workers))
+            for (namespace, name), pool in engine.router.pools.items()
+        ],
+    )
 
 
 class MetricsServer:
-    def __init__(self, observability: Observability, watch: Watch, host: str, port: int) -> None:
+    """`/metrics`, on a port of its own: scraping needs no token of a worker."""
+
+    def __init__(self, registry: CollectorRegistry, host: str, port: int) -> None:
+        self._registry = registry
+        self._host = host
         self.port = port
+        self._runner: web.AppRunner | None = None
 
-    async def start(self) -> None: ...
+    async def start(self) -> None:
+        application = web.Application()
+        application.router.add_get("/metrics", self._metrics)
+        self._runner = web.AppRunner(application, access_log=None)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, self._host, self.port)
+        await site.start()
+        self.port = self._runner.addresses[0][1]
 
-    async def stop(self) -> None: ...
+    async def stop(self) -> None:
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    async def _metrics(self, _: web.Request) -> web.Response:
+        # Collected on the event loop: the figures are the engine's own, and only that thread may read them.
+        return web.Response(body=generate_latest(self._registry), headers={"Content-Type": _METRICS_TYPE})

@@ -81,7 +81,7 @@ class Operator:
         settings, clock = self._settings, self._clock
         catalog = Catalog()
         requests = Requests(clock.now_ms)
-        observability = Observability(client, catalog, requests, clock, settings)
+        observability = Observability(client, catalog, requests, clock, settings, lease_name=_LEASE_NAME)
         watch = Watch(
             client,
             catalog,
@@ -99,11 +99,10 @@ class Operator:
             self._url,
             clock,
         )
-        ledger: Ledger | None = None
+        observability.show_health(watch.health)
 
         def open_ledger() -> Ledger:
-            nonlocal ledger
-            ledger = Ledger(
+            return Ledger(
                 store,
                 partition=_PARTITION,
                 leader=self._identity,
@@ -111,12 +110,11 @@ class Operator:
                 nonces=lambda: secrets.token_hex(8),
                 limits=LedgerLimits(checkpoint_every_segments=settings.checkpoint_segments),
             )
-            return ledger
 
         def lead(host: PartitionHost) -> None:
             catalog.attach(host.post)
             requests.lead(backend.call, backend.new_request)
-            observability.lead(host, ledger)
+            observability.lead(host, host.ledger)
 
         def follow() -> None:
             catalog.detach()
@@ -131,7 +129,7 @@ class Operator:
         gateway = Gateway(
             backend, authenticator, authorizer, self._gateway_config(), ready=lambda: _unready(watch, catalog)
         )
-        metrics = MetricsServer(observability, watch, settings.metrics_host, settings.metrics_port)
+        metrics = MetricsServer(observability.registry, settings.metrics_host, settings.metrics_port)
         await gateway.start()
         self._gateway_port = gateway.port
         await metrics.start()

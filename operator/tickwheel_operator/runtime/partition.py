@@ -87,7 +87,7 @@ class PartitionHost:
         commit: CommitConfig | None = None,
         sink: ViewSink | None = None,
     ) -> None:
-        self._ledger = ledger
+        self.ledger = ledger
         self._term = term
         self._clock = clock
         self._commit = commit or CommitConfig()
@@ -114,7 +114,7 @@ class PartitionHost:
         `catalog` is called without a pause before `CatalogSynced`, so that no change falls between. Raises the
         ledger's errors.
         """
-        opened = await self._ledger.open(self._term.epoch_floor)
+        opened = await self.ledger.open(self._term.epoch_floor)
         if opened.checkpoint is not None:
             self.engine.restore(opened.checkpoint)
         async for facts in opened.segments:
@@ -131,7 +131,7 @@ class PartitionHost:
         try:
             while True:
                 self._tick()
-                if not self._facts and not self._effects:
+                if not self._facts and not self._effects and not self._has_news():
                     if self._stopping:
                         return
                     self._wake.clear()
@@ -151,6 +151,10 @@ class PartitionHost:
                     future.set_exception(TermEnded())
             self._waiting.clear()
 
+    def _has_news(self) -> bool:
+        """Something changed that the sink was not shown for want of room, and it has room now."""
+        return self._sink is not None and self.engine.has_news and self._sink.wanted() > 0
+
     def stop(self) -> None:
         """Finish: append what was decided, answer whom it answers, then `run` returns."""
         self._stopping = True
@@ -163,10 +167,10 @@ class PartitionHost:
         facts, effects = self._facts, self._effects
         self._facts, self._effects = [], []
         # Taken now, with the facts that this batch makes durable: under load more are decided before it is.
-        checkpoint = self.engine.snapshot() if self._ledger.checkpoint_due else None
+        checkpoint = self.engine.snapshot() if self.ledger.checkpoint_due else None
         if facts:
             started = loop.time()
-            appended = await self._ledger.append(facts)
+            appended = await self.ledger.append(facts)
             ended = loop.time()
             self.append_observer(ended - started, appended.size_bytes, len(facts))
             if len(facts) > self._commit.load_facts:
@@ -180,7 +184,7 @@ class PartitionHost:
         if views is not None and self._sink is not None:
             self._sink.show(views)
         if checkpoint is not None:
-            await self._ledger.checkpoint(checkpoint)
+            await self.ledger.checkpoint(checkpoint)
 
     # --- commands ---
 

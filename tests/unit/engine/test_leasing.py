@@ -236,3 +236,17 @@ def test_a_run_that_a_takeover_makes_and_one_that_it_replays_are_each_leased_onc
     got = deliveries(new.pull())
 
     assert sorted(d.scheduled_ms for d in got) == [driver.now_ms, driver.now_ms + 1_000]
+
+
+def test_a_new_leader_counts_the_runs_that_end_under_it_only() -> None:
+    driver = Driver.leading(task_spec(trigger=None))
+    driver.submit("a")
+    driver.submit("b")
+    first, second = deliveries(driver.pull())
+    driver.report(succeeded=[first.token])
+
+    new = driver.successor(task_spec(trigger=None))
+    new.report(succeeded=[second.token])
+
+    assert driver.engine.stats.runs_ended[m.RunState.SUCCEEDED] == 1
+    assert new.engine.stats.runs_ended[m.RunState.SUCCEEDED] == 1

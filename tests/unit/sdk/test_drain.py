@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+import tickwheel
+
 HANDLERS = textwrap.dedent(
     """
     import asyncio, time
@@ -49,7 +51,7 @@ async def process(operator, tmp_path):
     started: list[asyncio.subprocess.Process] = []
 
     async def start_process(*arguments: str, **environment: str) -> asyncio.subprocess.Process:
-        sdk = str(Path(__file__).parents[3] / "worker-sdk")
+        sdk = str(Path(tickwheel.__file__).parents[1])
         env = {**os.environ, "TICKWHEEL_ENDPOINT": operator.url, "PYTHONPATH": sdk, **environment}
         made = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "tickwheel", *(arguments or ("handlers.py",))),
@@ -125,6 +127,25 @@ async def test_leases_that_arrive_while_draining_are_given_back(operator, start)
     await operator.left.wait()
     assert operator.returned == [token]
     assert not operator.succeeded
+
+
+async def test_a_handler_that_the_drain_stops_is_no_failed_attempt(operator, start):
+    reasons = []
+
+    async def handler(ctx):
+        try:
+            await asyncio.sleep(10)
+        finally:
+            reasons.append(ctx.cancel_reason)
+
+    worker = await start({"h": handler}, drain_timeout=0.1)
+    token = operator.lease("h")
+    await operator.until(lambda: operator.sent[token])
+    worker.drain()
+    await operator.left.wait()
+    assert reasons == ["drain"]
+    assert token in operator.open  # lost with the worker, so another gets it without a retry being used up
+    assert not operator.failed
 
 
 async def test_an_outcome_is_reported_through_an_outage_while_draining(operator, start):

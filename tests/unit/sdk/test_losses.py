@@ -249,13 +249,13 @@ async def test_a_report_names_at_most_as_many_tokens_as_the_protocol_allows(oper
         ctx.progress(0.5)
         await asyncio.sleep(1.5)
 
-    for _ in range(7000):
+    for _ in range(9500):
         operator.lease("h", lease_ms=3000)
-    await start({"h": handler}, slots=7000)
+    await start({"h": handler}, slots=9500)
     await operator.until(lambda: not operator.open, timeout=30)
     sizes = [
         len(report.succeeded) + len(report.renew) + len(report.progress) + len(report.returned)
         for report in operator.reports
     ]
     assert max(sizes) <= 10_000
-    assert sum(operator.renewed.values()) >= 7000
+    assert sum(operator.renewed.values()) >= 9500

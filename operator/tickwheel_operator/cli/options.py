@@ -1,0 +1,140 @@
+"""Options that several commands share, written once: where the cluster is, how to print, what a duration is.
+
+`@cluster_options()` gives a command a `cluster: Cluster`, `@output_option` an `output: Output`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import functools
+import json
+import os
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import aiohttp
+import click
+import msgspec
+import yaml
+from kubernetes.aio import client as kubernetes_client
+from kubernetes.aio import config as kubernetes_config
+
+__all__ = ["DURATION", "Cluster", "Output", "cluster_options", "output_option", "structured"]
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+class Output(enum.StrEnum):
+    """How a command prints what it found."""
+
+    TABLE = "table"
+    """For people."""
+    JSON = "json"
+    YAML = "yaml"
+
+
+class Cluster(msgspec.Struct, frozen=True, kw_only=True):
+    """Which API server, and which namespace of it."""
+
+    namespace: str | None = None
+    """As given, or the command's default; None: that of the context."""
+    context: str | None = None
+    """Default: the kubeconfig's current one."""
+    kubeconfig: str | None = None
+    """Default: `KUBECONFIG`, then `~/.kube/config`; inside of a pod without either its service account."""
+
+    @contextlib.asynccontextmanager
+    async def client(self) -> AsyncIterator[kubernetes_client.ApiClient]:
+        """A client for the time of a command. Raises `click.ClickException` where there is no usable configuration."""
+        configuration = kubernetes_client.Configuration()
+        try:
+            if self.kubeconfig is None and self.context is None and _in_pod():
+                kubernetes_config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+            else:
+                await kubernetes_config.load_kube_config(  # type: ignore[no-untyped-call]
+                    config_file=self.kubeconfig, context=self.context, client_configuration=configuration
+                )
+        except (kubernetes_config.ConfigException, OSError, yaml.YAMLError) as error:
+            where = self.kubeconfig or "the default kubeconfig"
+            raise click.ClickException(
+                f"{where} cannot be used: {error}; name another with --kubeconfig or --context"
+            ) from error
+        async with kubernetes_client.ApiClient(configuration) as client:
+            try:
+                yield client
+            except aiohttp.ClientConnectorError as error:
+                raise click.ClickException(f"the API server {configuration.host} cannot be reached: {error}") from error
+
+
+def _in_pod() -> bool:
+    """Whether the pod's own account is all there is."""
+    own = os.environ.get("KUBECONFIG") or Path("~/.kube/config").expanduser().exists()
+    return not own and Path("/var/run/secrets/kubernetes.io/serviceaccount/token").exists()
+
+
+class Duration(click.ParamType[float]):
+    """A duration in seconds, written as `500ms`, `60s`, `5m` or `1h`."""
+
+    name = "duration"
+
+    def convert(self, value: str | float, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, float):
+            return value
+        number = value.rstrip("mhs")
+        unit = value[len(number) :]
+        if unit not in _UNITS or not number.isascii() or not number.replace(".", "", 1).isdigit():
+            self.fail(f"{value!r} is no duration; write for example 500ms, 60s, 5m or 1h", param, ctx)
+        return float(number) * _UNITS[unit]
+
+
+DURATION = Duration()
+
+
+def cluster_options(*, namespace: str | None = None, about: str = "The namespace.") -> Callable[[_Function], _Function]:
+    """Add `-n`, `--context` and `--kubeconfig`, and give the command one `cluster`.
+
+    `namespace` is the default where the command is about the operator's own; None takes that of the context.
+    """
+
+    def decorate(function: _Function) -> _Function:
+        @functools.wraps(function)
+        def command(
+            *args: Any, namespace: str | None, context: str | None, kubeconfig: str | None, **more: Any
+        ) -> object:
+            cluster = Cluster(namespace=namespace, context=context, kubeconfig=kubeconfig)
+            return function(*args, cluster=cluster, **more)
+
+        options = (
+            click.option("-n", "--namespace", default=namespace, show_default=namespace or "the context's", help=about),
+            click.option("--context", help="The kubeconfig's context.", show_default="the current one"),
+            click.option(
+                "--kubeconfig", type=click.Path(dir_okay=False), help="The kubeconfig.", show_default="as kubectl"
+            ),
+        )
+        decorated: Any = command
+        for option in reversed(options):
+            decorated = option(decorated)
+        return decorated  # type: ignore[no-any-return]
+
+    return decorate
+
+
+output_option = click.option(
+    "-o",
+    "--output",
+    type=click.Choice(Output, case_sensitive=False),
+    default=Output.TABLE,
+    show_default="table",
+    help="How to print.",
+)
+
+
+def structured(value: object, output: Output) -> str:
+    """`value`, built of msgspec structs and plain values, as JSON or YAML."""
+    plain = msgspec.to_builtins(value, str_keys=True)
+    if output is Output.JSON:
+        return json.dumps(plain, indent=2, ensure_ascii=False)
+    return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True).rstrip("\n")

@@ -1,0 +1,200 @@
+"""Kubernetes Events for what a person must see: tasks that stall or are armed again, dead letters, skipped instants.
+
+Events of one object and reason are one Event with a count. They have a token bucket of their own, so that a storm of
+failures delays no status. Invariant: the name of an Event follows from what it tells, so that a new leader that sees
+the same failure tells it no second time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from kubernetes.aio.client import ApiClient
+
+from tickwheel_operator.clock import Clock
+from tickwheel_operator.engine.messages import RunState
+from tickwheel_operator.engine.views import TaskView
+from tickwheel_operator.projection.bucket import Bucket
+from tickwheel_operator.projection.statuses import timestamp
+from tickwheel_operator.projection.stored import Stored
+from tickwheel_operator.projection.subjects import Task
+from tickwheel_operator.projection.writer import Writer
+from tickwheel_operator.workqueue import WorkQueue
+
+__all__ = ["EventConfig", "EventRecorder"]
+
+_CONTROLLER = "tickwheel.io/operator"
+_NOTE_CHARS = 1_024
+_RECENT_MS = 600_000
+_WINDOW_MS = 3_600_000
+
+
+class EventConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """How many Events are written."""
+
+    writes_per_s: float = 5.0
+    """Requests a second for Events, beside those of the projector; 0.1 to 100."""
+    burst: int = 20
+    """Requests that may go at once after a pause."""
+    most_series: int = 2_000
+    """Different Events that are remembered for counting; the oldest are forgotten."""
+    interval_s: float = 60.0
+    """The count of one Event is written at most once in so many seconds."""
+
+
+class _Series:
+    """One Event, however often it happened."""
+
+    __slots__ = ("action", "count", "created", "kind", "last_ms", "name", "namespace", "note", "reason", "regarding",
+                 "sent")  # fmt: skip
+
+    def __init__(self, namespace: str, name: str, regarding: Mapping[str, str], kind: str, reason: str) -> None:
+        self.namespace = namespace
+        self.name = name
+        self.regarding = regarding
+        self.kind = kind
+        self.reason = reason
+        self.note = ""
+        self.action = reason
+        self.count = 0
+        self.sent = 0
+        self.created = False
+        self.last_ms = 0
+
+
+class EventRecorder:
+    """Collects what happened and writes it in its own time."""
+
+    def __init__(self, client: ApiClient, clock: Clock, *, instance: str, config: EventConfig | None = None) -> None:
+        """`instance` is this replica's name, such as its pod's."""
+        self._config = config or EventConfig()
+        self._clock = clock
+        self._instance = instance[:128]
+        self._writer = Writer(client, Bucket(self._config.writes_per_s, self._config.burst))
+        self._queue: WorkQueue[str] = WorkQueue(self._write, name="events", workers=2, initial_s=5.0, max_s=300.0)
+        self._series: dict[str, _Series] = {}
+        self._shown: dict[str, tuple[int, int]] = {}
+        """By task: the counter of skipped instants, and when the last failed run ended, as last shown."""
+
+    @property
+    def writes(self) -> dict[tuple[str, str], int]:
+        """Requests since the process started, by kind and outcome."""
+        return self._writer.writes
+
+    async def run(self) -> None:
+        """Write until cancelled."""
+        await self._queue.run()
+
+    # --- what happens ---
+
+    def leading(self, *, lease_namespace: str, lease_name: str, epoch: int) -> None:
+        """This replica leads now. (And what it has shown is another leader's past.)"""
+        self._shown.clear()
+        regarding = {
+            "apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "namespace": lease_namespace, "name": lease_name,
+        }  # fmt: skip
+        note = f"{self._instance} leads since epoch {epoch}"
+        self._record(regarding, "Normal", "LeaderElected", note, identity=str(epoch))
+
+    def conditions_written(self, task: Task, status: Mapping[str, Any], before: Stored) -> None:
+        """The status of a task was written."""
+        seen = task.seen
+        regarding = _task(seen.uid, seen.namespace, seen.name)
+        for condition in status["conditions"]:
+            if condition["type"] != "Stalled":
+                continue
+            was_stalled = before.transition_time("Stalled", "True") is not None
+            if condition["status"] == "True" and not was_stalled:
+                self._record(regarding, "Warning", condition["reason"], condition["message"])
+            elif condition["status"] == "False" and was_stalled:
+                self._record(regarding, "Normal", "Armed", "what stalled the task is mended")
+
+    def task_shown(self, view: TaskView) -> None:
+        """A durable picture of a task came."""
+        regarding = _task(view.uid, view.namespace, view.name)
+        now = self._clock.now_ms()
+        skipped, told_ms = self._shown.get(view.uid, (view.skipped, now - _RECENT_MS))
+        last_ms = told_ms
+        for run in view.runs:
+            if run.state is RunState.FAILED and run.ended_ms > told_ms:
+                last_ms = max(last_ms, run.ended_ms)
+                note = f"run {run.name} failed after {run.attempts} attempts: {run.error_type}: {run.message}"
+                self._record(regarding, "Warning", "RunFailed", note)
+        if view.skipped > skipped:
+            note = f"{view.skipped} scheduled instants made no run since the task was created"
+            self._record(regarding, "Warning", "InstantsSkipped", note, times=view.skipped - skipped)
+        self._shown[view.uid] = (view.skipped, last_ms)
+
+    # --- inside ---
+
+    def _record(
+        self, regarding: Mapping[str, str], kind: str, reason: str, note: str, *, identity: str = "", times: int = 1
+    ) -> None:
+        now = self._clock.now_ms()
+        # An Event lives an hour: what happens later is a new one.
+        identity = identity or str(now // _WINDOW_MS)
+        told = f"{regarding.get('uid', regarding['name'])}/{reason}/{identity}"
+        series = self._series.get(told)
+        if series is None:
+            name = f"{regarding['name'][:200]}.{hashlib.sha256(told.encode()).hexdigest()[:16]}"
+            series = self._series[told] = _Series(regarding["namespace"], name, regarding, kind, reason)
+            if len(self._series) > self._config.most_series:
+                oldest = next(iter(self._series))
+                del self._series[oldest]
+                self._queue.discard(oldest)
+        series.count += times
+        series.note = note[:_NOTE_CHARS]
+        series.last_ms = now
+        if series.created:
+            self._queue.add_later(told, self._config.interval_s)
+        else:
+            self._queue.add(told)
+
+    async def _write(self, told: str) -> float | None:
+        series = self._series.get(told)
+        if series is None or series.count == series.sent:
+            return None
+        count, time = series.count, _micro(series.last_ms)
+        repeated = {"count": count, "lastObservedTime": time}
+        if not series.created:
+            body: dict[str, Any] = {
+                "metadata": {"name": series.name, "namespace": series.namespace},
+                "eventTime": time,
+                "reportingController": _CONTROLLER,
+                "reportingInstance": self._instance,
+                "action": series.action,
+                "reason": series.reason,
+                "regarding": dict(series.regarding),
+                "note": series.note,
+                "type": series.kind,
+            }
+            if count > 1:
+                body["series"] = repeated
+            made = await self._writer.create_event(series.namespace, body)
+            series.created = True
+            if not made.ok:
+                series.sent = count  # told before, by this leader or the last one
+                return None
+        else:
+            patch = {"series": {**repeated, "count": max(2, count)}, "note": series.note}
+            if not (await self._writer.patch_event(series.namespace, series.name, patch)).ok:
+                series.created = False  # it has expired
+                return self._config.interval_s
+        series.sent = count
+        return None if series.count == count else self._config.interval_s
+
+
+def _task(uid: str, namespace: str, name: str) -> dict[str, str]:
+    return {
+        "apiVersion": "tickwheel.io/v1alpha1", "kind": "ScheduledTask", "namespace": namespace, "name": name,
+        "uid": uid,
+    }  # fmt: skip
+
+
+def _micro(instant_ms: int) -> str:
+    """Kubernetes' MicroTime."""
+    text = timestamp(instant_ms).removesuffix("Z")
+    return f"{text}000Z" if "." in text else f"{text}.000000Z"

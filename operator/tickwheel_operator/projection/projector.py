@@ -1,0 +1,399 @@
+"""The projector: shows people what the engine knows, at a bounded rate, and writes nothing that is already so.
+
+It is the host's `ViewSink`. Views coalesce per task: what is written is what holds when its turn comes. Lanes: the
+TaskRuns that users made first; then changes of conditions, statuses and histories in turns. Only the leader writes
+(`lead`, `follow`). Invariants: at most `writes_per_s` requests a second; one slow or failing object delays no other;
+an object whose stored status says the same is not written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from collections import deque
+from typing import TypeAlias
+
+import msgspec
+from kubernetes.aio.client import ApiClient
+
+from tickwheel_operator.clock import Clock
+from tickwheel_operator.engine.views import PoolView, RunView, TaskView, Views
+from tickwheel_operator.projection.bucket import Bucket
+from tickwheel_operator.projection.events import EventRecorder
+from tickwheel_operator.projection.history import History
+from tickwheel_operator.projection.statuses import pool_status, request_status, run_status, task_status, timestamp
+from tickwheel_operator.projection.stored import NOTHING, Stored
+from tickwheel_operator.projection.subjects import Catalog, Requests, Task
+from tickwheel_operator.projection.writer import WriteFailed, Writer
+from tickwheel_operator.projection.writing import changes, conditions_differ, with_transition_times
+from tickwheel_operator.workqueue import WorkQueue
+
+__all__ = ["ProjectionConfig", "Projector"]
+
+_log = logging.getLogger(__name__)
+
+_REQUESTS, _CONDITIONS, _STATUSES, _HISTORY = range(4)
+Key: TypeAlias = tuple[str, str, str]
+"""`("task", uid, "")`, `("history", uid, "")`, `("run", uid, "")` or `("pool", namespace, name)`."""
+_SETTLING_S = 30.0
+"""After a takeover: the workers call within this time."""
+_SLICE = 20
+"""Views that are looked at before the event loop has its turn again: about 2 ms."""
+
+
+class ProjectionConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """How much is written for people."""
+
+    writes_per_s: float = 20.0
+    """Requests to the API server a second, in all; 1 to 1,000."""
+    burst: int = 40
+    """Requests that may go at once after a pause, 1 to 1,000."""
+    concurrency: int = 16
+    """Requests in flight at once, 1 to 100, so that a slow one delays no other."""
+    most_pending: int = 25_000
+    """Tasks whose newest view is held until it is written, 1 to 4 KB each; above it the engine keeps them."""
+    views_at_once: int = 100
+    """The most views that are taken from the engine at once: about 2 ms of its time."""
+    pool_interval_s: float = 5.0
+    """A pool's figures (load, backlog, slots) are written at most once in so many seconds."""
+    task_interval_s: float = 1.0
+    """A task's status is written at most once in so many seconds, but for changes of its conditions."""
+    request_timeout_s: float = 15.0
+    """The longest a request may take, in seconds."""
+
+
+class Projector:
+    """Writes statuses and TaskRun objects of one partition's leader."""
+
+    def __init__(
+        self,
+        client: ApiClient,
+        catalog: Catalog,
+        requests: Requests,
+        clock: Clock,
+        *,
+        config: ProjectionConfig | None = None,
+        events: EventRecorder | None = None,
+        namespaces: tuple[str, ...] = (),
+    ) -> None:
+        self._config = config or ProjectionConfig()
+        self._catalog = catalog
+        self._requests = requests
+        self._clock = clock
+        self._events = events
+        bucket = Bucket(self._config.writes_per_s, self._config.burst)
+        self._writer = Writer(client, bucket, namespaces=namespaces, timeout_s=self._config.request_timeout_s)
+        self._history = History(self._writer)
+        self._queue: WorkQueue[Key] = WorkQueue(
+            self._work, name="projection", workers=self._config.concurrency, lanes=4, initial_s=1.0, max_s=60.0
+        )
+        self._incoming: deque[TaskView] = deque()
+        self._checks: dict[str, None] = {}
+        """Uids of tasks that something else than a view may have changed."""
+        self._arrived = asyncio.Event()
+        self._views: dict[str, TaskView] = {}
+        """The newest view of each task that has work to do."""
+        self._runs: dict[str, RunView] = {}
+        """The newest view of each run that a user's TaskRun asked for."""
+        self._pools: dict[tuple[str, str], PoolView] = {}
+        self._written: dict[Key, tuple[object, Stored]] = {}
+        """What was written last, and what the watch knew then: the write comes back by the watch a little later."""
+        self._wrote_at: dict[Key, float] = {}
+        self._led_from = 0.0
+        self.leading = False
+
+    # --- the host's side: ViewSink ---
+
+    def wanted(self) -> int:
+        """How many changed tasks can be taken now."""
+        if not self.leading or not self._history.listed:
+            return 0
+        room = self._config.most_pending - len(self._views) - len(self._incoming)
+        return max(0, min(room, self._config.views_at_once))
+
+    def show(self, views: Views) -> None:
+        """Take durable views. Cheap: they are looked at later, a few at a time."""
+        if not self.leading:
+            return
+        self._incoming.extend(views.tasks)
+        self._arrived.set()
+        for pool in views.pools:
+            self._show_pool(pool)
+
+    @property
+    def pending(self) -> int:
+        """Objects that wait to be written."""
+        return len(self._queue)
+
+    @property
+    def writes(self) -> dict[tuple[str, str], int]:
+        """Requests since the process started, by kind and outcome."""
+        return self._writer.writes
+
+    # --- the term ---
+
+    def lead(self) -> None:
+        """This process leads now: what is already known to differ is written."""
+        self.leading = True
+        self._led_from = asyncio.get_running_loop().time()
+        self._history.listed = False
+        for task in self._catalog.tasks():
+            if task.fault is not None:
+                self._checks[task.seen.uid] = None
+        for pool in self._catalog.pools():
+            self.pool_changed(pool.seen.namespace, pool.seen.name)
+        for run in self._requests.entries():
+            self.run_changed(run.seen.uid)
+        self._arrived.set()
+
+    def follow(self) -> None:
+        """Another process writes now."""
+        self.leading = False
+        self._queue.clear()
+        self._incoming.clear()
+        for held in (self._checks, self._views, self._runs, self._pools, self._written, self._wrote_at):
+            held.clear()
+
+    async def run(self) -> None:
+        """Write until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._queue.run(), name="projection-writes")
+            group.create_task(self._sort(), name="projection-views")
+
+    # --- the catalog's side ---
+
+    def task_changed(self, uid: str) -> None:
+        """The object, its stored status or its fault changed, or it is gone."""
+        if self.leading:
+            self._checks[uid] = None
+            self._arrived.set()
+
+    def pool_changed(self, namespace: str, name: str) -> None:
+        """The WorkerPool object or its stored status changed."""
+        if self.leading:
+            self._queue.add(("pool", namespace, name), _STATUSES)
+
+    def run_changed(self, uid: str) -> None:
+        """A user's TaskRun object, or the engine's answer to it, changed."""
+        if self.leading:
+            self._queue.add(("run", uid, ""), _REQUESTS)
+
+    # --- views ---
+
+    async def _sort(self) -> None:
+        """Look at what came in, a slice at a time, and queue what is to be written."""
+        while True:
+            await self._arrived.wait()
+            self._arrived.clear()
+            while self.leading and not self._history.listed:
+                try:
+                    await self._history.load()
+                except WriteFailed as error:
+                    _log.warning("the TaskRun objects cannot be listed; next try in 5 s: %s", error)
+                    await asyncio.sleep(5)
+            while self.leading and (self._incoming or self._checks):
+                for _ in range(min(_SLICE, len(self._incoming))):
+                    self._take(self._incoming.popleft())
+                for uid in list(itertools.islice(self._checks, _SLICE)):
+                    del self._checks[uid]
+                    self._check(uid)
+                await asyncio.sleep(0)
+
+    def _take(self, view: TaskView) -> None:
+        """A view came: keep it while something of it is to be written."""
+        task = self._catalog.task(view.uid)
+        if task is None:
+            return
+        if self._events is not None:
+            self._events.task_shown(view)
+        for run in view.runs:
+            for uid in self._requests.of_run(run.run_id):
+                entry = self._requests.entry(uid)
+                if entry is not None and not entry.seen.final:
+                    self._runs[run.run_id] = run
+                    self._queue.add(("run", uid, ""), _REQUESTS)
+        self._views[view.uid] = view
+        in_line = self._compare(task, view)
+        if self._history.differs(view, self._asked(view)):
+            self._queue.add(("history", view.uid, ""), _HISTORY)
+        elif in_line:
+            del self._views[view.uid]
+
+    def _check(self, uid: str) -> None:
+        """Something about the task may differ from what is stored."""
+        task = self._catalog.task(uid)
+        if task is None:
+            self._forget_task(uid)
+        else:
+            self._compare(task, self._views.get(uid))
+
+    def _compare(self, task: Task, view: TaskView | None) -> bool:
+        """Queue the task if its status differs from what is stored; True: it does not."""
+        key: Key = ("task", task.seen.uid, "")
+        stored = self._stored(key, task.seen.stored)
+        status = self._task_status(task, view)
+        if not changes("ScheduledTask", status, stored):
+            return True
+        if self._is_early(task, stored):
+            self._queue.add_later(key, _SETTLING_S, _STATUSES)
+        elif view is None and task.fault is None and not stored.since:
+            pass  # a new task: its first view is on its way
+        else:
+            changed = conditions_differ(status, stored) and (bool(stored.since) or task.fault is not None)
+            self._queue.add(key, _CONDITIONS if changed else _STATUSES)
+        return False
+
+    def _task_status(self, task: Task, view: TaskView | None) -> dict[str, object]:
+        spec = task.seen.spec
+        pool = self._pools.get((spec.namespace, spec.pool)) if spec is not None else None
+        status = task_status(task, view, pool)
+        if view is None and task.fault is None:
+            del status["nextScheduleTime"]  # only a view knows it
+        return status
+
+    def _is_early(self, task: Task, stored: Stored) -> bool:
+        """A new leader has not heard of the workers yet: a handler that was missing may still be."""
+        spec = task.seen.spec
+        if task.fault is not None or spec is None or stored.transition_time("Stalled", "True") is None:
+            return False
+        pool = self._pools.get((spec.namespace, spec.pool))
+        young = asyncio.get_running_loop().time() - self._led_from < _SETTLING_S
+        return young and (pool is None or not pool.workers)
+
+    def _show_pool(self, view: PoolView) -> None:
+        key = (view.namespace, view.name)
+        before = self._pools.get(key)
+        if before == view:
+            return
+        self._pools[key] = view
+        if self._catalog.pool(*key) is None:
+            return
+        self._queue.add(("pool", *key), _STATUSES)
+        if before is None or before.handlers != view.handlers or bool(before.workers) != bool(view.workers):
+            for uid in self._catalog.tasks_of_pool(*key):
+                self._checks[uid] = None
+            self._arrived.set()
+
+    def _asked(self, view: TaskView) -> frozenset[str]:
+        return frozenset(run.run_id for run in view.runs if any(True for _ in self._requests.of_run(run.run_id)))
+
+    def _forget_task(self, uid: str) -> None:
+        self._views.pop(uid, None)
+        self._history.forget(uid)
+        for kind in ("task", "history"):
+            self._queue.discard((kind, uid, ""))
+            self._written.pop((kind, uid, ""), None)
+            self._wrote_at.pop((kind, uid, ""), None)
+
+    # --- what is stored ---
+
+    def _stored(self, key: Key, seen: object) -> Stored:
+        """What the server has: what was written last until the watch has caught up with it, else what the watch saw."""
+        written = self._written.get(key)
+        if written is not None:
+            if written[0] is seen:
+                return written[1]
+            del self._written[key]
+        return seen if isinstance(seen, Stored) else NOTHING
+
+    # --- writing ---
+
+    async def _work(self, key: Key) -> float | None:
+        if not self.leading:
+            return None
+        match key[0]:
+            case "task":
+                return await self._write_task(key)
+            case "pool":
+                return await self._write_pool(key)
+            case "run":
+                return await self._write_run(key)
+            case _:
+                return await self._write_history(key)
+
+    async def _write_task(self, key: Key) -> float | None:
+        uid = key[1]
+        task = self._catalog.task(uid)
+        if task is None:
+            return None
+        view = self._views.get(uid)
+        status = self._task_status(task, view)
+        stored = self._stored(key, task.seen.stored)
+        if not conditions_differ(status, stored) and (pause := self._pause(key, self._config.task_interval_s)):
+            return pause
+        seen = task.seen
+        written = await self._patch("ScheduledTask", key, seen.namespace, seen.name, uid, status, seen.stored)
+        if written is None:
+            self._views.pop(uid, None)
+        elif view is not None and self._views.get(uid) is view:
+            self._take(view)
+        if written and self._events is not None:
+            self._events.conditions_written(task, status, stored)
+        return None
+
+    async def _write_pool(self, key: Key) -> float | None:
+        pool = self._catalog.pool(key[1], key[2])
+        if pool is None:
+            self._wrote_at.pop(key, None)
+            return None
+        status = pool_status(pool, self._pools.get((key[1], key[2])))
+        stored = self._stored(key, pool.seen.stored)
+        if not conditions_differ(status, stored) and (pause := self._pause(key, self._config.pool_interval_s)):
+            return pause
+        await self._patch("WorkerPool", key, key[1], key[2], pool.seen.uid, status, pool.seen.stored)
+        return None
+
+    async def _write_run(self, key: Key) -> float | None:
+        uid = key[1]
+        run = self._requests.entry(uid)
+        if run is None or run.seen.final:
+            self._written.pop(key, None)
+            self._wrote_at.pop(key, None)
+            if run is not None:
+                self._runs.pop(run.run_id, None)
+            return None
+        view = self._runs.get(run.run_id)
+        if view is not None:
+            status = run_status(view, run.seen.generation)
+        else:
+            of_request = request_status(run)
+            if of_request is None:
+                return None
+            if run.fault is None and (pause := self._pause(key, 5.0, first=True)):
+                return pause  # its view may still come, and says more
+            status = of_request
+        await self._patch("TaskRun", key, run.seen.namespace, run.seen.name, uid, status, run.seen.stored)
+        return None
+
+    async def _write_history(self, key: Key) -> float | None:
+        view = self._views.get(key[1])
+        if view is None or self._catalog.task(key[1]) is None:
+            return None
+        await self._history.sync(view, self._asked(view))
+        if self._views.get(key[1]) is view:
+            self._take(view)
+        return None
+
+    async def _patch(
+        self, kind: str, key: Key, namespace: str, name: str, uid: str, status: dict[str, object], seen: object
+    ) -> bool | None:
+        """Write what differs. True: something was written; None: the object is gone, or another one has its name."""
+        stored = self._stored(key, seen)
+        patch = changes(kind, status, stored)
+        if not patch:
+            return False
+        timed = with_transition_times(patch, timestamp(self._clock.now_ms() // 1000 * 1000), stored)
+        outcome = await self._writer.patch_status(kind, namespace, name, uid, timed)
+        if not outcome.ok:
+            return None  # the watch will say so
+        self._wrote_at[key] = asyncio.get_running_loop().time()
+        self._written[key] = (seen, stored.merged(kind, timed))
+        return True
+
+    def _pause(self, key: Key, interval_s: float, *, first: bool = False) -> float:
+        """Seconds until the object may be written again; `first`: counted from when it was first looked at."""
+        now = asyncio.get_running_loop().time()
+        if first:
+            return max(0.0, self._wrote_at.setdefault(key, now) + interval_s - now)
+        return max(0.0, self._wrote_at.get(key, now - interval_s) + interval_s - now)

@@ -1,0 +1,410 @@
+"""What people see of tasks, pools and runs: statuses, TaskRun objects and Events on a real API server.
+
+The catalog, the requests, the host with its engine and the projector are real; the ledger is SQLite and the worker is
+the test itself, through the host's commands.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import json
+import secrets
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kubernetes.aio.client import ApiClient, CustomObjectsApi, EventsV1Api
+from kubernetes.aio.config import new_client_from_config
+
+from tickwheel_operator.clock import SystemClock
+from tickwheel_operator.controllers.catalog import Catalog
+from tickwheel_operator.controllers.requests import Requests
+from tickwheel_operator.controllers.watch import Watch, WatchConfig
+from tickwheel_operator.engine.messages import FailedAttempt, Pull, Pulled, Report, WorkerKey, WorkerSeen
+from tickwheel_operator.ledger.log import Ledger
+from tickwheel_operator.ledger.sqlite import SqliteSegmentStore
+from tickwheel_operator.projection.events import EventRecorder
+from tickwheel_operator.projection.projector import ProjectionConfig, Projector
+from tickwheel_operator.projection.stored import read_status
+from tickwheel_operator.runtime.partition import PartitionHost
+
+GROUP, VERSION = "tickwheel.io", "v1alpha1"
+PATIENCE_S = 30.0
+
+
+class Term:
+    epoch_floor = 0
+
+    def is_fresh(self) -> bool:
+        return True
+
+
+class Replica:
+    """A leading operator without election and gateway."""
+
+    def __init__(self, client: ApiClient, namespace: str, ledger: Path) -> None:
+        self.clock = SystemClock()
+        self.namespace = namespace
+        self.catalog = Catalog()
+        self.requests = Requests(self.clock.now_ms, retry_s=0.1)
+        self.watch = Watch(
+            client, self.catalog, self.requests, self.clock,
+            config=WatchConfig(namespaces=(namespace,), watch_pods=False), read_status=read_status,
+        )  # fmt: skip
+        self.events = EventRecorder(client, self.clock, instance="replica-0")
+        self.projector = Projector(
+            client, self.catalog, self.requests, self.clock, events=self.events, namespaces=(namespace,),
+            config=ProjectionConfig(writes_per_s=100, pool_interval_s=0.2, task_interval_s=0.1),
+        )  # fmt: skip
+        self.catalog.on_task = self.projector.task_changed
+        self.catalog.on_pool = self.projector.pool_changed
+        self.requests.on_run = self.projector.run_changed
+        self._store = SqliteSegmentStore(ledger)
+        self.host = PartitionHost(self._ledger(), Term(), self.clock, sink=self.projector)
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def _ledger(self) -> Ledger:
+        return Ledger(
+            self._store, partition=0, leader="r", clock=self.clock, nonces=lambda: secrets.token_hex(8)
+        )
+
+    async def start(self) -> None:
+        for part in (self.watch, self.requests, self.projector, self.events):
+            self._tasks.append(asyncio.create_task(part.run()))
+        async with asyncio.timeout(PATIENCE_S):
+            await self.catalog.wait_synced()
+        await self.lead()
+
+    async def lead(self) -> None:
+        await self.host.take_over(self.catalog.snapshot)
+        self.catalog.attach(self.host.post)
+        self.requests.lead(self.host.call, self.host.new_request)
+        self.projector.lead()
+        self._tasks.append(asyncio.create_task(self.host.run()))
+
+    async def stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._store.close()
+
+    async def settled(self) -> None:
+        """Wait until nothing waits to be written any more."""
+        async with asyncio.timeout(PATIENCE_S):
+            quiet = 0
+            while quiet < 10:
+                await asyncio.sleep(0.1)
+                quiet = 0 if self.projector.pending or self.projector._incoming else quiet + 1
+
+    # --- the worker ---
+
+    def seen(self, *handlers: str) -> WorkerSeen:
+        key = WorkerKey(self.namespace, "shops", "shops-0")
+        return WorkerSeen(key=key, instance="i-1", handlers=handlers, slots=4)
+
+    async def pull(self, *handlers: str) -> Pulled:
+        answer = await self.host.call(
+            Pull(
+                request=self.host.new_request(), worker=self.seen(*handlers), free=4,
+                until_ms=self.clock.now_ms() + 500,
+            )
+        )  # fmt: skip
+        assert isinstance(answer, Pulled)
+        return answer
+
+    async def report(self, *handlers: str, **what: Any) -> None:
+        await self.host.call(Report(request=self.host.new_request(), worker=self.seen(*handlers), **what))
+
+    async def work(self, handler: str, fail: bool = False) -> None:
+        """Take and end one attempt."""
+        async with asyncio.timeout(PATIENCE_S):
+            while not (deliveries := (await self.pull(handler)).deliveries):
+                pass
+        tokens = [delivery.token for delivery in deliveries]
+        if fail:
+            failed = [FailedAttempt(token=token, error_type="OutOfStock", message="no shoes") for token in tokens]
+            await self.report(handler, failed=failed)
+        else:
+            await self.report(handler, results=[(token, b'{"sold":3.0}') for token in tokens])
+
+
+class Objects:
+    """The user's side."""
+
+    def __init__(self, client: ApiClient, namespace: str) -> None:
+        self._api = CustomObjectsApi(client)
+        self._events = EventsV1Api(client)
+        self.namespace = namespace
+
+    async def create(self, kind: str, name: str, spec: dict[str, Any]) -> dict[str, Any]:
+        body = {
+            "apiVersion": f"{GROUP}/{VERSION}", "kind": kind, "spec": spec,
+            "metadata": {"name": name, "namespace": self.namespace},
+        }  # fmt: skip
+        plural = kind.lower() + "s"
+        made: Any = await self._api.create_namespaced_custom_object(GROUP, VERSION, self.namespace, plural, body)
+        return made
+
+    async def get(self, kind: str, name: str) -> dict[str, Any]:
+        found: Any = await self._api.get_namespaced_custom_object(
+            GROUP, VERSION, self.namespace, kind.lower() + "s", name
+        )
+        return found
+
+    async def list(self, kind: str) -> list[dict[str, Any]]:
+        found: Any = await self._api.list_namespaced_custom_object(
+            GROUP, VERSION, self.namespace, kind.lower() + "s"
+        )
+        return found["items"]
+
+    async def patch(self, kind: str, name: str, spec: dict[str, Any]) -> None:
+        await self._api.patch_namespaced_custom_object(
+            GROUP, VERSION, self.namespace, kind.lower() + "s", name, {"spec": spec},
+            _content_type="application/merge-patch+json",
+        )  # fmt: skip
+
+    async def delete(self, kind: str, name: str) -> None:
+        await self._api.delete_namespaced_custom_object(GROUP, VERSION, self.namespace, kind.lower() + "s", name)
+
+    async def events(self, reason: str) -> list[Any]:
+        found = await self._events.list_namespaced_event(self.namespace)
+        return [event for event in found.items if event.reason == reason]
+
+    async def until(self, kind: str, name: str, holds: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        """The object's status, once it is so."""
+        status: dict[str, Any] = {}
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(PATIENCE_S):
+                while True:
+                    status = (await self.get(kind, name)).get("status") or {}
+                    if holds(status):
+                        return status
+                    await asyncio.sleep(0.1)
+        raise AssertionError(f"{kind} {name} has the status {json.dumps(status, indent=1)}")
+
+
+def condition(status: dict[str, Any], kind: str) -> tuple[str, str]:
+    return next(
+        ((c["status"], c["reason"]) for c in status.get("conditions", ()) if c["type"] == kind), ("", "")
+    )
+
+
+def manual(**spec: Any) -> dict[str, Any]:
+    return {"pool": "shops", "handler": "sync", "retry": {"limit": 0}, **spec}
+
+
+_numbers = itertools.count()
+
+
+@pytest.fixture
+async def client(cluster: Any) -> AsyncIterator[ApiClient]:
+    client = await new_client_from_config(config_file=str(cluster.admin_kubeconfig))
+    yield client
+    await client.close()
+
+
+@pytest.fixture
+async def objects(client: ApiClient) -> Objects:
+    from kubernetes.aio.client import CoreV1Api, V1Namespace, V1ObjectMeta
+
+    namespace = f"projection-{next(_numbers)}-{secrets.token_hex(3)}"
+    await CoreV1Api(client).create_namespace(V1Namespace(metadata=V1ObjectMeta(name=namespace)))
+    return Objects(client, namespace)
+
+
+@pytest.fixture
+async def replica(client: ApiClient, objects: Objects, tmp_path: Path) -> AsyncIterator[Replica]:
+    replica = Replica(client, objects.namespace, tmp_path / "ledger.sqlite")
+    await replica.start()
+    yield replica
+    await replica.stop()
+
+
+async def test_a_task_without_its_pool_is_stalled_and_is_armed_when_the_pool_comes(
+    replica: Replica, objects: Objects
+) -> None:
+    await objects.create("ScheduledTask", "sync", manual(trigger={"cron": "0 4 * * *"}))
+    status = await objects.until("ScheduledTask", "sync", lambda s: condition(s, "Stalled")[0] == "True")
+    assert condition(status, "Stalled") == ("True", "PoolNotFound")
+    assert condition(status, "Ready") == ("False", "PoolNotFound")
+    assert "nextScheduleTime" not in status
+
+    await objects.create("WorkerPool", "shops", {})
+    status = await objects.until("ScheduledTask", "sync", lambda s: condition(s, "Ready")[0] == "True")
+    assert condition(status, "Stalled") == ("False", "Settled")
+    assert status["trigger"] == "cron 0 4 * * * (UTC)"
+    assert status["nextScheduleTime"].endswith("T04:00:00Z")
+    assert status["observedGeneration"] == 1
+    async with asyncio.timeout(PATIENCE_S):
+        while not (await objects.events("PoolNotFound") and await objects.events("Armed")):
+            await asyncio.sleep(0.2)
+
+
+async def test_what_the_schema_lets_through_and_nobody_can_run_is_stalled_with_the_field(
+    replica: Replica, objects: Objects
+) -> None:
+    await objects.create("WorkerPool", "shops", {})
+    await objects.create("ScheduledTask", "never", manual(trigger={"cron": "0 0 30 2 *"}))
+    await objects.create("ScheduledTask", "zone", manual(trigger={"cron": "0 0 * * *", "timeZone": "Asia/Shanghi"}))
+    await objects.create("ScheduledTask", "later", manual(orderingKey="/shop"))
+    for name, reason, field in (
+        ("never", "InvalidSpec", "spec.trigger.cron"),
+        ("zone", "InvalidSpec", "spec.trigger.timeZone"),
+        ("later", "NotSupported", "spec.orderingKey"),
+    ):
+        status = await objects.until("ScheduledTask", name, lambda s: bool(s.get("conditions")))
+        assert condition(status, "Stalled") == ("True", reason)
+        message = next(c["message"] for c in status["conditions"] if c["type"] == "Stalled")
+        assert field in message
+    await objects.patch("ScheduledTask", "never", {"trigger": {"cron": "0 0 28 2 *"}})
+    await objects.until("ScheduledTask", "never", lambda s: condition(s, "Ready") == ("True", "Armed"))
+
+
+async def test_a_requested_run_shows_its_way_to_the_end(replica: Replica, objects: Objects) -> None:
+    await objects.create("WorkerPool", "shops", {})
+    await objects.create("ScheduledTask", "sync", manual())
+    await objects.create("TaskRun", "by-hand", {"task": "sync", "parameters": {"region": "south"}})
+    status = await objects.until("TaskRun", "by-hand", lambda s: s.get("state") == "Pending")
+    assert condition(status, "Succeeded")[0] == "Unknown"
+
+    await replica.work("sync")
+    status = await objects.until("TaskRun", "by-hand", lambda s: condition(s, "Succeeded")[0] == "True")
+    assert status["state"] == "Succeeded"
+    assert status["result"] == {"sold": 3}
+    assert status["worker"] == "shops-0"
+    assert status["attempts"] == 1
+    assert status["completionTime"] >= status["startTime"]
+    task = await objects.until("ScheduledTask", "sync", lambda s: (s.get("counters") or {}).get("succeeded") == 1)
+    assert task["lastRun"]["name"] == "by-hand"
+    assert [run["metadata"]["name"] for run in await objects.list("TaskRun")] == ["by-hand"]
+
+
+async def test_a_failed_run_says_why_and_is_told_of_by_an_event(replica: Replica, objects: Objects) -> None:
+    await objects.create("WorkerPool", "shops", {})
+    await objects.create("ScheduledTask", "sync", manual())
+    await objects.create("TaskRun", "by-hand", {"task": "sync"})
+    await replica.work("sync", fail=True)
+    status = await objects.until("TaskRun", "by-hand", lambda s: condition(s, "Succeeded")[0] == "False")
+    assert condition(status, "Succeeded") == ("False", "OutOfStock")
+    assert status["error"] == {"type": "OutOfStock", "message": "no shoes"}
+    async with asyncio.timeout(PATIENCE_S):
+        while not (events := await objects.events("RunFailed")):
+            await asyncio.sleep(0.2)
+    assert "OutOfStock: no shoes" in events[0].note
+
+
+async def test_two_requests_with_one_key_are_one_run_and_both_show_it(replica: Replica, objects: Objects) -> None:
+    await objects.create("WorkerPool", "shops", {})
+    await objects.create("ScheduledTask", "sync", manual())
+    for name in ("one", "two"):
+        await objects.create("TaskRun", name, {"task": "sync", "idempotencyKey": "order-4711"})
+    await replica.work("sync")
+    shown = [
+        await objects.until("TaskRun", name, lambda s: condition(s, "Succeeded")[0] == "True")
+        for name in ("one", "two")
+    ]
+    assert shown[0]["runId"] == shown[1]["runId"]
+    assert (await objects.until("ScheduledTask", "sync", lambda s: "counters" in s))["counters"]["succeeded"] == 1
+
+
+async def test_a_request_waits_for_a_task_that_is_not_there_yet(replica: Replica, objects: Objects) -> None:
+    await objects.create("WorkerPool", "shops", {})
+    await objects.create("TaskRun", "early", {"task": "sync"})
+    status = await objects.until("TaskRun", "early", lambda s: bool(s.get("conditions")))
+    assert condition(status, "Succeeded") == ("False", "NoSuchTask")
+    await objects.create("ScheduledTask", "sync", manual())
+    await replica.work("sync")
+    await objects.until("TaskRun", "early", lambda s: condition(s, "Succeeded")[0] == "True")
+
+
+async def test_a_request_can_be_cancelled(replica: Replica, objects: Objects) -> None:
+    await objects.create("WorkerPool", "shops", {})
+    await objects.create("ScheduledTask", "sync", manual())
+    await objects.create("TaskRun", "by-hand", {"task": "sync"})
+    await objects.until("TaskRun", "by-hand", lambda s: s.get("state") == "Pending")
+    await objects.patch("TaskRun", "by-hand", {"cancel": True})
+    status = await objects.until("TaskRun", "by-hand", lambda s: s.get("state") == "Cancelled")
+    assert condition(status, "Succeeded") == ("False", "Cancelled")
+    assert "by-hand" in status["error"]["message"]
+
+
+async def test_a_handler_that_no_live_worker_registered_stalls_a_task_that_stays_ready(
+    replica: Replica, objects: Objects
+) -> None:
+    await objects.create("WorkerPool", "shops", {})
+    await objects.create("ScheduledTask", "sync", manual())
+    await objects.until("ScheduledTask", "sync", lambda s: condition(s, "Ready") == ("True", "Manual"))
+    await replica.pull("other", "another")
+    # The host shows pools with its next commit, so something must happen.
+    await objects.create("TaskRun", "by-hand", {"task": "sync"})
+    status = await objects.until("ScheduledTask", "sync", lambda s: condition(s, "Stalled")[0] == "True")
+    assert condition(status, "Stalled") == ("True", "HandlerNotRegistered")
+    assert condition(status, "Ready") == ("True", "Manual")
+    message = next(c["message"] for c in status["conditions"] if c["type"] == "Stalled")
+    assert "shops" in message and "another, other" in message
+    pool = await objects.until("WorkerPool", "shops", lambda s: s.get("handlers") == ["another", "other"])
+    assert (pool["replicas"], pool["readyReplicas"], pool["slots"]["total"]) == (1, 1, 4)
+
+    await replica.work("sync")
+    await objects.until("ScheduledTask", "sync", lambda s: condition(s, "Stalled") == ("False", "Settled"))
+
+
+async def test_scheduled_runs_become_views_as_many_as_the_history_keeps(replica: Replica, objects: Objects) -> None:
+    await objects.create("WorkerPool", "shops", {})
+    task = await objects.create(
+        "ScheduledTask", "sync", manual(trigger={"fixedRate": "300ms"}, history={"succeeded": 2})
+    )
+    for _ in range(5):
+        await replica.work("sync")
+    await objects.patch("ScheduledTask", "sync", {"suspend": True})
+    while replica.host.engine.state.runs:
+        await replica.work("sync")
+    await objects.until(
+        "ScheduledTask", "sync", lambda s: condition(s, "Ready") == ("True", "Suspended") and s["active"] == 0
+    )
+    await replica.settled()
+    views = await objects.list("TaskRun")
+    assert len(views) == 2
+    for view in views:
+        metadata = view["metadata"]
+        assert metadata["labels"] == {"tickwheel.io/view": "true", "tickwheel.io/task": "sync"}
+        assert metadata["ownerReferences"][0]["uid"] == task["metadata"]["uid"]
+        assert metadata["ownerReferences"][0]["controller"] is True
+        assert view["status"]["state"] == "Succeeded"
+    assert not replica.requests.entries(), "views are no requests"
+
+
+async def test_a_new_leader_over_right_statuses_writes_nothing(
+    client: ApiClient, replica: Replica, objects: Objects, tmp_path: Path
+) -> None:
+    await objects.create("WorkerPool", "shops", {})
+    await objects.create("ScheduledTask", "broken", manual(pool="nowhere"))
+    for number in range(10):
+        await objects.create("ScheduledTask", f"task-{number}", manual(trigger={"cron": "0 4 * * *"}))
+    await objects.create("TaskRun", "by-hand", {"task": "task-0"})
+    await replica.work("sync")
+    await objects.until("TaskRun", "by-hand", lambda s: s.get("state") == "Succeeded")
+    await objects.create("TaskRun", "fails", {"task": "task-1"})
+    await replica.work("sync", fail=True)
+    await objects.until("TaskRun", "fails", lambda s: s.get("state") == "Failed")
+    for number in range(10):
+        await objects.until("ScheduledTask", f"task-{number}", lambda s: "counters" in s)
+    await objects.until("WorkerPool", "shops", lambda s: s.get("handlers") == ["sync"])
+    await replica.settled()
+    before = {item["metadata"]["name"]: item["metadata"]["resourceVersion"] for item in await objects.list("ScheduledTask")}
+    await replica.stop()
+
+    second = Replica(client, objects.namespace, tmp_path / "ledger.sqlite")
+    await second.start()
+    await second.pull("sync")
+    await objects.create("TaskRun", "again", {"task": "task-2"})
+    await second.work("sync")
+    await objects.until("TaskRun", "again", lambda s: s.get("state") == "Succeeded")
+    await second.settled()
+    after = {item["metadata"]["name"]: item["metadata"]["resourceVersion"] for item in await objects.list("ScheduledTask")}
+    await second.stop()
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed == {"task-2"}
