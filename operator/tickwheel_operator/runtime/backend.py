@@ -53,7 +53,7 @@ class HostBackend:
         try:
             return await host.call(cast("Pull | Report | Submit | CancelRun", command))
         except TermEnded:
-            raise NotLeader(self._leader()[0]) from None
+            raise NotLeader(self.leadership().leader_url) from None
 
     def new_request(self) -> Hashable:
         return next(self._requests)

@@ -25,9 +25,11 @@ from tickwheel_operator.engine.messages import (
     CatalogSynced,
     Command,
     Effect,
+    Output,
     Pull,
     PullEnded,
     Report,
+    Reported,
     Submit,
     Tick,
 )
@@ -65,11 +67,20 @@ class ViewSink(Protocol):
     def show(self, views: Views) -> None: ...
 
 
+_IDLE_S = 3_600.0
+"""With nothing to do; the engine's own timers come much earlier."""
+_VIEWS_S = 0.1
+"""Views are taken at most so often: people read slower, and each costs some 20 us."""
+
+
 class CommitConfig(msgspec.Struct, frozen=True, kw_only=True):
     """How facts are gathered into appends."""
 
     interval_ms: int = 10
     """Under load, appends begin at least so far apart, which bounds the writes at the API server."""
+    gather_ms: int = 5
+    """Reports, which nobody waits for, gather so long before they are appended, unless something urgent takes them
+    along. Longer means fewer appends and later durable results."""
     load_facts: int = 40
     """An append of more facts than this counts as load; a smaller one is followed by the next at once."""
 
@@ -104,6 +115,9 @@ class PartitionHost:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_ms = 0
         self._load_until = 0.0
+        self._gather_until = 0.0
+        self._views_from = 0.0
+        self._urgent = False
         self.append_observer: Callable[[float, int, int], None] = lambda seconds, size, facts: None
 
     # --- the term ---
@@ -131,17 +145,15 @@ class PartitionHost:
         try:
             while True:
                 self._tick()
-                if not self._facts and not self._effects and not self._has_news():
-                    if self._stopping:
-                        return
+                if self._stopping and not self._facts and not self._effects:
+                    return
+                pause = self._pause_s(loop)
+                if pause > 0:
                     self._wake.clear()
-                    self._set_timer(loop)
+                    self._set_timer(loop, pause)
                     await self._wake.wait()
-                    continue
-                if self._facts and (pause := self._load_until - loop.time()) > 0:
-                    await asyncio.sleep(pause)
-                    self._tick()
-                await self._commit_batch(loop)
+                else:
+                    await self._commit_batch(loop)
         finally:
             self.leading = False
             if self._timer is not None:
@@ -151,9 +163,16 @@ class PartitionHost:
                     future.set_exception(TermEnded())
             self._waiting.clear()
 
-    def _has_news(self) -> bool:
-        """Something changed that the sink was not shown for want of room, and it has room now."""
-        return self._sink is not None and self.engine.has_news and self._sink.wanted() > 0
+    def _pause_s(self, loop: asyncio.AbstractEventLoop) -> float:
+        """How long the next batch may still gather, in seconds; 0 or less: it is due. Commands may hasten it."""
+        now = loop.time()
+        if self._urgent or (self._stopping and (self._facts or self._effects)):
+            return self._load_until - now if self._facts else 0
+        if self._facts or self._effects:
+            return max(self._gather_until, self._load_until) - now
+        if self._sink is not None and self.engine.has_news and self._sink.wanted() > 0:
+            return self._views_from - now
+        return _IDLE_S
 
     def stop(self) -> None:
         """Finish: append what was decided, answer whom it answers, then `run` returns."""
@@ -161,11 +180,9 @@ class PartitionHost:
         self._wake.set()
 
     async def _commit_batch(self, loop: asyncio.AbstractEventLoop) -> None:
-        views = None
-        if self._sink is not None and (wanted := self._sink.wanted()) > 0:
-            views = self.engine.views(wanted)
+        views = self._take_views(loop.time())
         facts, effects = self._facts, self._effects
-        self._facts, self._effects = [], []
+        self._facts, self._effects, self._urgent = [], [], False
         # Taken now, with the facts that this batch makes durable: under load more are decided before it is.
         checkpoint = self.engine.snapshot() if self.ledger.checkpoint_due else None
         if facts:
@@ -186,6 +203,15 @@ class PartitionHost:
         if checkpoint is not None:
             await self.ledger.checkpoint(checkpoint)
 
+    def _take_views(self, now: float) -> Views | None:
+        if self._sink is None or now < self._views_from or not self.engine.has_news:
+            return None
+        wanted = self._sink.wanted()
+        if wanted <= 0:
+            return None
+        self._views_from = now + _VIEWS_S
+        return self.engine.views(wanted)
+
     # --- commands ---
 
     def new_request(self) -> int:
@@ -196,13 +222,19 @@ class PartitionHost:
         """Carry out a command now; what it decides is appended and released in its turn."""
         if not self.leading:
             return
-        output = self.engine.handle(command, self._clock.now_ms())
-        if output.facts or output.effects:
-            self._facts.extend(output.facts)
-            self._effects.extend(output.effects)
+        self._collect(self.engine.handle(command, self._clock.now_ms()))
+        if self._facts or self._effects or self.engine.wake_ms() < self._timer_ms:
             self._wake.set()
-        elif self.engine.wake_ms() < self._timer_ms:
-            self._wake.set()
+
+    def _collect(self, output: Output) -> None:
+        """Add to the next batch. Somebody waits for a lease or a submission: it is due at once. A report is not waited
+        for (its worker goes on meanwhile), so it gathers with what comes within the interval: half of the appends."""
+        if not self._facts and not self._effects:
+            self._gather_until = asyncio.get_running_loop().time() + self._commit.gather_ms / 1000
+        self._facts.extend(output.facts)
+        self._effects.extend(output.effects)
+        if not self._urgent:
+            self._urgent = any(type(effect) is not Reported for effect in output.effects)
 
     async def call(self, command: Pull | Report | Submit | CancelRun) -> Effect:
         """Carry out a command and wait for its answer, which comes when it is durable.
@@ -225,13 +257,12 @@ class PartitionHost:
     def _tick(self) -> None:
         now = self._clock.now_ms()
         if now >= self.engine.wake_ms():
-            output = self.engine.handle(Tick(), now)
-            self._facts.extend(output.facts)
-            self._effects.extend(output.effects)
+            self._collect(self.engine.handle(Tick(), now))
 
-    def _set_timer(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _set_timer(self, loop: asyncio.AbstractEventLoop, pause_s: float) -> None:
+        """Wake when the engine has something due, or the batch has gathered long enough."""
         if self._timer is not None:
             self._timer.cancel()
         self._timer_ms = self.engine.wake_ms()
-        delay = max(0, self._timer_ms - self._clock.now_ms()) / 1000
-        self._timer = loop.call_later(delay, self._wake.set)
+        due_s = max(0, self._timer_ms - self._clock.now_ms()) / 1000
+        self._timer = loop.call_later(min(due_s, pause_s), self._wake.set)
