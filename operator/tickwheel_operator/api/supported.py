@@ -61,6 +61,7 @@ _GAPS: dict[str, tuple[_Gap, ...]] = {
         _Gap("spec.priority", "leave it at 0"),
         _Gap("spec.lane", "leave it at Auto"),
         _Gap("spec.rateLimit"),
+        _Gap("spec.history.retention", "leave it at 7d; ended runs are kept by number"),
         _Gap("spec.alerts"),
     ),
     "WorkerPool": (
