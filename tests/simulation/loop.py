@@ -26,8 +26,8 @@ class Node:
         self._kept: list[tuple[asyncio.AbstractEventLoop, asyncio.Handle]] = []
 
     def crash(self) -> None:
+        """The process is gone. Its callbacks are kept for `bury` only."""
         self.crashed = True
-        self._kept.clear()
 
     def freeze(self) -> None:
         self.frozen = True
@@ -37,6 +37,11 @@ class Node:
         kept, self._kept = self._kept, []
         for loop, handle in kept:
             loop._ready.append(handle)
+
+    def bury(self) -> None:
+        """After the story: let the node's tasks run again, so that they can be cancelled and end properly."""
+        self.crashed = False
+        self.thaw()
 
     def context(self) -> contextvars.Context:
         """The context in which the node's own tasks start."""
@@ -65,12 +70,9 @@ class _Owned:
 
     def _run(self) -> None:
         node = self._context.get(_node)
-        if node is not None:
-            if node.crashed:
-                return
-            if node.frozen:
-                node._kept.append((self._loop, self))
-                return
+        if node is not None and (node.crashed or node.frozen):
+            node._kept.append((self._loop, self))
+            return
         super()._run()
 
 

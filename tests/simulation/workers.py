@@ -1,0 +1,180 @@
+"""Worker processes as actors: they speak the protocol as the SDK does, run handlers, and tell the record."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from tests.simulation.loop import Node
+from tests.simulation.operators import LEASE_MS, NotLeading, Operator
+from tests.simulation.world import Lost, World
+
+from tickwheel_operator.engine.messages import (
+    Delivery,
+    FailedAttempt,
+    Pull,
+    Pulled,
+    Report,
+    Reported,
+    WorkerKey,
+    WorkerSeen,
+)
+
+__all__ = ["Worker"]
+
+_RENEW_S = LEASE_MS / 3000
+
+
+class Worker:
+    """One process. A restarted one is another object with the same name."""
+
+    _instances = itertools.count()
+
+    def __init__(self, world: World, name: str, operators: Callable[[], Sequence[Operator]], slots: int) -> None:
+        self._world = world
+        self.name = name
+        self.instance = f"{name}-{world.random.getrandbits(32):08x}"
+        self.node = Node(self.instance)
+        self._operators = operators
+        self._slots = slots
+        self._epoch = 0
+        self._received = 0
+        self._held: dict[int, asyncio.Task[object]] = {}
+        self._seen: set[int] = set()
+        self._succeeded: list[int] = []
+        self._results: list[tuple[int, bytes]] = []
+        self._failed: list[FailedAttempt] = []
+        self._returned: list[int] = []
+        self._wake = asyncio.Event()
+        self._draining = False
+        self.left = False
+
+    def start(self) -> None:
+        self._world.spawn(self.node, self._pulling(), "pull")
+        self._world.spawn(self.node, self._reporting(), "report")
+
+    def drain(self) -> None:
+        """SIGTERM: give back what has not begun, finish the rest, leave."""
+        self._draining = True
+        self._wake.set()
+
+    def _identity(self) -> WorkerSeen:
+        return WorkerSeen(
+            key=WorkerKey("shops", "pool", self.name), instance=self.instance, handlers=("work",),
+            slots=self._slots, draining=self._draining,
+        )  # fmt: skip
+
+    def _leader(self) -> Operator | None:
+        """Whoever says that it leads: two may, and this worker does not know which of them is right."""
+        leading = [o for o in self._operators() if o.leads and not o.node.crashed]
+        return self._world.random.choice(leading) if leading else None
+
+    async def _pulling(self) -> None:
+        while not self._draining:
+            free = self._slots - len(self._held)
+            operator = self._leader()
+            if operator is None or free <= 0:
+                await asyncio.sleep(0.03)
+                continue
+            pull = partial(self._pull, free=free, received=self._received, until_ms=self._world.now_ms() + 1_000)
+            try:
+                answer = await operator.call(pull, 2.5)
+            except (Lost, NotLeading):
+                await asyncio.sleep(self._world.random.uniform(0.01, 0.1))
+                continue
+            if answer.epoch < self._epoch or not isinstance(answer.effect, Pulled):
+                continue
+            self._epoch = answer.epoch
+            for delivery in answer.effect.deliveries:
+                self._take(delivery)
+
+    def _pull(self, request: int, *, free: int, received: int, until_ms: int) -> Pull:
+        return Pull(request=request, worker=self._identity(), free=free, received=received, until_ms=until_ms)
+
+    def _take(self, delivery: Delivery) -> None:
+        token = delivery.token
+        self._world.record.delivered(token, delivery.run_id)
+        self._received = max(self._received, token)
+        if token in self._seen:
+            return
+        self._seen.add(token)
+        if self._draining or len(self._held) >= self._slots:
+            self._returned.append(token)
+            self._wake.set()
+            return
+        self._held[token] = self._world.spawn(self.node, self._handle(delivery), "handler")
+
+    async def _handle(self, delivery: Delivery) -> None:
+        world, token = self._world, delivery.token
+        world.record.say(self.node.name, f"starts {delivery.run_id} #{delivery.attempt} token {token}")
+        world.record.started(self.node.name, token, delivery.run_id)
+        fate = world.random.random()
+        await asyncio.sleep(world.random.uniform(1.0, 2.5) if fate < 0.05 else world.random.uniform(0.001, 0.06))
+        if token not in self._held:
+            return
+        if fate > 0.9:
+            self._failed.append(FailedAttempt(token=token, error_type="ValueError", message="no"))
+        elif fate > 0.7:
+            self._results.append((token, b'{"n":1}'))
+        else:
+            self._succeeded.append(token)
+        del self._held[token]
+        self._wake.set()
+
+    async def _reporting(self) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(_RENEW_S):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+            self._wake.clear()
+            await self._report()
+            if self._draining and not self._held and not self._outcomes():
+                await self._report(leaving=True)
+                self.left = True
+                return
+
+    def _outcomes(self) -> int:
+        return len(self._succeeded) + len(self._results) + len(self._failed) + len(self._returned)
+
+    async def _report(self, *, leaving: bool = False) -> None:
+        """Send what there is until it is answered: the same again, to whoever leads then."""
+        succeeded, self._succeeded = self._succeeded, []
+        results, self._results = self._results, []
+        failed, self._failed = self._failed, []
+        returned, self._returned = self._returned, []
+        renew = list(self._held)
+        if not (succeeded or results or failed or returned or renew or leaving):
+            return
+        identity = self._identity()
+        for _ in itertools.count():
+            operator = self._leader()
+            if operator is None:
+                await asyncio.sleep(0.05)
+                continue
+            try:
+                answer = await operator.call(
+                    lambda r: Report(
+                        request=r, worker=identity, succeeded=succeeded, results=results, failed=failed,
+                        returned=returned, renew=renew, leaving=leaving,
+                    ),
+                    0.8,
+                )  # fmt: skip
+            except (Lost, NotLeading):
+                await asyncio.sleep(self._world.random.uniform(0.01, 0.1))
+                continue
+            if answer.epoch >= self._epoch and isinstance(answer.effect, Reported):
+                break
+        self._epoch = answer.epoch
+        fenced = set(answer.effect.fenced)
+        ended = [*succeeded, *(t for t, _ in results), *(a.token for a in failed)]
+        for token in ended:
+            if token not in fenced:
+                self._world.record.acknowledged(token)
+        for token in (*fenced, *answer.effect.cancel):
+            task = self._held.pop(token, None)
+            if task is not None:
+                task.cancel()
