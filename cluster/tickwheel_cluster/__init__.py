@@ -3,5 +3,6 @@
 from tickwheel_cluster.access import Access, GivenCluster
 from tickwheel_cluster.binaries import BinariesError, find_binaries
 from tickwheel_cluster.control_plane import ControlPlane, ControlPlaneError
+from tickwheel_cluster.provider import choose
 
-__all__ = ["Access", "BinariesError", "ControlPlane", "ControlPlaneError", "GivenCluster", "find_binaries"]
+__all__ = ["Access", "BinariesError", "ControlPlane", "ControlPlaneError", "GivenCluster", "choose", "find_binaries"]

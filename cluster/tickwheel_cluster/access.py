@@ -32,14 +32,14 @@ class Access:
         """TLS and headers of the admin."""
         raise TypeError("a subclass says who the admin is")
 
-    def request(self, method: str, path: str, body: object = None) -> Any:
+    def request(self, method: str, path: str, body: object = None, *, timeout_s: float = 10) -> Any:
         """One request as admin; the JSON answer, or text. Raises `urllib.error.HTTPError`."""
         context, headers = self._admin()
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(
             self.url + path, data=data, method=method, headers={"Content-Type": "application/json", **headers}
         )
-        with urllib.request.urlopen(request, context=context, timeout=10) as answer:
+        with urllib.request.urlopen(request, context=context, timeout=timeout_s) as answer:
             text = answer.read().decode()
         return json.loads(text) if text.startswith(("{", "[")) else text
 
@@ -112,6 +112,11 @@ class GivenCluster(Access):
     def _file(self, section: dict[str, str], name: str) -> Path:
         """The file that the kubeconfig names, or one with the data that it holds."""
         if f"{name}-data" not in section:
+            if name not in section:
+                raise ValueError(
+                    f"{self.admin_kubeconfig} has neither {name} nor {name}-data: what is needed is a certificate"
+                    " authority, and a token or a client certificate of an admin (no exec plugin)"
+                )
             return self.admin_kubeconfig.parent / section[name]
         path = self.directory / f"given-{name}"
         path.write_bytes(base64.b64decode(section[f"{name}-data"]))

@@ -101,10 +101,17 @@ def _build(folder: Path) -> None:
         )
     folder.parent.mkdir(parents=True, exist_ok=True)
     with (folder.parent / f"{folder.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print("another process builds them: waiting for it", flush=True)
+            fcntl.flock(lock, fcntl.LOCK_EX)
         if folder.exists():
             return
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix="building-") as work:
+        prefix = f"building-{folder.name}-"
+        for left in folder.parent.glob(f"{prefix}*"):  # by a build that was killed, for we hold the lock
+            shutil.rmtree(left)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=prefix) as work:
             for number, tool in enumerate(TOOLS, start=1):
                 _build_tool(go, tool, Path(work), f"[{number}/{len(TOOLS)}] {tool.name}")
             Path(work).chmod(0o755)
@@ -121,14 +128,19 @@ def _build_tool(go: str, tool: Tool, target: Path, title: str) -> None:
         process = subprocess.Popen(
             command, cwd=_SOURCES / tool.module, env=environment, stdout=output, stderr=subprocess.STDOUT
         )
-        while process.poll() is None:
-            time.sleep(0.2)
-            now = time.monotonic()
-            if sys.stdout.isatty():
-                print(f"\r{title}: building, {now - started:.0f} s", end="", flush=True)
-            elif now - shown >= _PROGRESS_S:
-                shown = now
-                print(f"{title}: building, {now - started:.0f} s", flush=True)
+        try:
+            while process.poll() is None:
+                time.sleep(0.2)
+                now = time.monotonic()
+                if sys.stdout.isatty():
+                    print(f"\r{title}: building, {now - started:.0f} s", end="", flush=True)
+                elif now - shown >= _PROGRESS_S:
+                    shown = now
+                    print(f"{title}: building, {now - started:.0f} s", flush=True)
+        finally:
+            if process.poll() is None:  # Ctrl-C: nothing may write into a folder that is about to go
+                process.terminate()
+                process.wait()
     if process.returncode != 0:
         tail = "\n".join(log.read_text(errors="replace").splitlines()[-20:])
         raise BinariesError(f"{tool.name} was not built:\n{tail}")

@@ -36,7 +36,7 @@ def report(ctx: Context, rows: int = 200_000) -> dict[str, int]:
 
 @task("flaky")
 async def flaky(ctx: Context) -> str:
-    """Fails on its first attempt and succeeds on its second: watch the retry in `tickwheel runs`."""
+    """Fails on its first attempt and succeeds on its second: the table shows it as TRIES."""
     if ctx.attempt == 1:
         raise ConnectionError("the shop did not answer (it will on the next attempt)")
     return f"succeeded on attempt {ctx.attempt}"

@@ -256,13 +256,14 @@ class Crew:
         self.service.__enter__()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         for process in (*self.workers, *self.operators):
             process.kill()
         self.service.__exit__()
-        # pytest shows it of a failed test only.
-        for process in (*self.operators, *self.workers):
-            print(f"--- {process.name}\n{process.log_tail()}")
+        if kind is not None:
+            for process in (*self.operators, *self.workers):
+                lines = (line[:300] for line in process.log_tail(25).splitlines())
+                print(f"--- {process.name}", *lines, sep="\n", file=sys.stderr)
 
     def operator(self, name: str, **environment: str) -> OperatorProcess:
         """Start a replica."""
@@ -272,7 +273,7 @@ class Crew:
         return operator.start()
 
     def worker(
-        self, name: str, *, pool: str, account: str, handlers: Path, slots: int = 16, **environment: str
+        self, name: str, *, pool: str, account: str, handlers: Path, slots: int = 16, environment: dict[str, str]
     ) -> WorkerProcess:
         """Start a worker with a token of the account."""
         token = self.cluster.service_account_token(self.namespace, account, audience="tickwheel")

@@ -36,7 +36,7 @@ def faults_of_meaning(resource: Resource) -> list[FieldFault]:
 
 
 def _faults(resource: Resource) -> Iterator[FieldFault]:
-    identity = resource.metadata.uid or f"{resource.metadata.namespace}/{resource.metadata.name}"
+    identity = f"{resource.metadata.namespace}/{resource.metadata.name}"
     match resource:
         case ScheduledTask():
             yield from _task(resource.spec, "spec", identity)

@@ -65,6 +65,8 @@ _GAPS: dict[str, tuple[_Gap, ...]] = {
         _Gap("spec.alerts"),
     ),
     "WorkerPool": (
+        _Gap("spec.template", "run the workers yourself: this version makes no pods"),
+        _Gap("spec.drainTimeout", "set the workers' own drain timeout (TICKWHEEL_DRAIN_TIMEOUT)"),
         _Gap("spec.lanes"),
         _Gap("spec.queue.discipline", "leave it at Priority"),
         _Gap("spec.queue.ageing", "leave it at 30s"),

@@ -397,7 +397,7 @@ class IdempotencyKey(Text):
     """The same key is the same run."""
 
     pattern = "^[!-~]([ -~]*[!-~])?$"
-    longest = 256
+    longest = 200
     expected = "printable ASCII without spaces at the ends, such as order-4711"
 
 

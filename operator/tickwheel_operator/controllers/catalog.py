@@ -219,11 +219,11 @@ class Catalog:
             return None
         pool = self._pools.get((seen.namespace, seen.spec.pool))
         if pool is None:
-            others = ", ".join(sorted(name for namespace, name in self._pools if namespace == seen.namespace))
-            known = f"there are {others}" if others else "there is none yet"
+            # It names no pools that exist: the message would be stale with each that comes or goes.
             return Fault(
                 POOL_NOT_FOUND,
-                f"spec.pool: no WorkerPool {seen.spec.pool} in namespace {seen.namespace}; {known}",
+                f"spec.pool: there is no WorkerPool {seen.spec.pool} in namespace {seen.namespace}; "
+                f"create it, or name one of `kubectl get workerpools -n {seen.namespace}`",
             )
         if pool.seen.spec is None:
             return Fault(POOL_NOT_FOUND, f"spec.pool: the WorkerPool {seen.spec.pool} is itself stalled; mend it first")

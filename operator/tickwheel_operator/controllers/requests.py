@@ -6,6 +6,7 @@ none is made twice. Invariant: a request is left alone only once the API server 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Collection, Hashable, Iterable
 
 from tickwheel_operator.controllers.observe import Fault, ObservedRun, RunRequest
@@ -32,6 +33,8 @@ _REASONS = {
     RefusalReason.BACKLOG_FULL: "BacklogFull",
     RefusalReason.NOT_READY: "NotReady",
 }
+_PATIENCE_S = 2.0
+"""A refusal is shown when it has lasted so long."""
 _LOOK_AGAIN_S = {
     RefusalReason.NO_SUCH_TASK: 30.0,
     RefusalReason.NO_SUCH_RUN: 30.0,
@@ -43,7 +46,7 @@ _LOOK_AGAIN_S = {
 class RunEntry:
     """A TaskRun that a user made."""
 
-    __slots__ = ("cancelled", "refusal", "run_id", "seen", "state")
+    __slots__ = ("cancelled", "refusal", "refused_at", "run_id", "seen", "state")
 
     def __init__(self, seen: ObservedRun) -> None:
         self.seen = seen
@@ -51,6 +54,8 @@ class RunEntry:
         self.state: RunState | None = None
         """As the engine answered; None: not yet."""
         self.refusal: Fault | None = None
+        self.refused_at: float | None = None
+        """When the engine refused it first in this term, by the event loop's clock."""
         self.cancelled = False
         """The cancel was carried out."""
 
@@ -129,7 +134,7 @@ class Requests:
         """Submit all that is open through `call`, which raises when the answer is unknown."""
         self._call, self._new_request = call, new_request
         for entry in self._entries.values():
-            entry.state, entry.refusal, entry.cancelled = None, None, False
+            entry.state, entry.refusal, entry.refused_at, entry.cancelled = None, None, None, False
             if self._is_open(entry):
                 self._queue.add(entry.seen.uid)
 
@@ -206,6 +211,11 @@ class Requests:
     def _refused(self, entry: RunEntry, request: RunRequest, answer: CommandRefused) -> float:
         if answer.reason is RefusalReason.NO_SUCH_TASK:
             self._waiting_for.setdefault((entry.seen.namespace, request.task), {})[entry.seen.uid] = None
+        now = asyncio.get_running_loop().time()
+        if entry.refused_at is None:
+            entry.refused_at = now
+        if now < entry.refused_at + _PATIENCE_S:
+            return _PATIENCE_S / 4  # applied together with its task, and seen first: that is no news for people
         if answer.reason is not RefusalReason.NOT_READY:
             entry.refusal = Fault(_REASONS[answer.reason], answer.detail)
             self.on_run(entry.seen.uid)

@@ -348,11 +348,14 @@ class Watch:
 
     async def _probe_due(self, kind: str) -> bool:
         """Wait for the next comparison; True when one is due since kopf listed anew."""
+        listed = self._recount[kind]
         try:
-            await asyncio.wait_for(self._recount[kind].wait(), self._config.probe_s)
+            await asyncio.wait_for(listed.wait(), self._config.probe_s)
         except TimeoutError:
             return False
-        self._recount[kind].clear()
+        while listed.is_set():  # once, when the list has come to its end
+            listed.clear()
+            await asyncio.sleep(_PROGRESS_S)
         return True
 
     async def _some_progress(self) -> bool:

@@ -24,7 +24,7 @@ import msgspec
 __all__ = ["Loaded"]
 
 _GO = b"go\n"
-_LAST_WORDS_S = 2.0
+_LAST_WORDS_S = 1.0
 """How long handlers may go on when the session is gone: nobody takes their results any more."""
 
 

@@ -132,12 +132,13 @@ class Picture:
         backlog = sum(pool.backlog for pool in self.pools)
         used = sum(pool.used for pool in self.pools)
         slots = sum(pool.slots for pool in self.pools)
+        rest = (f"{used}/{slots} slots  {backlog} waiting  ", ""), (headline.url, "dim")
         return Text.assemble(
             ("tickwheel dev", "bold cyan"),
             f"  {elapsed // 60:02d}:{elapsed % 60:02d}  ",
             (f"{headline.workers} worker{'' if headline.workers == 1 else 's'}", "" if headline.workers else "yellow"),
-            f"  {used}/{slots} slots  {backlog} waiting  ",
-            (headline.ending or headline.url, "bold yellow" if headline.ending else "dim"),
+            "  ",
+            *(((headline.ending, "bold yellow"),) if headline.ending else rest),
             no_wrap=True,
             overflow="ellipsis",
         )

@@ -24,12 +24,16 @@ __all__ = ["Workers", "handler_files"]
 _AGAIN_S = 15.0
 """Handlers that could not be imported are tried again so often: a package may have been installed meanwhile."""
 _PAUSE_S = 1.0
+"""Starts after crashes are so far apart at least; twice as far with each."""
 _PAUSE_MAX_S = 30.0
 _STEADY_S = 60.0
 """A worker that ran so long starts anew without a pause."""
 _TURN_S = 0.1
+"""How often a place looks whether it is its turn."""
 _LOOK_S = 1.0
+"""How often a place looks round when nothing wakes it."""
 _DRAIN_MARGIN_S = 2.0
+"""What a worker may take beyond its drain timeout, to report."""
 _NOT_HANDLERS = ("__init__.py", "__main__.py", "conftest.py", "setup.py")
 
 
@@ -242,7 +246,7 @@ class _Place:
         if not self._code.files or self._known_broken():
             await self._pause(_LOOK_S)
             return
-        rest = min(_PAUSE_MAX_S, _PAUSE_S * 2**self._crashes) - (time.monotonic() - self._started)
+        rest = min(_PAUSE_MAX_S, _PAUSE_S * 2 ** (self._crashes - 1)) - (time.monotonic() - self._started)
         if self._crashes and rest > 0:
             await self._pause(rest)
             return

@@ -49,10 +49,10 @@ class Engine:
         self._sweep_ms = max(50, self.config.lease_ms // _SWEEPS_PER_LEASE)
         self._next_sweep_ms = now_ms + self._sweep_ms
         self._handlers: dict[type, Callable[[Any, list[m.Effect]], None]] = {
-            m.TaskApplied: lambda command, _: self.scheduler.apply(command),
-            m.TaskRemoved: lambda command, _: self.scheduler.remove(command),
+            m.TaskApplied: self._task_applied,
+            m.TaskRemoved: self._task_removed,
             m.PoolApplied: self._pool_applied,
-            m.PoolRemoved: lambda command, _: None,
+            m.PoolRemoved: lambda command, _: self.router.forget_pool(command.namespace, command.name),
             m.CatalogSynced: self._synced,
             m.Tick: lambda command, _: None,
             m.Pull: self.leasing.pull,
@@ -132,6 +132,22 @@ class Engine:
             self.leasing.take_over()
             self.scheduler.sync()
 
+    def _task_applied(self, command: m.TaskApplied, _: list[m.Effect]) -> None:
+        self.scheduler.apply(command)
+        task = self.state.by_uid.get(command.spec.uid)
+        if task is not None and self.scheduler.synced:
+            # Its pool or handler may be another now: what waits, waits there.
+            for run in task.runs.values():
+                if not run.dispatch.token:
+                    self.leasing.ready(run.dispatch)
+
+    def _task_removed(self, command: m.TaskRemoved, effects: list[m.Effect]) -> None:
+        task = self.state.by_uid.get(command.uid)
+        if command.forget and task is not None:
+            for run in list(task.runs.values()):
+                self.leasing.cancel(run, "the task was deleted", effects)
+        self.scheduler.remove(command)
+
     def _pool_applied(self, command: m.PoolApplied, _: list[m.Effect]) -> None:
         spec = command.spec
         self.router.pool(spec.namespace, spec.name).silence_ms = spec.silence_ms
@@ -199,7 +215,7 @@ class Engine:
         if task is not None:
             for run in task.runs.values():
                 if run.id == run_id:
-                    self.journal.emit(f.Cancelled(run.number, command.message))
+                    self.leasing.cancel(run, command.message, effects)
                     effects.append(self._state_of(command, m.RunState.CANCELLED))
                     return
             for ended in (*task.history_succeeded, *task.history_failed):

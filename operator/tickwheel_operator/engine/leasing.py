@@ -24,7 +24,7 @@ from tickwheel_operator.engine.parameters import merge
 from tickwheel_operator.engine.routing import Router
 from tickwheel_operator.engine.scheduler import Scheduler
 from tickwheel_operator.engine.spec import EngineConfig, Guarantee, TaskSpec
-from tickwheel_operator.engine.state import Dispatch, State, WorkerName
+from tickwheel_operator.engine.state import Dispatch, Run, State, WorkerName
 from tickwheel_operator.engine.stats import Stats
 from tickwheel_operator.engine.wheel import TimingWheel
 from tickwheel_operator.engine.worker import LiveWorker
@@ -129,7 +129,7 @@ class Leasing:
         if worker.request is None:
             return
         self._pulls.pop(worker.request, None)
-        effects.append(Pulled(request=worker.request, deliveries=deliveries))
+        effects.append(Pulled(request=worker.request, deliveries=deliveries, cancel=worker.take_cancelled()))
         self._router.stop_waiting(worker)
 
     def deal(self, effects: list[Effect]) -> None:
@@ -202,7 +202,7 @@ class Leasing:
                 progressing.note = note
                 state.touched[progressing.run.task] = None
         stats.fenced += len(fenced)
-        effects.append(Reported(request=command.request, fenced=fenced, cancel=[]))
+        effects.append(Reported(request=command.request, fenced=fenced, cancel=worker.take_cancelled()))
         if command.leaving:
             self._lose(worker, "it said that it leaves", effects)
 
@@ -259,15 +259,29 @@ class Leasing:
     def _retry_at(self, dispatch: Dispatch, reason: f.FailureReason) -> int:
         """When the next delivery may begin; 0: never."""
         spec, attempts, now = self._spec(dispatch), dispatch.attempts, self._journal.now_ms
-        if attempts > spec.retry.limit:
+        if attempts > spec.retry.limit or spec.guarantee is Guarantee.AT_MOST_ONCE:
             return 0
         if reason is f.FailureReason.LOST:
-            return 0 if spec.guarantee is Guarantee.AT_MOST_ONCE else now
+            return now
         backoff = spec.retry.backoff
         delay = min(backoff.initial_ms * backoff.factor ** min(attempts - 1, 64), backoff.max_ms)
         if backoff.jitter:
             delay *= 1 + backoff.jitter * unit_interval(dispatch.run.id, attempts)
         return now + int(delay)
+
+    def cancel(self, run: Run, why: str, effects: list[Effect]) -> None:
+        """End the run now. A worker that holds an attempt of it is told at once, where it waits for work, or with its
+        next answer."""
+        dispatch = run.dispatch
+        token, number = dispatch.token, dispatch.worker
+        self._journal.emit(f.Cancelled(run.number, why))
+        if not token:
+            return
+        name = self._state.workers.get(number)
+        worker = self._router.find(name.key) if name is not None else None
+        if worker is not None and worker.number == number:
+            worker.cancelled.append(token)
+            self._answer(worker, [], effects)
 
     # --- waiting ---
 
@@ -289,14 +303,14 @@ class Leasing:
         if dispatch.token or dispatch.ready_ms < 0 or dispatch.attempts != attempts:
             return
         spec = self._spec(dispatch)
-        dispatch_attempts = attempts + 1
-        retry_ms = 0 if dispatch_attempts > spec.retry.limit else self._journal.now_ms
+        if spec.dispatch_timeout_ms is None:
+            return
+        retry_ms = 0 if attempts + 1 > spec.retry.limit else self._journal.now_ms
         self._stats.attempts_failed[f.FailureReason.UNDELIVERED] += 1
         self._journal.emit(f.Undelivered(dispatch.number, retry_ms))
         if retry_ms:
             # It keeps its place in the lane: only the clock of the next delivery starts.
-            timeout = spec.dispatch_timeout_ms or 0
-            self._wheel.insert(self._journal.now_ms + timeout, (dispatch, dispatch.attempts))
+            self._wheel.insert(self._journal.now_ms + spec.dispatch_timeout_ms, (dispatch, dispatch.attempts))
 
     # --- silence ---
 

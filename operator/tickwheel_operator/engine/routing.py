@@ -35,12 +35,18 @@ class Router:
             pool = self.pools[key] = PoolQueue(_DEFAULT_SILENCE_MS)
         return pool
 
+    def forget_pool(self, namespace: str, name: str) -> None:
+        """The object is gone; what waits in the pool, and who works for it, keeps it here."""
+        pool = self.pools.get((namespace, name))
+        if pool is not None and not pool.workers and not pool.backlog():
+            del self.pools[namespace, name]
+
     def enqueue(self, pool: PoolQueue, handler: str, dispatch: Dispatch) -> None:
-        """The dispatch is ready: it waits at the tail, unless it waits already."""
-        if dispatch.queued:
-            return
-        dispatch.queued = True
+        """The dispatch is ready: it waits at the tail, unless it waits there already. It leaves any other lane."""
         lane = pool.lane(handler)
+        if dispatch.lane is lane:
+            return
+        dispatch.lane = lane
         lane.queue.append(dispatch)
         if lane.waiting:
             self._ready[lane] = None
@@ -107,7 +113,9 @@ class Router:
             queue, waiting = lane.queue, lane.waiting
             while queue and waiting:
                 dispatch = queue.popleft()
-                dispatch.queued = False
+                if dispatch.lane is not lane:
+                    continue
+                dispatch.lane = None
                 if dispatch.token or not 0 <= dispatch.ready_ms <= now_ms:
                     continue
                 worker = next(iter(waiting))

@@ -96,9 +96,6 @@ class Scheduler:
             if self.synced:
                 self._kept.discard(spec.uid)
                 self._adopt(entry)
-                for run in entry.task.runs.values() if entry.task else ():
-                    if not run.dispatch.token:
-                        self._on_created(run)
             return
         before, entry.spec = entry.spec, spec
         paused, entry.paused = entry.paused, False

@@ -117,6 +117,3 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Idempotency keys that are remembered, the oldest forgotten first."""
     max_error_chars: int = 8_000
     """A longer traceback keeps its end."""
-    max_result_bytes: int = 65_536
-    dead_letters: int = 10_000
-    """Failed runs kept in the whole partition beyond each task's history."""

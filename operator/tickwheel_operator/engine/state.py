@@ -96,8 +96,17 @@ class Dispatch:
     """One unit of work of a run, for one worker."""
 
     __slots__ = (
-        "attempts", "fraction", "lease_until_ms", "leased_ms", "note", "number", "queued", "ready_ms", "run",
-        "token", "worker",
+        "attempts",
+        "fraction",
+        "lane",
+        "lease_until_ms",
+        "leased_ms",
+        "note",
+        "number",
+        "ready_ms",
+        "run",
+        "token",
+        "worker",
     )  # fmt: skip
 
     def __init__(self, number: int, run: Run, ready_ms: int) -> None:
@@ -114,7 +123,8 @@ class Dispatch:
         self.lease_until_ms = 0
         self.fraction = 0.0
         self.note = ""
-        self.queued = False
+        self.lane: object = None
+        """The lane in which it waits."""
 
 
 class TaskState:

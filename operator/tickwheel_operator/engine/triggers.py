@@ -58,7 +58,7 @@ class CronTrigger(msgspec.Struct, frozen=True, tag_field="type", tag="cron"):
     zone_name: str = "UTC"
     """IANA name, such as `Asia/Shanghai`."""
     identity: str = ""
-    """What `H` is a hash of: the task's uid. Without an `H`, no matter."""
+    """What `H` is a hash of: the task's namespace and name. Without an `H`, no matter."""
 
     def __post_init__(self) -> None:
         zone_named(self.zone_name)

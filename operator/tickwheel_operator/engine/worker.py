@@ -17,6 +17,7 @@ class LiveWorker:
     """One worker process. Volatile: only its number and its leases are facts."""
 
     __slots__ = (
+        "cancelled",
         "cpu", "credit", "draining", "handlers", "instance", "key", "labels", "last_token", "memory", "number",
         "pool", "request", "seen_ms", "slots", "until_ms",
     )  # fmt: skip
@@ -41,3 +42,10 @@ class LiveWorker:
         self.until_ms = 0
         self.last_token = 0
         """The highest token sent to it."""
+        self.cancelled: list[int] = []
+        """Tokens of cancelled attempts that it has not been told of."""
+
+    def take_cancelled(self) -> list[int]:
+        """What it is told of now."""
+        told, self.cancelled = self.cancelled, []
+        return told

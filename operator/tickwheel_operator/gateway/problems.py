@@ -113,7 +113,7 @@ def epoch_passed(*, seen: int, ours: int) -> GatewayProblem:
 def not_leader(leader_url: str) -> GatewayProblem:
     where = f"send it to {leader_url}" if leader_url else "no leader is known yet, ask again in a second"
     headers = {} if leader_url else {"Retry-After": "1"}
-    return GatewayProblem("not-leader", f"another replica leads: {where}", leader=leader_url, headers=headers)
+    return GatewayProblem("not-leader", f"this replica does not lead: {where}", leader=leader_url, headers=headers)
 
 
 def backlog_full(detail: str) -> GatewayProblem:

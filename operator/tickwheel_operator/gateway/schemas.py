@@ -43,7 +43,7 @@ MAX_TOKENS = 10_000
 Token: TypeAlias = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Tokens: TypeAlias = Annotated[list[Token], Meta(max_length=MAX_TOKENS)]
 Epoch: TypeAlias = Annotated[int, Meta(ge=0, le=2**63 - 1)]
-HandlerName: TypeAlias = Annotated[str, Meta(min_length=1, max_length=253)]
+HandlerName: TypeAlias = Annotated[str, Meta(min_length=1, max_length=128)]
 LabelKey: TypeAlias = Annotated[str, Meta(min_length=1, max_length=317)]
 LabelValue: TypeAlias = Annotated[str, Meta(max_length=253)]
 

@@ -51,8 +51,6 @@ class SkipReason(enum.IntEnum):
     """Overdue, and one later run stands for them (`FireOnce`)."""
     DEADLINE = 3
     """Older than the task's starting deadline."""
-    SUSPENDED = 4
-    """The task was suspended."""
     CATCH_UP_LIMIT = 5
     """More were overdue than `maxCatchUp` allows."""
     BACKLOG = 6
@@ -194,7 +192,7 @@ class Cancelled(_Fact, frozen=True, tag=15):
     message: str = ""
 
 
-class Undelivered(_Fact, frozen=True, tag=16):
+class Undelivered(_Fact, frozen=True, tag=14):
     """No worker took the dispatch within its dispatch timeout. `retry_ms` as in `Failed`."""
 
     dispatch: int

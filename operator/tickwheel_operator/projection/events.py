@@ -106,7 +106,7 @@ class EventRecorder:
         for condition in status["conditions"]:
             if condition["type"] != "Stalled":
                 continue
-            was_stalled = before.transition_time("Stalled", "True") is not None
+            was_stalled = bool(before.stalled)
             if condition["status"] == "True" and not was_stalled:
                 self._record(regarding, "Warning", condition["reason"], condition["message"])
             elif condition["status"] == "False" and was_stalled:

@@ -22,7 +22,14 @@ from tickwheel_operator.engine.views import PoolView, RunView, TaskView, Views
 from tickwheel_operator.projection.bucket import Bucket
 from tickwheel_operator.projection.events import EventRecorder
 from tickwheel_operator.projection.history import History
-from tickwheel_operator.projection.statuses import pool_status, request_status, run_status, task_status, timestamp
+from tickwheel_operator.projection.statuses import (
+    HANDLER_NOT_REGISTERED,
+    pool_status,
+    request_status,
+    run_status,
+    task_status,
+    timestamp,
+)
 from tickwheel_operator.projection.stored import NOTHING, Stored
 from tickwheel_operator.projection.subjects import Catalog, Requests, Task
 from tickwheel_operator.projection.writer import WriteFailed, Writer
@@ -38,6 +45,8 @@ Key: TypeAlias = tuple[str, str, str]
 """`("task", uid, "")`, `("history", uid, "")`, `("run", uid, "")` or `("pool", namespace, name)`."""
 _SETTLING_S = 30.0
 """After a takeover: the workers call within this time."""
+_VIEW_COMES_S = 0.5
+"""A task that is armed again is shown by the engine within this time: one write instead of two."""
 _SLICE = 20
 """Views that are looked at before the event loop has its turn again: about 2 ms."""
 
@@ -237,8 +246,9 @@ class Projector:
             return True
         if self._is_early(task, stored):
             self._queue.add_later(key, _SETTLING_S, _STATUSES)
-        elif view is None and task.fault is None and not stored.since:
-            pass  # a new task: its first view is on its way
+        elif view is None and task.fault is None:
+            if stored.since:  # a task without a status is new: its first view is on its way
+                self._queue.add_later(key, _VIEW_COMES_S, _CONDITIONS)
         else:
             changed = conditions_differ(status, stored) and (bool(stored.since) or task.fault is not None)
             self._queue.add(key, _CONDITIONS if changed else _STATUSES)
@@ -255,7 +265,7 @@ class Projector:
     def _is_early(self, task: Task, stored: Stored) -> bool:
         """A new leader has not heard of the workers yet: a handler that was missing may still be."""
         spec = task.seen.spec
-        if task.fault is not None or spec is None or stored.transition_time("Stalled", "True") is None:
+        if task.fault is not None or spec is None or stored.stalled != HANDLER_NOT_REGISTERED:
             return False
         pool = self._pools.get((spec.namespace, spec.pool))
         young = asyncio.get_running_loop().time() - self._led_from < _SETTLING_S

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -42,6 +43,8 @@ class Stored(msgspec.Struct, frozen=True, gc=False):
     digests: tuple[int, ...]
     since: tuple[tuple[str, str, str], ...] = ()
     """Type, status and lastTransitionTime of each condition, since an unchanged one keeps its time."""
+    stalled: str = ""
+    """The reason of the Stalled condition, where it is True."""
 
     def transition_time(self, kind: str, status: str) -> str | None:
         """Since when the condition has this status; None: it has another one, or there is none."""
@@ -56,18 +59,25 @@ class Stored(msgspec.Struct, frozen=True, gc=False):
                 for section, new, old in zip(SECTIONS[kind], after.digests, self.digests, strict=False)
             ),
             after.since if "conditions" in patch else self.since,
+            after.stalled if "conditions" in patch else self.stalled,
         )
 
 
 def read_status(kind: str, status: Mapping[str, Any]) -> Stored:
     """Of the `status` of an object that the API server gave."""
+    conditions = status.get("conditions") or ()
     return Stored(
         digests(kind, status),
         tuple(
-            (str(c.get("type")), str(c.get("status")), str(c.get("lastTransitionTime")))
-            for c in status.get("conditions") or ()
+            (sys.intern(str(c.get("type"))), sys.intern(str(c.get("status"))), str(c.get("lastTransitionTime")))
+            for c in conditions
         ),
+        next((sys.intern(str(c.get("reason"))) for c in conditions if _is_stalled(c)), ""),
     )
+
+
+def _is_stalled(condition: Mapping[str, Any]) -> bool:
+    return condition.get("type") == "Stalled" and condition.get("status") == "True"
 
 
 def digests(kind: str, status: Mapping[str, Any]) -> tuple[int, ...]:

@@ -155,6 +155,6 @@ class Leadership:
     async def _lead(self, host: PartitionHost) -> None:
         await host.take_over(self._catalog.snapshot)
         self.host = host
-        _log.info("leading since epoch %d, %d open runs replayed", host.epoch, len(host.engine.state.runs))
+        _log.info("leading since epoch %d, %d open runs replayed", host.epoch, host.replayed_runs)
         self._on_lead(host)
         await host.run()

@@ -105,6 +105,8 @@ class PartitionHost:
         self._sink = sink
         self.engine = Engine(engine_config, now_ms=clock.now_ms())
         self.epoch = 0
+        self.replayed_runs = 0
+        """Runs that were open when this term began."""
         self.leading = False
         self._facts: list[Fact] = []
         self._effects: list[Effect] = []
@@ -134,6 +136,7 @@ class PartitionHost:
         async for facts in opened.segments:
             self.engine.replay(facts)
         self.epoch = opened.epoch
+        self.replayed_runs = len(self.engine.state.runs)
         self.leading = True
         for command in catalog():
             self.post(command)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -21,7 +21,7 @@ from tests.integration.soak.tail import TailSegment
 from tickwheel_operator.ledger import codec
 from tickwheel_operator.ledger import facts as f
 
-__all__ = ["Audit", "Book", "Record", "audit", "order_faults", "read_records"]
+__all__ = ["Audit", "Book", "Record", "audit", "executions_without_a_lease", "order_faults", "read_records"]
 
 
 @dataclass
@@ -93,9 +93,9 @@ class Book:
                 self._now_ms = at_ms
             case f.TaskNamed():
                 self.tasks[fact.task] = Task(fact.uid, fact.name)
+                self._arm(fact)
             case f.Armed():
-                suspended = fact.schedule.startswith("suspended")
-                self.tasks[fact.task].armed_until_ms = fact.watermark_ms if suspended else 0
+                self._arm(fact)
             case f.Fired():
                 self.fires.append((self._now_ms, self._epoch))
                 for number, task in enumerate(fact.tasks, fact.first_run):
@@ -125,6 +125,10 @@ class Book:
                     self._end(fact.dispatch, "failed", 0)
             case f.Cancelled():
                 self._end(fact.run, "cancelled", 0)
+
+    def _arm(self, fact: f.TaskNamed | f.Armed) -> None:
+        suspended = fact.schedule.startswith("suspended")
+        self.tasks[fact.task].armed_until_ms = fact.watermark_ms if suspended else 0
 
     def _end(self, number: int, state: str, token: int) -> None:
         run = self.runs[number]
@@ -185,8 +189,8 @@ class Audit:
 def audit(
     segments: Sequence[TailSegment],
     records: Sequence[Record],
-    tasks: Iterable[Mapping[str, Any]],
-    instants: Callable[[Mapping[str, Any], int], set[int]],
+    tasks: Iterable[dict[str, Any]],
+    instants: Callable[[dict[str, Any], int], set[int]],
 ) -> Audit:
     """Hold the sources together. `tasks` are the ScheduledTask objects, all of them suspended by now."""
     book = Book(segments)
@@ -198,8 +202,8 @@ def audit(
 
 def _check_instants(
     book: Book,
-    tasks: Iterable[Mapping[str, Any]],
-    instants: Callable[[Mapping[str, Any], int], set[int]],
+    tasks: Iterable[dict[str, Any]],
+    instants: Callable[[dict[str, Any], int], set[int]],
     faults: list[str],
 ) -> None:
     """Every scheduled instant has exactly one run, and there is no run beside them."""
@@ -235,8 +239,7 @@ def _check_executions(book: Book, records: Sequence[Record], result: Audit) -> N
     )
     begun = Counter((record.run, record.token) for record in records if record.what == "begin")
     ended = {(record.run, record.token) for record in records if record.what == "end"}
-    leased = {(_run_id(book.runs[run]), token) for token, run in book.attempts.items()}
-    _sample(faults, "executions that the ledger did not lease", set(begun) - leased)
+    _sample(faults, "executions that the ledger did not lease", executions_without_a_lease(book, records))
     _sample(faults, "attempts that were executed twice", {key for key, n in begun.items() if n > 1})
     successes = {(_run_id(run), run.ended_by) for run in book.runs.values() if run.state == "succeeded"}
     _sample(faults, "successes that no worker wrote down", successes - ended)
@@ -245,6 +248,12 @@ def _check_executions(book: Book, records: Sequence[Record], result: Audit) -> N
     result.executions = begun.total()
     result.double_executions = sum(n > 1 for n in executed.values())
     result.overlapping = _overlapping(records)
+
+
+def executions_without_a_lease(book: Book, records: Sequence[Record]) -> set[tuple[str, int]]:
+    """Run and token of attempts that a worker began and the ledger knows nothing of: an effect before its facts."""
+    leased = {(_run_id(book.runs[run]), token) for token, run in book.attempts.items()}
+    return {(record.run, record.token) for record in records} - leased
 
 
 def _overlapping(records: Sequence[Record]) -> int:

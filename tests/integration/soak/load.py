@@ -14,7 +14,8 @@ __all__ = ["ACCOUNT", "POOL", "instants", "manifests"]
 POOL = "soak"
 ACCOUNT = "soak-worker"
 _ZONES = ("UTC", "Europe/Berlin", "Asia/Kolkata", "America/St_Johns", "Pacific/Chatham")
-_SECONDS = ("*", "*/2", "*/3", "*/7", "5-50/5", "1,2,3,5,8,13,21,34,55", "0/10", "59", "30-35", "*/13")
+_SECONDS = ("*", "*/2", "*/3", "*/7", "5-50/5", "1,2,3,5,8,13,21,34,45,55", "0/10", "10-20,40-50", "2-59/19", "*/13")
+"""Each has an instant at least every 20 s, so that a short run has some of every task."""
 
 
 def manifests(namespace: str, *, rate_tasks: int, cron_tasks: int, silence: str = "5s") -> list[dict[str, Any]]:

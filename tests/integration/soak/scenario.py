@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tests.integration.installation import apply, create_namespace, edit, get, install_operator
+from tests.integration.installation import apply, create_namespace, edit, get, install_operator, wait_until_served
 from tests.integration.processes import Crew, OperatorProcess
 from tests.integration.soak.account import Audit, Book, audit, read_records
 from tests.integration.soak.load import ACCOUNT, POOL, instants, manifests
@@ -20,9 +20,9 @@ from tests.integration.soak.tail import LedgerTail, TailSegment
 
 from tickwheel_cluster import ControlPlane
 
-__all__ = ["Fault", "Outcome", "Plan", "leader_of", "run", "until"]
+__all__ = ["HANDLERS", "Fault", "Outcome", "Plan", "leader_of", "run", "until"]
 
-_HANDLERS = Path(__file__).with_name("handlers.py")
+HANDLERS = Path(__file__).with_name("handlers.py")
 _OPERATORS, _WORKERS = 2, 3
 _QUIET_S = 120.0
 """How long the last runs may take to end: a lost attempt's lease, and a busy machine."""
@@ -81,7 +81,7 @@ def run(
     records = folder / "records"
     records.mkdir()
     with LedgerTail(cluster, system) as tail, Crew(cluster, folder, system=system, namespace=name) as crew:
-        scene = _Scene(crew, tail, plan, records)
+        scene = _Scene(cluster, crew, tail, plan, records)
         tasks = manifests(name, rate_tasks=plan.rate_tasks, cron_tasks=plan.cron_tasks)
         apply(cluster, *tasks[:2])
         for _ in range(_OPERATORS):
@@ -111,7 +111,8 @@ def run(
 class _Scene:
     """Who runs now, and how each fault is done."""
 
-    def __init__(self, crew: Crew, tail: LedgerTail, plan: Plan, records: Path) -> None:
+    def __init__(self, cluster: ControlPlane, crew: Crew, tail: LedgerTail, plan: Plan, records: Path) -> None:
+        self._cluster = cluster
         self._crew = crew
         self._tail = tail
         self._plan = plan
@@ -136,7 +137,7 @@ class _Scene:
 
     def start_worker(self, name: str) -> None:
         records = {"TICKWHEEL_TEST_RECORDS": str(self._records)}
-        self._crew.worker(name, pool=POOL, account=ACCOUNT, handlers=_HANDLERS, slots=32, **records)
+        self._crew.worker(name, pool=POOL, account=ACCOUNT, handlers=HANDLERS, slots=32, environment=records)
 
     def strike(self, say: Callable[[str], None]) -> list[Struck]:
         """Let the load run as long as the plan says, with its faults."""
@@ -165,6 +166,9 @@ class _Scene:
     def _kill_worker(self) -> str:
         alive = [worker for worker in self._crew.workers if worker.alive]
         victim = alive[0]
+        assert victim.process is not None
+        file = self._records / f"{victim.name}-{victim.process.pid}.jsonl"
+        until(f"{victim.name} to be at work", lambda: _is_at_work(file), pause_s=0.01)
         victim.kill()
         time.sleep(0.5)
         # By turns as a Deployment (another name) and as a StatefulSet (the same) would.
@@ -174,9 +178,10 @@ class _Scene:
         return f"{victim.name} killed, {name} started"
 
     def _restart_api_server(self) -> str:
-        self._crew.cluster.kill_api_server()
+        self._cluster.kill_api_server()
         time.sleep(1)
-        self._crew.cluster.restart_api_server()
+        self._cluster.restart_api_server()
+        wait_until_served(self._cluster)
         return "API server killed and started again"
 
     def _check(self) -> None:
@@ -192,12 +197,18 @@ def leader_of(crew: Crew, tail: LedgerTail) -> tuple[int, OperatorProcess]:
     return epoch, next(operator for operator in crew.operators if operator.name == leader.rpartition("_")[0])
 
 
-def until(what: str, condition: Callable[[], object], timeout_s: float = 90.0) -> None:
+def until(what: str, condition: Callable[[], object], timeout_s: float = 90.0, pause_s: float = 0.2) -> None:
     """Wait for `condition`; how long is no part of any test."""
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, f"waited {timeout_s:.0f} s in vain for {what}"
-        time.sleep(0.2)
+        time.sleep(pause_s)
+
+
+def _is_at_work(file: Path) -> bool:
+    """Whether a worker's file has an attempt that began and did not end: a kill now loses it."""
+    text = file.read_text() if file.exists() else ""
+    return text.count('"begin"') > text.count('"end"')
 
 
 def _suspend(task: dict[str, dict[str, object]]) -> None:

@@ -47,9 +47,12 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         "spec.priority": -1,
         "spec.lane": "short",
         "spec.rateLimit": {"limit": 100},
+        "spec.history.retention": "1d",
         "spec.alerts": [{"channel": "ops"}],
     },
     "WorkerPool": {
+        "spec.template": {"spec": {"containers": [{"name": "worker", "image": "w"}]}},
+        "spec.drainTimeout": "5s",
         "spec.lanes": [{"name": "short"}],
         "spec.queue.discipline": "Fifo",
         "spec.queue.ageing": "1m",
@@ -133,7 +136,7 @@ def test_what_is_built_is_not_refused() -> None:
         delivery={"guarantee": "AtMostOnce", "dispatchTimeout": "30s", "timeout": "10m", "gracePeriod": "1s"},
         retry={"limit": 0, "backoff": {"fixed": {"delay": "5s"}}},
         routing={"strategy": "RoundRobin", "busy": "Transfer"},
-        history={"succeeded": 0, "failed": 20, "retention": "1d"},
+        history={"succeeded": 0, "failed": 20},
         priority=0,
         lane="Auto",
     )
@@ -141,10 +144,8 @@ def test_what_is_built_is_not_refused() -> None:
     pool = {
         "replicas": 2,
         "slots": 8,
-        "template": {"spec": {"containers": []}},
         "access": {"serviceAccounts": ["a"]},
         "silence": "5s",
-        "drainTimeout": "5s",
         "queue": {"discipline": "Priority"},
         "busy": {"slots": "100%"},
     }

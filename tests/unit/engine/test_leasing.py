@@ -250,3 +250,45 @@ def test_a_new_leader_counts_the_runs_that_end_under_it_only() -> None:
 
     assert driver.engine.stats.runs_ended[m.RunState.SUCCEEDED] == 1
     assert new.engine.stats.runs_ended[m.RunState.SUCCEEDED] == 1
+
+
+def test_at_most_once_is_not_retried_when_its_handler_failed_either() -> None:
+    driver = Driver.leading(task_spec(trigger=None, guarantee=Guarantee.AT_MOST_ONCE))
+    driver.submit("k")
+    [delivery] = deliveries(driver.pull())
+
+    driver.report(failed=[m.FailedAttempt(token=delivery.token, error_type="TimeoutError", timeout=True)])
+
+    assert driver.engine.state.by_uid["uid-hello"].failed == 1
+
+
+def test_a_worker_that_waits_is_told_of_a_cancelled_attempt_at_once() -> None:
+    driver = Driver.leading(task_spec(trigger=None))
+    submitted = driver.submit("k")
+    assert isinstance(submitted, m.Submitted)
+    [delivery] = deliveries(driver.pull())
+    driver.pull(received=delivery.token)
+
+    effects = driver.do(m.CancelRun(request=99, run_id=submitted.runs[0].run_id))
+
+    assert only(effects, m.Pulled).cancel == [delivery.token]
+
+
+def test_an_edited_handler_takes_what_waits_along() -> None:
+    driver = Driver.leading(task_spec(trigger=None))
+    driver.submit("k")
+
+    driver.do(m.TaskApplied(spec=task_spec(trigger=None, generation=2, handler="wave")))
+
+    assert deliveries(driver.pull("old", handlers=("greet",))) == []
+    assert len(deliveries(driver.pull("new", handlers=("wave",)))) == 1
+
+
+def test_a_dispatch_timeout_that_was_removed_no_longer_counts() -> None:
+    driver = Driver.leading(task_spec(trigger=None, dispatch_timeout_ms=500))
+    driver.submit("k")
+
+    driver.do(m.TaskApplied(spec=task_spec(trigger=None, generation=2)))
+    driver.at(5_000)
+
+    assert driver.of(f.Undelivered) == []

@@ -193,7 +193,7 @@ def test_two_functions_cannot_share_a_name():
         registry.add("a", two)
 
 
-@pytest.mark.parametrize("name", ["", "a b", "-a", "a" * 101, None])
+@pytest.mark.parametrize("name", ["", "a b", "-a", "a" * 129, None])
 def test_a_name_must_be_one(name):
     with pytest.raises(HandlerError, match="letters, digits"):
         Registry().add(name, lambda ctx: None)

@@ -1,0 +1,155 @@
+"""TaskRuns are submitted until they are answered, by each leader."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+from tests.unit.controllers.builders import a_run
+
+from tickwheel_operator.controllers import requests as module
+from tickwheel_operator.controllers.requests import Requests
+from tickwheel_operator.engine.messages import (
+    CancelRun,
+    CommandRefused,
+    Effect,
+    RefusalReason,
+    RunState,
+    Submit,
+    Submitted,
+    SubmittedRun,
+)
+
+
+class Engine:
+    """Answers as an engine with one task does."""
+
+    def __init__(self) -> None:
+        self.commands: list[Submit | CancelRun] = []
+        self.has_task = True
+        self.broken = False
+        self.state = RunState.PENDING
+
+    async def call(self, command: Submit | CancelRun) -> Effect:
+        self.commands.append(command)
+        if self.broken:
+            raise RuntimeError("the term ended")
+        if not self.has_task:
+            return CommandRefused(request=command.request, reason=RefusalReason.NO_SUCH_TASK, detail="no task ns/t")
+        if isinstance(command, CancelRun):
+            self.state = RunState.CANCELLED
+            run_id = command.run_id
+        else:
+            run_id = f"id-of-{command.runs[0].key}"
+        return Submitted(request=command.request, runs=[SubmittedRun(run_id=run_id, created=True, state=self.state)])
+
+
+@pytest.fixture
+async def requests(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Requests]:
+    monkeypatch.setattr(module, "_PATIENCE_S", 0.05)
+    requests = Requests(lambda: 42, retry_s=0.01)
+    running = asyncio.create_task(requests.run())
+    yield requests
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+async def until(holds: Callable[[], object]) -> None:
+    async with asyncio.timeout(5):
+        while not holds():
+            await asyncio.sleep(0.005)
+
+
+def lead(requests: Requests, engine: Engine) -> None:
+    numbers = itertools.count()
+    requests.lead(engine.call, lambda: next(numbers))
+
+
+async def test_a_request_is_submitted_once_and_its_run_is_known(requests: Requests) -> None:
+    engine = Engine()
+    lead(requests, engine)
+    requests.run_seen(a_run())
+    await until(lambda: list(requests.of_run("id-of-taskrun/r-1")) == ["r-1"])
+    requests.run_seen(a_run(run_id="id-of-taskrun/r-1"))
+    await asyncio.sleep(0.05)
+    assert len(engine.commands) == 1
+    submit = engine.commands[0]
+    assert isinstance(submit, Submit)
+    assert (submit.runs[0].object_name, submit.runs[0].scheduled_ms) == ("run-r-1", 42)
+
+
+async def test_an_answer_that_was_lost_is_asked_for_again(requests: Requests) -> None:
+    engine = Engine()
+    engine.broken = True
+    lead(requests, engine)
+    requests.run_seen(a_run())
+    await until(lambda: len(engine.commands) >= 2)
+    engine.broken = False
+    await until(lambda: requests.of_run("id-of-taskrun/r-1"))
+
+
+async def test_every_new_leader_submits_what_has_no_final_state(requests: Requests) -> None:
+    requests.run_seen(a_run("open", run_id="id-of-taskrun/open"))
+    requests.run_seen(a_run("over", final=True))
+    first, second = Engine(), Engine()
+    lead(requests, first)
+    await until(lambda: first.commands)
+    requests.follow()
+    lead(requests, second)
+    await until(lambda: second.commands)
+    await asyncio.sleep(0.02)
+    for engine in (first, second):
+        assert [c.runs[0].object_name for c in engine.commands if isinstance(c, Submit)] == ["run-open"]
+
+
+async def test_nothing_is_submitted_by_a_follower(requests: Requests) -> None:
+    engine = Engine()
+    lead(requests, engine)
+    requests.follow()
+    requests.run_seen(a_run())
+    await asyncio.sleep(0.05)
+    assert engine.commands == []
+
+
+async def test_a_refusal_is_shown_when_it_lasts_and_ends_when_the_task_comes(requests: Requests) -> None:
+    engine = Engine()
+    engine.has_task = False
+    lead(requests, engine)
+    requests.run_seen(a_run())
+    entry = requests.entry("r-1")
+    assert entry is not None
+    await until(lambda: engine.commands)
+    assert entry.fault is None, "not at once: its task may be a moment behind"
+    await until(lambda: entry.fault is not None and entry.fault.reason == "NoSuchTask")
+    engine.has_task = True
+    requests.task_changed("ns", "t")
+    await until(lambda: entry.state is RunState.PENDING)
+    assert entry.fault is None
+
+
+async def test_a_cancel_cancels_the_run_once(requests: Requests) -> None:
+    engine = Engine()
+    lead(requests, engine)
+    requests.run_seen(a_run())
+    await until(lambda: engine.commands)
+    requests.run_seen(a_run(cancel=True))
+    await until(lambda: len(engine.commands) == 2)
+    requests.run_seen(a_run(cancel=True))
+    await asyncio.sleep(0.02)
+    assert len(engine.commands) == 2
+    cancel = engine.commands[1]
+    assert isinstance(cancel, CancelRun)
+    assert cancel.run_id == "id-of-taskrun/r-1"
+
+
+async def test_a_deleted_request_leaves_nothing_behind(requests: Requests) -> None:
+    engine = Engine()
+    engine.has_task = False
+    lead(requests, engine)
+    requests.run_seen(a_run())
+    await until(lambda: engine.commands)
+    requests.run_gone("r-1")
+    assert not requests.entries()
+    assert not requests.of_run("id-of-taskrun/r-1")

@@ -1,0 +1,126 @@
+"""The work queue's promises."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from tickwheel_operator.workqueue import WorkQueue
+
+
+@asynccontextmanager
+async def running(work: Callable[[str], Any], **options: Any) -> AsyncIterator[WorkQueue[str]]:
+    queue: WorkQueue[str] = WorkQueue(work, name="test", **{"workers": 1, "initial_s": 0.01, **options})
+    task = asyncio.create_task(queue.run())
+    yield queue
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def until(holds: Callable[[], object]) -> None:
+    async with asyncio.timeout(5):
+        while not holds():
+            await asyncio.sleep(0.002)
+
+
+async def test_a_key_that_is_added_twice_is_worked_on_once() -> None:
+    done: list[str] = []
+
+    async def work(key: str) -> None:
+        done.append(key)
+
+    async with running(work) as queue:
+        queue.add("a")
+        queue.add("a")
+        queue.add("b")
+        await until(lambda: "b" in done)
+        assert done == ["a", "b"]
+
+
+async def test_a_key_that_is_added_while_it_is_worked_on_is_worked_on_again_and_never_twice_at_once() -> None:
+    begun, together, gate = [], [0, 0], asyncio.Event()
+
+    async def work(key: str) -> None:
+        begun.append(key)
+        together[0] += 1
+        together[1] = max(together)
+        await gate.wait()
+        together[0] -= 1
+
+    async with running(work, workers=3) as queue:
+        queue.add("a")
+        await until(lambda: begun)
+        queue.add("a")
+        await asyncio.sleep(0.02)
+        assert len(begun) == 1
+        gate.set()
+        await until(lambda: len(begun) == 2)
+        assert together[1] == 1
+
+
+async def test_work_that_fails_is_tried_again_and_delays_nobody() -> None:
+    tries: list[str] = []
+
+    async def work(key: str) -> None:
+        tries.append(key)
+        if key == "bad" and tries.count("bad") < 3:
+            raise OSError("no")
+
+    async with running(work) as queue:
+        queue.add("bad")
+        queue.add("good")
+        await until(lambda: tries.count("bad") == 3)
+        assert tries[:2] == ["bad", "good"]
+        assert len(queue) == 0
+
+
+async def test_the_first_lane_goes_first_and_the_others_take_turns() -> None:
+    order: list[str] = []
+    gate = asyncio.Event()
+
+    async def work(key: str) -> None:
+        await gate.wait()
+        order.append(key)
+
+    async with running(work, lanes=3) as queue:
+        queue.add("begun", 1)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        for key, lane in (("b1", 1), ("b2", 1), ("c1", 2), ("c2", 2), ("a", 0)):
+            queue.add(key, lane)
+        gate.set()
+        await until(lambda: len(order) == 6)
+        assert order == ["begun", "a", "c1", "b1", "c2", "b2"]
+
+
+async def test_a_key_can_be_looked_at_again_later_or_sooner() -> None:
+    seen: list[str] = []
+
+    async def work(key: str) -> float | None:
+        seen.append(key)
+        return 60.0 if len(seen) == 1 else None
+
+    async with running(work) as queue:
+        queue.add("a")
+        await until(lambda: len(queue) == 1 and seen)
+        queue.add("a")
+        await until(lambda: len(seen) == 2)
+        assert len(queue) == 0
+
+
+async def test_a_discarded_key_is_not_worked_on() -> None:
+    seen: list[str] = []
+
+    async def work(key: str) -> None:
+        seen.append(key)
+
+    async with running(work) as queue:
+        queue.add("a")
+        queue.add_later("b", 0.01)
+        queue.discard("a")
+        queue.discard("b")
+        queue.add("c")
+        await asyncio.sleep(0.05)
+        assert seen == ["c"]

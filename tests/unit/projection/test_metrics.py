@@ -1,0 +1,84 @@
+"""The metrics that are declared are those that are served, with the figures of the engine."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+from prometheus_client import CollectorRegistry, generate_latest
+
+from tickwheel_operator.engine.messages import RunState
+from tickwheel_operator.engine.stats import Stats
+from tickwheel_operator.ledger.facts import SkipReason
+from tickwheel_operator.ledger.limits import LedgerStats
+from tickwheel_operator.projection.metrics import METRICS, MetricsCollector, PoolFigures, Sources, TermFigures, main
+
+
+def a_term(epoch: int = 3) -> TermFigures:
+    stats = Stats()
+    stats.fired(7, 2)
+    stats.runs_ended[RunState.SUCCEEDED] = 2
+    stats.skipped(SkipReason.CATCH_UP_LIMIT, 5)
+    ledger = LedgerStats(retained_segments=4, retained_bytes=1_000, checkpoints=1)
+    return TermFigures(
+        stats=stats, ledger=ledger, epoch=epoch, runs_open=1, leases_open=1, pools=[PoolFigures("ns", "p", 9, 2)]
+    )
+
+
+def samples(collector: MetricsCollector) -> dict[str, float]:
+    registry = CollectorRegistry()
+    registry.register(collector)
+    lines = generate_latest(registry).decode().splitlines()
+    return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines if line and line[0] != "#"}
+
+
+def sources(term: list[TermFigures | None]) -> Sources:
+    health: Any = SimpleNamespace(synced=True, event_age_s=1.0, agreed_age_s=2.0)
+    return Sources(
+        term=lambda: term[0],
+        objects=lambda: {("ScheduledTask", "Armed"): 7},
+        health=lambda: health,
+        writes=lambda: [{("ScheduledTask", "ok"): 3}, {("Event", "ok"): 1}],
+        pending=lambda: 5,
+    )
+
+
+def test_the_figures_of_a_leader_are_served() -> None:
+    collector = MetricsCollector(sources([a_term()]))
+    collector.observe_append(0.004, 300, 10)
+    found = samples(collector)
+    assert found['tickwheel_schedule_lateness_seconds_bucket{le="0.005"}'] == 0
+    assert found['tickwheel_schedule_lateness_seconds_bucket{le="0.008"}'] == 2
+    assert found["tickwheel_schedule_lateness_seconds_sum"] == 0.014
+    assert found['tickwheel_runs_total{state="Succeeded"}'] == 2
+    assert found['tickwheel_instants_skipped_total{reason="CatchUpLimit"}'] == 5
+    assert found['tickwheel_backlog{namespace="ns",pool="p"}'] == 9
+    assert found['tickwheel_ledger_append_seconds_bucket{le="0.005"}'] == 1
+    assert found["tickwheel_ledger_appended_bytes_total"] == 300
+    assert found["tickwheel_ledger_retained_bytes"] == 1_000
+    assert found['tickwheel_leader{partition="0"}'] == 1
+    assert found['tickwheel_projection_writes_total{kind="Event",outcome="ok"}'] == 1
+    assert found['tickwheel_catalog_objects{kind="ScheduledTask",state="Armed"}'] == 7
+    assert found["tickwheel_watch_age_seconds"] == 1
+
+
+def test_counters_go_on_over_the_terms_of_a_process() -> None:
+    term: list[TermFigures | None] = [a_term()]
+    collector = MetricsCollector(sources(term))
+    collector.term_ended(term[0])  # type: ignore[arg-type]
+    term[0] = None
+    found = samples(collector)
+    assert found['tickwheel_runs_total{state="Succeeded"}'] == 2
+    assert found['tickwheel_leader{partition="0"}'] == 0
+    assert found['tickwheel_epoch{partition="0"}'] == 3
+    term[0] = a_term(epoch=4)
+    assert samples(collector)['tickwheel_runs_total{state="Succeeded"}'] == 4
+
+
+def test_all_that_is_declared_is_served() -> None:
+    names = {family.name for family in MetricsCollector(sources([a_term()])).collect()}
+    assert names == {declared.name for declared in METRICS}
+
+
+def test_the_page_is_up_to_date() -> None:
+    assert main(["--check"]) == 0

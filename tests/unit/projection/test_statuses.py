@@ -1,0 +1,161 @@
+"""What a status says, and when it is written."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+from tickwheel_operator.api.scheduledtask import ScheduledTaskStatus
+from tickwheel_operator.api.taskrun import TaskRunStatus
+from tickwheel_operator.api.workerpool import WorkerPoolStatus
+from tickwheel_operator.engine.messages import RunState
+from tickwheel_operator.engine.spec import TaskSpec
+from tickwheel_operator.engine.triggers import CronTrigger
+from tickwheel_operator.engine.views import HandlerState, PoolView, RunView, TaskView
+from tickwheel_operator.projection.statuses import pool_status, run_status, task_status
+from tickwheel_operator.projection.stored import NOTHING, SECTIONS, digests, read_status
+from tickwheel_operator.projection.writing import changes, conditions_differ, with_transition_times
+
+NOW = "2026-01-01T00:00:00Z"
+
+
+def a_task(fault: tuple[str, str] | None = None, **more: Any) -> Any:
+    spec = TaskSpec(
+        uid="u", namespace="ns", name="t", generation=2, created_ms=0, trigger=CronTrigger("0 4 * * *"), pool="p",
+        handler="h", **more,
+    )  # fmt: skip
+    why = None if fault is None else SimpleNamespace(reason=fault[0], message=fault[1])
+    return SimpleNamespace(seen=SimpleNamespace(uid="u", generation=2, spec=spec), fault=why)
+
+
+def a_run(state: RunState = RunState.SUCCEEDED, **more: Any) -> RunView:
+    fields: dict[str, Any] = {
+        "name": "t-1", "run_id": "u.1", "requested": False, "state": state, "scheduled_ms": 1_000, "created_ms": 1_001,
+        "started_ms": 1_003, "ended_ms": 2_500 if state.is_final else 0, "attempts": 1, "worker": "p-0",
+    }  # fmt: skip
+    return RunView(**{**fields, **more})
+
+
+def a_view(**more: Any) -> TaskView:
+    fields: dict[str, Any] = {
+        "uid": "u", "namespace": "ns", "name": "t", "generation": 2, "armed": True, "next_ms": 14_400_000,
+        "last_ms": 1_000, "active": 0, "succeeded": 1, "failed": 0, "cancelled": 0, "skipped": 0,
+        "handler": HandlerState(1, 1), "runs": [a_run()],
+    }  # fmt: skip
+    return TaskView(**{**fields, **more})
+
+
+def a_pool(*handlers: str, workers: int = 1) -> PoolView:
+    return PoolView("ns", "p", workers, 0, 4, 1, 2, 0.25, 0.5, list(handlers))
+
+
+def condition(status: dict[str, Any], kind: str) -> Any:
+    return next(c for c in status["conditions"] if c["type"] == kind)
+
+
+def as_stored(kind: str, status: dict[str, Any]) -> Any:
+    return read_status(kind, {name: value for name, value in status.items() if value is not None})
+
+
+def test_an_armed_task_says_what_was_and_what_comes() -> None:
+    status = task_status(a_task(), a_view(), a_pool("h"))
+    assert condition(status, "Ready")["status"] == "True"
+    assert condition(status, "Stalled")["status"] == "False"
+    assert status["nextScheduleTime"] == "1970-01-01T04:00:00Z"
+    assert status["lastScheduleTime"] == "1970-01-01T00:00:01Z"
+    assert status["lastRun"] == {"name": "t-1", "state": "Succeeded", "time": "1970-01-01T00:00:02.500Z"}
+    assert status["counters"] == {"succeeded": 1, "failed": 0, "cancelled": 0, "skipped": 0}
+
+
+def test_a_stalled_task_says_why_and_has_no_next_instant() -> None:
+    status = task_status(a_task(("InvalidSpec", "spec.x: no")), a_view(), a_pool("h"))
+    assert condition(status, "Ready")["status"] == "False"
+    assert (condition(status, "Stalled")["reason"], condition(status, "Stalled")["message"]) == (
+        "InvalidSpec",
+        "spec.x: no",
+    )
+    assert status["nextScheduleTime"] is None
+
+
+def test_a_missing_handler_names_the_pool_and_what_is_registered_and_leaves_ready_alone() -> None:
+    stalled = condition(task_status(a_task(), a_view(), a_pool("x", "y")), "Stalled")
+    assert (stalled["status"], stalled["reason"]) == ("True", "HandlerNotRegistered")
+    assert "pool p" in stalled["message"] and "x, y" in stalled["message"]
+    assert condition(task_status(a_task(), a_view(), a_pool("x")), "Ready")["status"] == "True"
+
+
+def test_without_live_workers_no_handler_is_missed() -> None:
+    assert condition(task_status(a_task(), a_view(), a_pool(workers=0)), "Stalled")["status"] == "False"
+    assert condition(task_status(a_task(), a_view(), None), "Stalled")["status"] == "False"
+
+
+def test_all_statuses_fit_the_schema_of_their_kind() -> None:
+    pool = SimpleNamespace(seen=SimpleNamespace(generation=1, fault=None))
+    for model, kind, status in (
+        (ScheduledTaskStatus, "ScheduledTask", task_status(a_task(), a_view(), a_pool("h"))),
+        (WorkerPoolStatus, "WorkerPool", pool_status(pool, a_pool("h"))),  # type: ignore[arg-type]
+        (WorkerPoolStatus, "WorkerPool", pool_status(pool, None)),  # type: ignore[arg-type]
+        (TaskRunStatus, "TaskRun", run_status(a_run(result=b'{"a":1.5}', fraction=0.5, note="half"), 1)),
+        (
+            TaskRunStatus,
+            "TaskRun",
+            run_status(a_run(RunState.FAILED, error_type="shop.OutOfStock", message="no", traceback="t"), 1),
+        ),
+        (TaskRunStatus, "TaskRun", run_status(a_run(RunState.PENDING, started_ms=0), 1)),
+    ):
+        body = {k: v for k, v in with_transition_times(status, NOW).items() if v is not None}
+        if body.get("error"):
+            body["error"] = {k: v for k, v in body["error"].items() if v is not None}
+        model.model_validate(body)
+        assert set(status) <= {name for section in SECTIONS[kind] for name in section}
+
+
+def test_what_was_written_is_not_written_again() -> None:
+    status = task_status(a_task(), a_view(), a_pool("h"))
+    stored = as_stored("ScheduledTask", with_transition_times(status, NOW))
+    assert changes("ScheduledTask", status, stored) == {}
+    assert changes("ScheduledTask", status, NOTHING) == status
+
+
+def test_only_the_section_that_differs_is_written() -> None:
+    stored = as_stored("ScheduledTask", with_transition_times(task_status(a_task(), a_view(), None), NOW))
+    patch = changes("ScheduledTask", task_status(a_task(), a_view(succeeded=2), None), stored)
+    assert set(patch) == {"lastScheduleTime", "lastRun", "active", "counters"}
+
+
+def test_a_task_without_a_view_leaves_the_counters_as_they_are() -> None:
+    stored = as_stored("ScheduledTask", with_transition_times(task_status(a_task(), a_view(), None), NOW))
+    patch = changes("ScheduledTask", task_status(a_task(("InvalidSpec", "no")), None, None), stored)
+    assert set(patch) == {"observedGeneration", "trigger", "conditions", "nextScheduleTime"}
+
+
+def test_a_condition_keeps_its_time_until_its_status_changes() -> None:
+    stored = as_stored("ScheduledTask", with_transition_times(task_status(a_task(), a_view(), None), NOW))
+    status = task_status(a_task(), a_view(), a_pool("x"))
+    assert conditions_differ(status, stored)
+    timed = with_transition_times(status, "2026-02-02T00:00:00Z", stored)
+    assert condition(timed, "Ready")["lastTransitionTime"] == NOW
+    assert condition(timed, "Stalled")["lastTransitionTime"] == "2026-02-02T00:00:00Z"
+
+
+def test_what_is_merged_equals_what_the_watch_brings_back() -> None:
+    first = with_transition_times(task_status(a_task(), a_view(), None), NOW)
+    stored = as_stored("ScheduledTask", first)
+    patch = changes("ScheduledTask", task_status(a_task(), a_view(next_ms=None), None), stored)
+    assert patch == {"nextScheduleTime": None}
+    assert stored.merged("ScheduledTask", patch) == as_stored("ScheduledTask", {**first, **patch})
+
+
+def test_numbers_are_compared_as_the_api_server_writes_them() -> None:
+    one = digests("TaskRun", {"result": {"sold": 3.0, "list": [1.0, 1.5]}})
+    assert one == digests("TaskRun", {"result": {"sold": 3, "list": [1, 1.5]}})
+    assert one != digests("TaskRun", {"result": {"sold": 4}})
+
+
+def test_a_failed_run_is_false_for_kubectl_wait_and_an_open_one_unknown() -> None:
+    failed = run_status(a_run(RunState.FAILED, error_type="3rd party!", message="no"), 1)
+    assert (condition(failed, "Succeeded")["status"], condition(failed, "Succeeded")["reason"]) == ("False", "Failed")
+    assert failed["error"]["type"] == "3rd party!"
+    assert condition(run_status(a_run(RunState.RUNNING), 1), "Succeeded")["status"] == "Unknown"
+    assert condition(run_status(a_run(RunState.RUNNING), 1), "Running")["status"] == "True"
+    assert run_status(a_run(), 1)["lateness"] == "3ms"
