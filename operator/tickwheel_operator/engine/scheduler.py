@@ -224,7 +224,8 @@ class Scheduler:
                 entry.watermark_ms = now
                 self.name(entry)
         elif entry.task.schedule != spec.schedule:
-            self._journal.emit(f.Armed(entry.task.number, spec.schedule, now))
+            # Never back: the clock of the leader before may have been ahead, and what it fired stays fired.
+            self._journal.emit(f.Armed(entry.task.number, spec.schedule, max(now, entry.task.watermark_ms)))
         if spec.suspend or spec.trigger is None:
             return
         self._settle(entry, spec.trigger)

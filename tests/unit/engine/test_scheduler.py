@@ -141,3 +141,16 @@ def test_a_clock_that_goes_back_fires_nothing_twice() -> None:
     driver.at(3_000)
 
     assert _instants(driver) == fired
+
+
+def test_an_edit_seen_by_a_leader_whose_clock_is_behind_fires_nothing_twice() -> None:
+    driver = Driver.leading(task_spec())
+    driver.at(1_000)
+    driver.at(2_000)
+    edited = task_spec(generation=2, trigger=FixedRateTrigger(500, T0))
+
+    new = driver.successor(edited, now_ms=T0 + 400)
+    for offset in (1_000, 1_500, 2_000, 2_500):
+        new.at(offset)
+
+    assert _instants(new) == [1_000, 2_000, 2_500]
