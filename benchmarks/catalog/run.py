@@ -47,13 +47,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tasks", type=int, default=20_000)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="tickwheel-catalog-") as folder:
-        with ControlPlane(Path(folder) / "cluster") as cluster:
-            install(cluster)
-            kubeconfig = cluster.admin_kubeconfig
-            result = {"tasks": options.tasks, "created_s": asyncio.run(prepare(kubeconfig, options.tasks))}
-            ledger = Path(folder) / "ledger.sqlite"
-            result |= {"first_life": life(kubeconfig, ledger), "second_life": life(kubeconfig, ledger)}
+    with (
+        tempfile.TemporaryDirectory(prefix="tickwheel-catalog-") as folder,
+        ControlPlane(Path(folder) / "cluster") as cluster,
+    ):
+        install(cluster)
+        kubeconfig = cluster.admin_kubeconfig
+        result = {"tasks": options.tasks, "created_s": asyncio.run(prepare(kubeconfig, options.tasks))}
+        ledger = Path(folder) / "ledger.sqlite"
+        result |= {"first_life": life(kubeconfig, ledger), "second_life": life(kubeconfig, ledger)}
     json.dump(result, sys.stdout, indent=2)
     sys.stdout.write("\n")
 

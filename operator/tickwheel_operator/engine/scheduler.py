@@ -239,7 +239,7 @@ class Scheduler:
         group.entries[entry.spec.uid] = entry
         entry.group = group
         if group.timer is None:
-            self._set_timer(group, trigger.next_after(max(self._journal.now_ms, self._watermark(entry))))
+            self._set_timer(group, trigger.next_after(self._journal.now_ms))
 
     def _leave_group(self, entry: Entry) -> None:
         group, entry.group = entry.group, None

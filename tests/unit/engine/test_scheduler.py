@@ -154,3 +154,13 @@ def test_an_edit_seen_by_a_leader_whose_clock_is_behind_fires_nothing_twice() ->
         new.at(offset)
 
     assert _instants(new) == [1_000, 2_000, 2_500]
+
+
+def test_a_task_that_is_settled_ahead_does_not_hold_back_the_others_of_its_trigger() -> None:
+    ahead = task_spec("ahead", created_ms=T0 + 5_000)
+    driver = Driver.leading(ahead, task_spec("due"))
+
+    for offset in (1_000, 2_000):
+        driver.at(offset)
+
+    assert _instants(driver) == [1_000, 2_000]
