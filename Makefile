@@ -27,6 +27,15 @@ test: .venv/.installed lint cluster-binaries ## Install what is missing and run 
 test-fast: .venv/.installed ## The tests that need no API server
 	$(BIN)/pytest -q tests/unit tests/simulation $(ARGS)
 
+.PHONY: soak
+soak: .venv/.installed cluster-binaries ## Two minutes of load and kills on a real API server, then the audit
+	$(BIN)/python -m tests.integration.soak $(ARGS)
+
+.PHONY: bench
+bench: .venv/.installed cluster-binaries ## Throughput beside asynq, Celery and taskiq; timers beside APScheduler
+	$(BIN)/python benchmarks/throughput/run.py $(ARGS)
+	$(BIN)/python benchmarks/timers/run.py
+
 .PHONY: lint
 lint: .venv/.installed ## Format, lint, types, layers, generated files
 	$(BIN)/ruff format --check .

@@ -32,6 +32,8 @@ class Record:
         self.written: dict[int, str] = {}
         """Sequence to nonce, of every segment that was ever written, also of those deleted since."""
         self.epoch = 0
+        self.base = 0
+        """The first segment of the newest complete checkpoint."""
         self.facts: list[f.Fact] = []
         self.tokens: dict[int, str] = {}
         """Token to run id, of every lease that is durable."""
@@ -69,6 +71,10 @@ class Record:
         nonce = self.written.get(segment.sequence)
         if nonce == segment.nonce:
             return  # a repeat of the request arrived after compaction had deleted it: a leftover below a checkpoint
+        if nonce is not None and segment.kind is SegmentKind.EPOCH and segment.sequence < self.base:
+            # The late first try of a candidate that found the name taken and went on above: a leftover, too.
+            self.say("LEDGER", f"segment {segment.sequence}: an epoch that nobody believes in")
+            return
         if nonce is not None:
             self.violated(f"segment {segment.sequence} was written before, and is written again with other content")
         self.written[segment.sequence] = segment.nonce
@@ -86,6 +92,8 @@ class Record:
                 self._fact(fact)
         else:
             self.say("LEDGER", f"segment {segment.sequence}: checkpoint {segment.chunk + 1}/{segment.chunks}")
+            if segment.chunk == segment.chunks - 1:
+                self.base = segment.sequence - segment.chunk
 
     def _fact(self, fact: f.Fact) -> None:
         self.facts.append(fact)

@@ -323,7 +323,8 @@ class Leasing:
                     if now >= worker.until_ms:
                         worker.seen_ms = now
                         self._answer(worker, [], effects)
-                elif now - worker.seen_ms > pool.silence_ms:
+                elif now - worker.seen_ms > max(pool.silence_ms, self._config.lease_ms // 2):
+                    # A worker whose slots are all taken is heard of only when it renews: each third of a lease.
                     self._lose(worker, f"nothing was heard of it for {now - worker.seen_ms} ms", effects)
         expired = [d for d in self._state.attempts.values() if d.lease_until_ms < now]
         for dispatch in expired:
