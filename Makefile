@@ -44,11 +44,13 @@ lint: .venv/.installed ## Format, lint, types, layers, generated files
 	$(BIN)/lint-imports
 	$(BIN)/python -m tickwheel_operator.api.generate --check
 	$(BIN)/python -m tickwheel_operator.gateway.openapi --check
+	$(BIN)/python -m tickwheel_operator.projection.metrics --check
 
 .PHONY: generate
-generate: .venv/.installed ## Write crds/ and docs/openapi.json from the code
+generate: .venv/.installed ## Write crds/, docs/openapi.json and docs/metrics.md from the code
 	$(BIN)/python -m tickwheel_operator.api.generate
 	$(BIN)/python -m tickwheel_operator.gateway.openapi
+	$(BIN)/python -m tickwheel_operator.projection.metrics
 
 .PHONY: cluster-binaries
 cluster-binaries: .venv/.installed ## Build etcd and kube-apiserver as Go tools into the user's cache (once, minutes)

@@ -381,3 +381,7 @@ class State:
         if run.key and run_id in self.keys:
             self.keys[run_id] = state
         self.touched[task] = None
+        if run.object_name:
+            self.touched.move_to_end(task, last=False)  # somebody waits for this one (`kubectl wait`)
+        # Run and dispatch name each other: without this cut each pair would wait for the garbage collector.
+        del run.dispatch

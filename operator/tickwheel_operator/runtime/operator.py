@@ -12,6 +12,7 @@ the Lease is released, and a successor goes on within about a second.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import random
@@ -139,6 +140,7 @@ class Operator:
             asyncio.create_task(requests.run(), name="requests"),
             asyncio.create_task(observability.run(), name="projection"),
         ]
+        background.append(asyncio.create_task(_settle_memory(catalog), name="memory"))
         leading = asyncio.create_task(leadership.run(), name="leadership")
         stopping = asyncio.create_task(self._stop.wait(), name="stop")
         try:
@@ -220,6 +222,15 @@ class Operator:
     def _post(leadership: Leadership, command: WorkerGone) -> None:
         if leadership.host is not None:
             leadership.host.post(command)
+
+
+async def _settle_memory(catalog: Catalog) -> None:
+    """Keep the garbage collector off what lives as long as the process: with 20,000 tasks each full collection stops
+    the engine for up to 300 ms (measured by benchmarks/catalog)."""
+    await catalog.wait_synced()
+    gc.collect()
+    gc.freeze()
+    await asyncio.Event().wait()
 
 
 def _unready(watch: Watch, catalog: Catalog) -> str | None:
