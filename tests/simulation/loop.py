@@ -23,11 +23,18 @@ class Node:
         self.name = name
         self.crashed = False
         self.frozen = False
+        self.at_crash: list[Callable[[], None]] = []
+        """What the machine does when the process is gone: it closes its connections."""
         self._kept: list[tuple[asyncio.AbstractEventLoop, asyncio.Handle]] = []
 
     def crash(self) -> None:
         """The process is gone. Its callbacks are kept for `bury` only."""
-        self.crashed = True
+        if self.crashed:
+            return
+        self.crashed, self.frozen = True, False
+        for call in self.at_crash:
+            call()
+        self.at_crash.clear()
 
     def freeze(self) -> None:
         self.frozen = True
@@ -57,9 +64,12 @@ def current_node() -> Node | None:
     return _node.get()
 
 
+_OUTSIDE = contextvars.Context()
+
+
 def outside() -> contextvars.Context:
     """The context of what belongs to no node: the network, the stores, the world's own faults."""
-    return contextvars.Context()
+    return _OUTSIDE  # Callbacks never nest, so that one is enough.
 
 
 class _Owned:
@@ -108,7 +118,6 @@ class SimLoop(asyncio.base_events.BaseEventLoop):
         self.virtual_time = 0.0
         self._selector = _VirtualSelector(self)
         self._clock_resolution = 1e-9
-        self.set_exception_handler(lambda loop, context: None)
 
     def time(self) -> float:
         return self.virtual_time

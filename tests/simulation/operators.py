@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
+import functools
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 
-from tests.simulation.loop import Node
+import msgspec
+from tests.simulation.loop import Node, current_node, outside
 from tests.simulation.stores import Leases, NodeLeases, NodeSegments, Segments
-from tests.simulation.world import Lost, SimClock, World
+from tests.simulation.world import API, Answerer, Lost, SimClock, World
 
 from tickwheel_operator.election.config import ElectionConfig
 from tickwheel_operator.election.elector import Elector
-from tickwheel_operator.election.term import Term
 from tickwheel_operator.engine.messages import (
+    CancelRun,
     Command,
     Effect,
     PoolApplied,
@@ -24,16 +25,17 @@ from tickwheel_operator.engine.messages import (
     TaskApplied,
     TaskRemoved,
 )
-from tickwheel_operator.engine.spec import EngineConfig, PoolSpec, TaskSpec
+from tickwheel_operator.engine.spec import PoolSpec, TaskSpec
+from tickwheel_operator.engine.views import Views
 from tickwheel_operator.ledger.limits import LedgerLimits
 from tickwheel_operator.ledger.log import Ledger
 from tickwheel_operator.runtime.leadership import Leadership, LeadershipConfig
 from tickwheel_operator.runtime.partition import PartitionHost, TermEnded
 
-__all__ = ["Answer", "NotLeading", "Operator", "Truth"]
+__all__ = ["LEASE_MS", "POOL", "Answer", "NotLeading", "Operator", "Truth"]
 
 LEASE_MS = 1_200
-_LEADERSHIP = LeadershipConfig(engine=EngineConfig(lease_ms=LEASE_MS), retry_ms=100, release_ms=1_000)
+"""Of attempts."""
 _ELECTION = ElectionConfig(lease_duration_ms=2_000, renew_deadline_ms=1_400, retry_period_ms=250)
 POOL = PoolSpec(namespace="shops", name="pool", silence_ms=2_500)
 
@@ -47,6 +49,8 @@ class Truth:
 
     def __init__(self) -> None:
         self.tasks: dict[str, TaskSpec] = {}
+        self.invalid: set[str] = set()
+        """Uids of those that cannot be compiled as they are now."""
 
 
 class Answer:
@@ -62,71 +66,80 @@ class _Catalog:
 
     def __init__(self, truth: Truth) -> None:
         self.tasks = dict(truth.tasks)
-        self.post: Callable[[Command], None] | None = None
+        self.invalid = set(truth.invalid)
+        self.post: Callable[[Command], None] = lambda command: None
 
     async def wait_synced(self) -> None: ...
 
     def snapshot(self) -> Iterator[Command]:
         yield PoolApplied(spec=POOL)
-        for spec in self.tasks.values():
-            yield TaskApplied(spec=spec)
+        for uid, spec in self.tasks.items():
+            yield TaskRemoved(uid=uid, forget=False) if uid in self.invalid else TaskApplied(spec=spec)
 
-    def apply(self, uid: str, spec: TaskSpec | None) -> None:
-        known = self.tasks.get(uid)
-        if spec is None:
-            if self.tasks.pop(uid, None) is not None and self.post is not None:
-                self.post(TaskRemoved(uid=uid))
-        elif known is None or known.generation < spec.generation:
-            self.tasks[uid] = spec
-            if self.post is not None:
-                self.post(TaskApplied(spec=spec))
+    def deleted(self, uid: str) -> None:
+        if self.tasks.pop(uid, None) is not None:
+            self.post(TaskRemoved(uid=uid))
 
-
-class _WatchedTerm:
-    """The real term; tells the record of each moment at which the host releases effects."""
-
-    def __init__(self, term: Term, operator: Operator) -> None:
-        self._term = term
-        self._operator = operator
-
-    @property
-    def epoch_floor(self) -> int:
-        return self._term.epoch_floor
-
-    def is_fresh(self) -> bool:
-        fresh = self._term.is_fresh()
-        if fresh:
-            self._operator.releases()
-        return fresh
-
-    async def lost(self) -> str:
-        return await self._term.lost()
-
-    async def release(self) -> None:
-        await self._term.release()
+    def applied(self, spec: TaskSpec, *, invalid: bool) -> None:
+        known = self.tasks.get(spec.uid)
+        if known is not None and known.generation >= spec.generation:
+            return
+        self.tasks[spec.uid] = spec
+        if invalid:
+            self.invalid.add(spec.uid)
+            self.post(TaskRemoved(uid=spec.uid, forget=False))
+        else:
+            self.invalid.discard(spec.uid)
+            self.post(TaskApplied(spec=spec))
 
 
-class _Election:
-    def __init__(self, elector: Elector, operator: Operator) -> None:
-        self._elector = elector
-        self._operator = operator
+class _Waiting(dict[Hashable, "asyncio.Future[Effect]"]):
+    """Whom a host has to answer; tells the record of each answer at the moment at which it is released."""
 
-    async def acquire(self) -> _WatchedTerm:
-        return _WatchedTerm(await self._elector.acquire(), self._operator)
+    def __init__(self, released: Callable[[], None]) -> None:
+        super().__init__()
+        self._released = released
+
+    def __setitem__(self, request: Hashable, future: asyncio.Future[Effect]) -> None:
+        future.add_done_callback(self._done, context=outside())
+        super().__setitem__(request, future)
+
+    def _done(self, future: asyncio.Future[Effect]) -> None:
+        if not future.cancelled() and future.exception() is None:
+            self._released()
+
+
+class _Screen:
+    """What people see of a leader."""
+
+    def __init__(self, show: Callable[[Views], None]) -> None:
+        self.show = show
+
+    def wanted(self) -> int:
+        return 4
 
 
 class Operator:
     """One process. A restarted one is another object with another node."""
 
     def __init__(
-        self, world: World, name: str, truth: Truth, segments: Segments, leases: Leases, limits: LedgerLimits
+        self,
+        world: World,
+        name: str,
+        truth: Truth,
+        segments: Segments,
+        leases: Leases,
+        limits: LedgerLimits,
+        config: LeadershipConfig,
     ) -> None:
         self.world = world
         self.node = Node(name)
-        self.clock = SimClock(world, world.random.randint(-200, 200))
+        self.clock = SimClock(world)
         self.catalog = _Catalog(truth)
-        self._epochs = itertools.count()
         self._random = random.Random(world.random.random())
+        self._heard_s = 0.0
+        self.epoch = 0
+        """Of its latest term."""
         store = NodeSegments(world, segments)
         elector = Elector(
             NodeLeases(world, leases), name="partition-0", identity=name, endpoint_url=name, clock=self.clock,
@@ -140,73 +153,97 @@ class Operator:
             )  # fmt: skip
 
         self.leadership = Leadership(
-            _Election(elector, self), open_ledger, self.catalog, self.clock, _LEADERSHIP,
+            elector, open_ledger, self.catalog, self.clock, config,
+            sink=_Screen(lambda views: world.record.shown(name, self.epoch, views)),
             on_lead=self._lead, on_end=self._end,
         )  # fmt: skip
 
     def start(self) -> None:
-        running = self.world.spawn(self.node, self.leadership.run(), "leadership")
-        running.add_done_callback(self._ended)
+        self.world.spawn(self.node, self.leadership.run(), "leadership")
 
     @property
     def leads(self) -> bool:
         """Whether it says so: a zombie does, too."""
         host = self.leadership.host
-        return host is not None and host.leading
-
-    def releases(self) -> None:
-        host = self.leadership.host
-        if host is not None:
-            self.world.record.released(self.node.name, host.epoch)
-
-    def _ended(self, running: asyncio.Task[object]) -> None:
-        """Nothing that happens in this world may end the operator's loop with an error."""
-        if not running.cancelled() and (error := running.exception()) is not None:
-            self.world.record.violated(f"{self.node.name} ended with {error!r}")
+        return host is not None and host.leading and not self.node.crashed
 
     def _lead(self, host: PartitionHost) -> None:
-        self.world.record.say(self.node.name, f"leads in epoch {host.epoch}")
+        record = self.world.record
+        epoch = self.epoch = host.epoch
+        record.led(self.node.name, epoch, host.engine.state, host._facts)
+        host._waiting = _Waiting(lambda: record.released(self.node.name, epoch))
         self.catalog.post = host.post
 
     def _end(self) -> None:
         self.world.record.say(self.node.name, "no longer leads")
-        self.catalog.post = None
+        self.catalog.post = lambda command: None
 
     # --- as others reach it ---
 
-    def tell(self, uid: str, spec: TaskSpec | None) -> None:
-        """An object changed; the watch tells this replica a little later."""
+    def tell(self, change: Callable[[_Catalog], None]) -> None:
+        """An object changed; the watch tells this replica a little later, and of one change after the other."""
+        world = self.world
+        self._heard_s = max(self._heard_s + 1e-6, world.loop.time() + world.latency_s())
 
         async def hear() -> None:
-            self.catalog.apply(uid, spec)
+            change(self.catalog)
+
+        def arrive() -> None:
+            if world.is_cut(self.node.name, API):
+                world.later(0.1, arrive)
+            else:
+                world.spawn(self.node, hear(), "watch")
+
+        world.later(self._heard_s - world.loop.time(), arrive)
+
+    def post(self, command: Command) -> None:
+        """Something that the leader's own controllers see, if it leads when it hears of it."""
+
+        async def hear() -> None:
+            self.catalog.post(command)
 
         self.world.later(self.world.latency_s(), lambda: self.world.spawn(self.node, hear(), "watch"))
 
-    async def call(self, make: Callable[[int], Pull | Report | Submit], timeout_s: float) -> Answer:
+    async def call(self, command: Pull | Report | Submit | CancelRun, timeout_s: float) -> Answer:
         """Send a command over the network. Raises `Lost` or `NotLeading`."""
         tasks: list[asyncio.Task[object]] = []
+        gone = False
 
-        async def serve(answer: Callable[[object, BaseException | None], None]) -> None:
+        async def serve(answer: Answerer) -> None:
             host = self.leadership.host
             if host is None or not host.leading:
                 answer(None, NotLeading())
                 return
             try:
-                effect = await host.call(make(host.new_request()))
+                effect = await host.call(msgspec.structs.replace(command, request=host.new_request()))
             except TermEnded:
                 answer(None, NotLeading())
             else:
                 answer(Answer(host.epoch, effect), None)
 
-        def arrive(answer: Callable[[object, BaseException | None], None]) -> None:
+        def arrive(answer: Answerer) -> None:
             if not self.node.crashed:
                 tasks.append(self.world.spawn(self.node, serve(answer), "gateway"))
+                if gone:
+                    hang_up()
 
-        try:
-            result: Answer = await self.world.ask(arrive, timeout_s, loss=0.02)
-        except Lost:
-            # The connection is gone; the gateway notices and ends what waits there.
+        def hang_up() -> None:
+            """The connection is gone; the gateway notices and ends what waits there."""
+            nonlocal gone
+            gone = True
             for task in tasks:
-                self.world.later(self.world.latency_s(), task.cancel)
+                self.world.later(self.world.latency_s(), functools.partial(self.world.interrupt, self.node, task))
+
+        caller = current_node()
+        if caller is not None and self.world.random.random() < 0.7:
+            # Else its machine died with it, and the connection stays half open.
+            caller.at_crash.append(hang_up)
+        try:
+            result: Answer = await self.world.ask(self.node.name, arrive, timeout_s)
+        except Lost:
+            hang_up()
             raise
+        finally:
+            if caller is not None and hang_up in caller.at_crash:
+                caller.at_crash.remove(hang_up)
         return result

@@ -1,26 +1,49 @@
-"""What really happened, kept outside of all nodes, and the invariants of DESIGN 9.1 over it.
+"""What really happened, kept outside of all nodes, and the invariants of DESIGN 9.1 that hold at every moment.
 
-Every durable segment, every acknowledgement and every start of a handler passes through here the moment it happens;
-a broken invariant raises `Violated` at once, with the history that led to it.
+Every durable segment, every acknowledgement, every release of effects and every start of a handler passes through here
+the moment it happens; a broken invariant raises `Violated` at once, with the history that led to it. What can be told
+only when the story is over is in `invariants.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from tickwheel_operator.engine import snapshot
-from tickwheel_operator.engine.identity import keyed_run_id, scheduled_run_id
+from tickwheel_operator.engine.identity import uid_of
+from tickwheel_operator.engine.messages import Reported, RunState, SubmittedRun
+from tickwheel_operator.engine.spec import Guarantee, TaskSpec
 from tickwheel_operator.engine.state import State
-from tickwheel_operator.engine.triggers import AnyTrigger
-from tickwheel_operator.ledger import codec
+from tickwheel_operator.engine.views import Views
+from tickwheel_operator.ledger import codec, replay
 from tickwheel_operator.ledger import facts as f
-from tickwheel_operator.ledger.protocol import Segment, SegmentKind
+from tickwheel_operator.ledger.protocol import Segment, SegmentHeader, SegmentKind
 
-__all__ = ["Record", "Violated"]
+__all__ = ["EPOCH_MS", "Record", "Violated"]
+
+
+EPOCH_MS = 1_700_000_000_000
+"""When all stories begin."""
 
 
 class Violated(AssertionError):
     """An invariant does not hold."""
+
+
+class Attempt:
+    """A lease that is durable, and what became of it."""
+
+    def __init__(self, run_id: str, number: int, instance: str) -> None:
+        self.run_id = run_id
+        self.number = number
+        """Of the run."""
+        self.instance = instance
+        """The worker process that it was given to."""
+        self.started = False
+        self.outcome: tuple[str, bytes] | None = None
+        """How the handler ended, and its result."""
+        self.ended = False
+        """Its end is durable."""
 
 
 class Record:
@@ -28,32 +51,47 @@ class Record:
 
     def __init__(self, now_ms: Callable[[], int]) -> None:
         self._now_ms = now_ms
-        self.history: list[str] = []
+        self._history: list[tuple[int, str, str, Sequence[f.Fact]]] = []
         self.written: dict[int, str] = {}
         """Sequence to nonce, of every segment that was ever written, also of those deleted since."""
-        self.epoch = 0
         self.base = 0
         """The first segment of the newest complete checkpoint."""
+        self.epoch = 0
         self.facts: list[f.Fact] = []
-        self.tokens: dict[int, str] = {}
-        """Token to run id, of every lease that is durable."""
-        self.ended: set[int] = set()
-        """Tokens whose end is durable."""
-        self.runs: dict[int, str] = {}
+        self.state = State()
+        """Their fold."""
+        self.at_epoch: dict[int, list[bytes]] = {}
+        """What each leader must restore."""
+        self.attempts: dict[int, Attempt] = {}
         self.run_ids: set[str] = set()
+        self.outcomes: dict[str, RunState] = {}
+        """Of the runs that ended."""
         self.starts: dict[str, list[int]] = {}
         """Run id to the tokens under which a handler began."""
-        self._tasks: dict[int, f.TaskNamed] = {}
-        self.at_most_once: set[str] = set()
-        """Uids of tasks that promise it."""
+        self.specs: dict[str, TaskSpec] = {}
+        """The first spec of each task. No story changes its delivery."""
+        self.invalid: set[str] = set()
+        """Uids of tasks whose object was invalid for a while: then nobody knows how they are delivered."""
+        self.unpeaceful_ms = 0
+        """Until then there may be two Leases: somebody has deleted one. A deposed leader that does not know it yet may
+        answer what needs no new fact."""
         self.violation = ""
         self.closed = False
         """The story is over: what still moves does not count."""
 
-    def say(self, actor: str, text: str) -> None:
+    # --- the history ---
+
+    def say(self, actor: str, text: str, facts: Sequence[f.Fact] = ()) -> None:
         if self.closed:
             return
-        self.history.append(f"{self._now_ms() % 1_000_000:>7} {actor:<8} {text}")
+        self._history.append((self._now_ms(), actor, text, facts))
+
+    def told(self, last: int = 0) -> str:
+        """The history for people, a line an event: when, who, what. Instants are milliseconds since the story began."""
+        return "\n".join(
+            f"{now_ms - EPOCH_MS:>6} {actor:<9} {text}{', '.join(map(_in_words, facts))}"
+            for now_ms, actor, text, facts in self._history[-last:]
+        )
 
     def violated(self, what: str) -> None:
         if self.closed:
@@ -84,10 +122,11 @@ class Record:
             if segment.epoch <= self.epoch:
                 self.violated(f"epoch {segment.epoch} begins after epoch {self.epoch}")
             self.epoch = segment.epoch
+            self.at_epoch[segment.epoch] = snapshot.dump(self.state)
             self.say("LEDGER", f"segment {segment.sequence}: epoch {segment.epoch}")
         elif segment.kind is SegmentKind.FACTS:
             facts = codec.decode_facts(segment.data, where=str(segment.sequence))
-            self.say("LEDGER", f"segment {segment.sequence}: {facts}")
+            self.say("LEDGER", f"segment {segment.sequence}: ", facts)
             for fact in facts:
                 self._fact(fact)
         else:
@@ -95,126 +134,153 @@ class Record:
             if segment.chunk == segment.chunks - 1:
                 self.base = segment.sequence - segment.chunk
 
+    def compacted(self, kept: Sequence[SegmentHeader]) -> None:
+        """Segments were deleted."""
+        for fault in replay.faults(kept):
+            self.violated(f"after a compaction: {fault}")
+
     def _fact(self, fact: f.Fact) -> None:
+        state = self.state
         self.facts.append(fact)
+        if isinstance(fact, f.Cancelled) and fact.run in state.runs:
+            self._ended(state.runs[fact.run].id, RunState.CANCELLED)
+        elif isinstance(fact, f.Undelivered) and not fact.retry_ms:
+            self._ended(state.runs[fact.dispatch].id, RunState.FAILED)
+        try:
+            state.apply(fact)
+        except KeyError as error:
+            self.violated(f"{fact} does not fit what was before it: {error!r}")
         match fact:
-            case f.TaskNamed():
-                self._tasks[fact.task] = fact
             case f.Fired():
-                for number, task in enumerate(fact.tasks, start=fact.first_run):
-                    self._run(number, scheduled_run_id(self._tasks[task].uid, fact.scheduled_ms))
+                for number in range(fact.first_run, fact.first_run + len(fact.tasks)):
+                    self._made(number)
             case f.Submitted():
-                self._run(fact.run, keyed_run_id(self._tasks[fact.task].uid, fact.key))
+                self._made(fact.run)
             case f.Leased():
-                for token, dispatch in enumerate(fact.dispatches, start=fact.first_token):
-                    if token in self.tokens:
+                for token, number in enumerate(fact.dispatches, start=fact.first_token):
+                    if token in self.attempts:
                         self.violated(f"token {token} was given twice")
-                    self.tokens[token] = self.runs[dispatch]
+                    self.attempts[token] = Attempt(state.runs[number].id, number, state.workers[fact.worker].instance)
             case f.Succeeded():
                 for token in fact.tokens:
-                    self._end(token)
-            case f.SucceededWith() | f.Failed():
-                self._end(fact.token)
+                    self._succeeded(token, b"")
+            case f.SucceededWith():
+                self._succeeded(fact.token, fact.result)
+            case f.Failed():
+                self._failed(fact)
+            case f.Returned():
+                for token in fact.tokens:
+                    if self._end(token).started:
+                        self.violated(f"the attempt with token {token} was given back, but its handler had begun")
             case _:
                 pass
 
-    def _run(self, number: int, run_id: str) -> None:
+    def _made(self, number: int) -> None:
+        run_id = self.state.runs[number].id
         if run_id in self.run_ids:
             self.violated(f"run {run_id} was made twice")
         self.run_ids.add(run_id)
-        self.runs[number] = run_id
 
-    def _end(self, token: int) -> None:
-        if token in self.ended:
+    def _ended(self, run_id: str, outcome: RunState) -> None:
+        if run_id in self.outcomes:
+            self.violated(f"run {run_id} ended twice")
+        self.outcomes[run_id] = outcome
+
+    def _end(self, token: int) -> Attempt:
+        attempt = self.attempts[token]
+        if attempt.ended:
             self.violated(f"the attempt with token {token} ended twice")
-        self.ended.add(token)
+        attempt.ended = True
+        return attempt
+
+    def _succeeded(self, token: int, result: bytes) -> None:
+        attempt = self._end(token)
+        if attempt.outcome != ("ok", result):
+            self.violated(f"token {token} succeeded with {result!r}, but its handler did {attempt.outcome}")
+        self._ended(attempt.run_id, RunState.SUCCEEDED)
+
+    def _failed(self, fact: f.Failed) -> None:
+        attempt = self._end(fact.token)
+        if fact.reason is f.FailureReason.ERROR and attempt.outcome != ("error", b""):
+            self.violated(f"token {fact.token} failed with an error, but its handler did {attempt.outcome}")
+        if not fact.retry_ms:
+            self._ended(attempt.run_id, RunState.FAILED)
+        uid = uid_of(attempt.run_id)
+        run, spec = self.state.runs.get(attempt.number), self.specs[uid]
+        if run is not None and (spec.guarantee is Guarantee.AT_MOST_ONCE or run.attempts > spec.retry.limit):
+            self.violated(f"{attempt.run_id} is driven again, after {run.attempts} of {spec.retry.limit + 1} attempts")
 
     # --- effects ---
 
+    def led(self, actor: str, epoch: int, state: State, undurable: Sequence[f.Fact]) -> None:
+        """A leader has restored what was durable at its takeover, and decided `undurable` since."""
+        self.say(actor, f"leads in epoch {epoch}")
+        expected = State()
+        snapshot.load(expected, self.at_epoch[epoch])
+        for fact in undurable:
+            expected.apply(fact)
+        if snapshot.dump(expected) != snapshot.dump(state):
+            self.violated(f"{actor} restored another state for epoch {epoch} than all facts before it make")
+
     def released(self, actor: str, epoch: int) -> None:
         """A leader of `epoch` releases effects now."""
-        if epoch < self.epoch:
+        if epoch < self.epoch and self._now_ms() > self.unpeaceful_ms:
             self.violated(f"{actor} releases effects of epoch {epoch}, but epoch {self.epoch} has begun")
 
-    def delivered(self, token: int, run_id: str) -> None:
+    def shown(self, actor: str, epoch: int, views: Views) -> None:
+        """A leader shows people its tasks."""
+        self.released(actor, epoch)
+        for task in views.tasks:
+            for run in task.runs:
+                ended = self.outcomes.get(run.run_id)
+                if run.run_id not in self.run_ids or (run.state.is_final and ended != run.state):
+                    self.violated(f"{actor} shows {run.run_id} as {run.state}, which is not in the ledger")
+
+    def delivered(self, instance: str, token: int, run_id: str) -> None:
         """A lease reached a worker."""
-        if self.tokens.get(token) != run_id:
+        attempt = self.attempts.get(token)
+        if attempt is None or attempt.run_id != run_id:
             self.violated(f"the lease of {run_id} with token {token} was released before it was durable")
+        elif attempt.instance != instance:
+            self.violated(f"{instance} got the lease with token {token}, which is {attempt.instance}'s")
 
     def started(self, worker: str, token: int, run_id: str) -> None:
         """A handler begins."""
-        tokens = self.starts.setdefault(run_id, [])
-        if token in tokens:
+        attempt = self.attempts[token]
+        if attempt.started:
             self.violated(f"{worker} starts the attempt with token {token} a second time")
+        attempt.started = True
+        tokens = self.starts.setdefault(run_id, [])
         tokens.append(token)
-        if len(tokens) > 1 and run_id.partition(".")[0] in self.at_most_once:
+        if len(tokens) > 1 and self.specs[uid_of(run_id)].guarantee is Guarantee.AT_MOST_ONCE:
             self.violated(f"{run_id} promises at most once, and runs with tokens {tokens}")
 
-    def acknowledged(self, token: int) -> None:
-        """A worker was told that its report of the attempt is durable."""
-        if token not in self.ended:
-            self.violated(f"the report of token {token} was acknowledged, but is not in the ledger")
+    def finished(self, token: int, outcome: str, result: bytes = b"") -> None:
+        """A handler has ended."""
+        self.attempts[token].outcome = (outcome, result)
 
-    def accepted(self, run_id: str) -> None:
-        """A submitter was told that the run exists."""
-        if run_id not in self.run_ids:
+    def acknowledged(self, tokens: Sequence[int], answer: Reported) -> None:
+        """A worker was told that its report of these attempts is durable."""
+        for token in tokens:
+            if token not in answer.fenced and not self.attempts[token].ended:
+                self.violated(f"the report of token {token} was acknowledged, but is not in the ledger")
+
+    def accepted(self, run_id: str, answer: SubmittedRun) -> None:
+        """A user was told that the run exists, and in which state it is."""
+        if run_id != answer.run_id or run_id not in self.run_ids:
             self.violated(f"the submission of {run_id} was acknowledged, but is not in the ledger")
+        if answer.state.is_final and self.outcomes.get(run_id) != answer.state:
+            self.violated(f"a user was told that {run_id} is {answer.state}, which is not in the ledger")
 
-    # --- the end ---
 
-    def folded(self) -> State:
-        """The state as all facts that were ever durable make it."""
-        state = State()
-        for fact in self.facts:
-            state.apply(fact)
-        return state
+def _in_words(fact: f.Fact) -> str:
+    said = [f"{name}={_value(getattr(fact, name))}" for name in fact.__struct_fields__ if getattr(fact, name)]
+    return f"{type(fact).__name__}({' '.join(said)})"
 
-    def check_end(self, restored: State, triggers: dict[str, AnyTrigger]) -> None:
-        """After the quiet phase: nothing is open, nothing was lost, every instant is accounted for."""
-        whole = self.folded()
-        if snapshot.dump(whole) != snapshot.dump(restored):
-            self.violated("checkpoint and tail give another state than all facts")
-        if whole.runs:
-            open_runs = ", ".join(f"{run.id} ({run.state})" for run in whole.runs.values())
-            self.violated(f"runs never ended: {open_runs}")
-        self._check_instants(triggers)
 
-    def _check_instants(self, triggers: dict[str, AnyTrigger]) -> None:
-        """Between two armings, each instant was fired once or is in a skip's count."""
-        periods: dict[int, tuple[str, int]] = {}
-        fired: dict[int, set[int]] = {}
-        skipped: dict[int, int] = {}
-        until: dict[int, int] = {}
-
-        def close(task: int) -> None:
-            schedule, start = periods.pop(task)
-            trigger = triggers.get(schedule)
-            expected = 0 if trigger is None else trigger.count_between(start, until[task], 10**9)
-            found = len(fired[task]) + skipped[task]
-            if expected != found:
-                name = self._tasks[task].name
-                self.violated(
-                    f"{name}: {expected} instants of '{schedule}' in ({start}, {until[task]}], "
-                    f"but {len(fired[task])} were fired and {skipped[task]} skipped"
-                )
-
-        for fact in self.facts:
-            match fact:
-                case f.TaskNamed() | f.Armed():
-                    if fact.task in periods:
-                        close(fact.task)
-                    periods[fact.task] = (fact.schedule, fact.watermark_ms)
-                    fired[fact.task], skipped[fact.task], until[fact.task] = set(), 0, fact.watermark_ms
-                case f.Fired():
-                    for task in fact.tasks:
-                        fired[task].add(fact.scheduled_ms)
-                        until[task] = max(until[task], fact.scheduled_ms)
-                case f.Skipped():
-                    skipped[fact.task] += fact.count
-                    until[fact.task] = max(until[fact.task], fact.until_ms)
-                case f.TaskForgotten():
-                    close(fact.task)
-                case _:
-                    pass
-        for task in list(periods):
-            close(task)
+def _value(value: object) -> str:
+    if isinstance(value, f.SkipReason | f.FailureReason):
+        return value.name
+    if isinstance(value, int) and value > EPOCH_MS // 2:
+        return f"{value - EPOCH_MS:+d}"
+    return str(value).replace(" ", "")

@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import msgspec
-from tests.simulation.loop import Node
-from tests.simulation.operators import NotLeading, Operator, Truth
+from tests.simulation.invariants import check_end, check_punctual, check_unstarved
+from tests.simulation.operators import LEASE_MS, POOL, NotLeading, Operator, Truth
 from tests.simulation.stores import Leases, NodeSegments, Segments
+from tests.simulation.tasks import draw_edit, draw_task
 from tests.simulation.workers import Worker
-from tests.simulation.world import EPOCH_MS, Lost, World
+from tests.simulation.world import API, Lost, World
 
 from tickwheel_operator.engine.core import Engine
 from tickwheel_operator.engine.identity import keyed_run_id
-from tickwheel_operator.engine.messages import Submission, Submit, Submitted
-from tickwheel_operator.engine.spec import Backoff, Guarantee, Misfire, MisfirePolicy, RetryPolicy, TaskSpec
+from tickwheel_operator.engine.messages import CancelRun, Submission, Submit, Submitted, WorkerGone
+from tickwheel_operator.engine.spec import EngineConfig, TaskSpec
 from tickwheel_operator.engine.state import State
-from tickwheel_operator.engine.triggers import AnyTrigger, CronTrigger, FixedRateTrigger, OnceTrigger
+from tickwheel_operator.engine.triggers import Trigger
 from tickwheel_operator.ledger.limits import LedgerLimits
 from tickwheel_operator.ledger.log import Ledger
+from tickwheel_operator.runtime.leadership import LeadershipConfig
+from tickwheel_operator.runtime.partition import CommitConfig
 
 __all__ = ["Scenario", "run_seed"]
 
-_STORMY_S = 9.0
-_QUIET_S = 60.0
+_QUIET_S = 40.0
+"""The longest that a healed world may take to settle."""
 
 
 class Scenario:
@@ -32,97 +36,103 @@ class Scenario:
     def __init__(self, seed: int) -> None:
         self.world = world = World(seed)
         chance = world.random
-        self.segments, self.leases, self.truth = Segments(world.record), Leases(), Truth()
+        self.long = chance.random() < 0.03
+        """A story with deep sleep: longer than half of the time for which epochs are kept, which is short then."""
+        self.meddling = chance.random() < 0.1
+        """A story in which a person deletes the Lease now and then: only the ledger keeps two leaders apart."""
+        self.stormy_s = 35.0 if self.long else chance.choice((3.0, 6.0, 10.0))
+        self.segments, self.leases, self.truth = Segments(world.record), Leases(world), Truth()
         self.limits = LedgerLimits(
-            checkpoint_every_segments=chance.choice((5, 12, 40, 1_000)),
+            checkpoint_every_segments=chance.choice((3, 5, 12, 40, 1_000)),
             max_segment_bytes=chance.choice((300, 4_096, 262_144)),
             retry_initial_ms=20,
             retry_max_ms=200,
             append_deadline_ms=3_000,
+            epoch_keep_ms=20_000 if self.long else 3_600_000,
+            epochs_kept=2 if self.long else 16,
         )
-        self.triggers: dict[str, AnyTrigger] = {}
+        self.leadership = LeadershipConfig(
+            engine=EngineConfig(
+                lease_ms=LEASE_MS,
+                max_leases_per_pull=chance.choice((1, 3, 500)),
+                max_backlog=chance.choice((4, 100_000, 100_000)),
+            ),
+            commit=CommitConfig(load_facts=chance.choice((3, 40))),
+            retry_ms=100,
+            release_ms=1_000,
+        )
+        self.triggers: dict[str, Trigger] = {}
         self._names = 0
-        for number in range(chance.randint(2, 5)):
-            self._apply(self._task(number))
-        self.operators = [self._operator() for _ in range(chance.randint(1, 3))]
-        self.workers = [self._worker(f"w{n}") for n in range(chance.randint(1, 3))]
+        self._uids = 0
+        for number in range(chance.randint(2, 6)):
+            self._create_task(f"t{number}")
+        self.operators: list[Operator] = []
+        self.operators.extend(self._operator() for _ in range(chance.randint(1, 3)))
+        self.workers: list[Worker] = []
+        self.workers.extend(self._worker(f"w{n}") for n in range(chance.randint(1, 3)))
 
     # --- the cast ---
-
-    def _task(self, number: int) -> TaskSpec:
-        chance = self.world.random
-        guarantee = Guarantee.AT_MOST_ONCE if chance.random() < 0.35 else Guarantee.AT_LEAST_ONCE
-        spec = TaskSpec(
-            uid=f"u{number}", namespace="shops", name=f"t{number}", generation=1, created_ms=EPOCH_MS,
-            trigger=self._trigger(), pool="pool", handler="work", guarantee=guarantee,
-            misfire=Misfire(
-                policy=chance.choice(list(MisfirePolicy)),
-                max_catch_up=chance.choice((1, 5, 100)),
-                starting_deadline_ms=chance.choice((None, None, 700, 4_000)),
-            ),
-            retry=RetryPolicy(
-                limit=chance.choice((0, 1, 5)), backoff=Backoff(initial_ms=chance.choice((1, 50, 400)), max_ms=1_000)
-            ),
-        )  # fmt: skip
-        if guarantee is Guarantee.AT_MOST_ONCE:
-            self.world.record.at_most_once.add(spec.uid)
-        return spec
-
-    def _trigger(self) -> AnyTrigger | None:
-        chance = self.world.random
-        match chance.randrange(5):
-            case 0 | 1:
-                return FixedRateTrigger(chance.choice((100, 250, 333, 1_000)), EPOCH_MS + chance.randrange(500))
-            case 2:
-                return CronTrigger(chance.choice(("* * * * * *", "*/2 * * * * *")), "Europe/Berlin")
-            case 3:
-                return OnceTrigger(EPOCH_MS + chance.randrange(6_000))
-            case _:
-                return None
-
-    def _apply(self, spec: TaskSpec) -> None:
-        if spec.trigger is not None and not spec.suspend:
-            self.triggers[spec.schedule] = spec.trigger
-        self.truth.tasks[spec.uid] = spec
 
     def _operator(self) -> Operator:
         self._names += 1
         name = f"op{self._names}"
-        operator = Operator(self.world, name, self.truth, self.segments, self.leases, self.limits)
+        operator = Operator(self.world, name, self.truth, self.segments, self.leases, self.limits, self.leadership)
         operator.start()
         return operator
 
-    def _worker(self, name: str) -> Worker:
-        worker = Worker(self.world, name, lambda: self.operators, self.world.random.choice((1, 3, 20)))
+    def _worker(self, name: str, slots: int = 0) -> Worker:
+        slots = slots or self.world.random.choice((1, 3, 20))
+        worker = Worker(self.world, name, lambda: self.operators, slots)
         worker.start()
         return worker
+
+    def _create_task(self, name: str) -> None:
+        self._uids += 1
+        spec = draw_task(self.world.random, self._uids, name, self.world.now_ms())
+        self.world.record.specs[spec.uid] = spec
+        self._apply(spec)
+
+    def _apply(self, spec: TaskSpec, *, invalid: bool = False) -> None:
+        """The object is so now; all operators hear of it."""
+        if spec.trigger is not None and not spec.suspend:
+            self.triggers[spec.schedule] = spec.trigger
+        self.truth.tasks[spec.uid] = spec
+        if invalid:
+            self.truth.invalid.add(spec.uid)
+            self.world.record.invalid.add(spec.uid)
+        else:
+            self.truth.invalid.discard(spec.uid)
+        for operator in getattr(self, "operators", ()):
+            operator.tell(lambda catalog: catalog.applied(spec, invalid=invalid))
 
     # --- the story ---
 
     async def run(self) -> None:
-        world, chance = self.world, self.world.random
-        submitting = asyncio.create_task(self._submit_now_and_then())
-        while world.loop.virtual_time < _STORMY_S and not world.record.violation:
+        world, chance, record = self.world, self.world.random, self.world.record
+        using = [asyncio.create_task(self._submit_now_and_then()), asyncio.create_task(self._cancel_now_and_then())]
+        while world.loop.time() < self.stormy_s and not record.violation:
             await asyncio.sleep(chance.uniform(0.05, 1.2))
             self._fault()
-        submitting.cancel()
+        await self._heal()
+        for task in using:
+            task.cancel()
         await self._settle()
-        if not world.record.violation:
-            world.record.check_end(await self._restored(), self.triggers)
+        if not record.violation:
+            check_end(record, await self._restored(), self.triggers)
 
     def _fault(self) -> None:
         world, chance = self.world, self.world.random
         leaders = [o for o in self.operators if o.leads]
-        match chance.randrange(12):
+        match chance.randrange(16 if self.meddling else 14):
             case 0 | 1 if leaders:
                 self._crash_operator(chance.choice(leaders))
             case 2 | 3 | 4 if leaders:
-                self._freeze(chance.choice(leaders).node, chance.choice((0.3, 1.7, 2.6, 5.0)))
+                world.freeze(chance.choice(leaders).node, chance.choice((0.3, 1.7, 2.6, 12.0 if self.long else 5.0)))
             case 5:
                 self._crash_worker(chance.choice(self.workers))
             case 6:
-                self._freeze(chance.choice(self.workers).node, chance.uniform(0.2, 3.0))
-            case 7:
+                world.freeze(chance.choice(self.workers).node, chance.uniform(0.2, 3.0))
+            case 7 if not self.long:
                 operator = chance.choice(self.operators)
                 operator.clock.offset_ms += chance.choice((-5_000, -300, 300, 4_000))
                 world.record.say(operator.node.name, f"its wall clock is off by {operator.clock.offset_ms} ms now")
@@ -138,21 +148,21 @@ class Scenario:
                 world.record.say(operator.node.name, "is asked to stop")
                 operator.leadership.stop()
                 world.later(1.5, lambda: self._replace_operator(operator))
+            case 12:
+                name = chance.choice(self.operators).node.name
+                source, target = chance.choice(((name, API), ("*", name), (chance.choice(self.workers).instance, "*")))
+                world.cut(source, target, chance.uniform(0.2, 4.0))
+            case 13 if leaders:
+                worker = chance.choice(self.workers)
+                world.record.say("cluster", f"calls the pod of {worker.instance} not ready")
+                for leader in leaders:
+                    leader.post(WorkerGone(key=worker.key, instance=worker.instance))
+            case 14 | 15:
+                world.record.say("user", "deletes the Lease")
+                world.record.unpeaceful_ms = world.now_ms() + 2_000
+                self.leases.kept.clear()
             case _:
                 pass
-
-    def _freeze(self, node: Node, seconds: float) -> None:
-        if node.crashed or node.frozen:
-            return
-        self.world.record.say(node.name, f"is frozen for {seconds:.1f} s")
-        node.freeze()
-
-        def thaw() -> None:
-            if not node.crashed and node.frozen:
-                self.world.record.say(node.name, "thaws")
-                node.thaw()
-
-        self.world.later(seconds, thaw)
 
     def _crash_operator(self, operator: Operator) -> None:
         self.world.record.say(operator.node.name, "is killed")
@@ -169,40 +179,45 @@ class Scenario:
             return
         self.world.record.say(worker.node.name, "is killed")
         worker.node.crash()
+        if self.world.chance(0.5):
+            for operator in self.operators:
+                operator.post(WorkerGone(key=worker.key, instance=worker.instance))
         self.world.later(self.world.random.uniform(0.05, 4.0), lambda: self._replace_worker(worker))
 
     def _replace_worker(self, worker: Worker) -> None:
         worker.node.crash()
         if worker in self.workers:
-            self.workers[self.workers.index(worker)] = self._worker(worker.name)
+            self.workers[self.workers.index(worker)] = self._worker(worker.key.name)
 
     def _edit(self) -> None:
-        chance = self.world.random
-        spec = chance.choice(list(self.truth.tasks.values()))
-        match chance.randrange(4):
-            case 0:
-                changed = msgspec.structs.replace(spec, suspend=not spec.suspend)
-            case 1:
-                changed = msgspec.structs.replace(spec, trigger=self._trigger())
-            case 2:
-                changed = msgspec.structs.replace(spec, parameters=b'{"edited":true}')
-            case _:
-                if len(self.truth.tasks) < 2:
-                    return
-                self.world.record.say("user", f"deletes {spec.name}")
-                del self.truth.tasks[spec.uid]
+        chance, truth, say = self.world.random, self.truth, self.world.record.say
+        spec = chance.choice(list(truth.tasks.values()))
+        match chance.randrange(10):
+            case 0 if len(truth.tasks) < 8:
+                say("user", f"creates t{self._uids}")
+                self._create_task(f"t{self._uids}")
+            case 1 if len(truth.tasks) > 1:
+                say("user", f"deletes {spec.name} ({spec.uid})")
+                del truth.tasks[spec.uid]
+                truth.invalid.discard(spec.uid)
                 for operator in self.operators:
-                    operator.tell(spec.uid, None)
-                return
-        changed = msgspec.structs.replace(changed, generation=spec.generation + 1)
-        self.world.record.say("user", f"edits {spec.name}: {changed.schedule}")
-        self._apply(changed)
-        for operator in self.operators:
-            operator.tell(spec.uid, changed)
+                    operator.tell(lambda catalog: catalog.deleted(spec.uid))
+                if chance.random() < 0.5:
+                    say("user", f"creates {spec.name} again")
+                    self._create_task(spec.name)
+            case 2:
+                say("user", f"makes {spec.name} invalid")
+                self._apply(msgspec.structs.replace(spec, generation=spec.generation + 1), invalid=True)
+            case _:
+                changed = draw_edit(chance, spec, self.world.now_ms())
+                say("user", f"edits {spec.name}: {changed.schedule}")
+                self._apply(changed)
+
+    # --- users ---
 
     async def _submit_now_and_then(self) -> None:
         """A user who asks for runs by hand, with keys that come again."""
-        chance = self.world.random
+        chance, record = self.world.random, self.world.record
         while True:
             await asyncio.sleep(chance.uniform(0.1, 0.8))
             leaders = [o for o in self.operators if o.leads]
@@ -210,45 +225,82 @@ class Scenario:
                 continue
             spec = chance.choice(list(self.truth.tasks.values()))
             key = f"order-{chance.randrange(8)}"
-            now = self.world.now_ms()
+            wanted = Submission(key=key, scheduled_ms=self.world.now_ms())
+            submit = Submit(request=0, namespace=POOL.namespace, name=spec.name, runs=[wanted])
+            try:
+                answer = await chance.choice(leaders).call(submit, 1.0)
+            except (Lost, NotLeading):
+                continue
+            if isinstance(answer.effect, Submitted):
+                ids = {keyed_run_id(uid, key) for uid, known in record.specs.items() if known.name == spec.name}
+                (run,) = answer.effect.runs
+                record.accepted(run.run_id if run.run_id in ids else "?", run)
+
+    async def _cancel_now_and_then(self) -> None:
+        """A user who changes their mind."""
+        chance, record = self.world.random, self.world.record
+        while True:
+            await asyncio.sleep(chance.uniform(0.5, 3.0))
+            leaders = [o for o in self.operators if o.leads]
+            runs = list(record.state.runs.values())
+            if not leaders or not runs:
+                continue
+            run_id = chance.choice(runs).id
             try:
                 answer = await chance.choice(leaders).call(
-                    lambda r, name=spec.name, key=key, now=now: Submit(
-                        request=r, namespace="shops", name=name, runs=[Submission(key=key, scheduled_ms=now)]
-                    ),
-                    1.0,
+                    CancelRun(request=0, run_id=run_id, message="not needed"), 1.0
                 )
             except (Lost, NotLeading):
                 continue
             if isinstance(answer.effect, Submitted):
-                self.world.record.accepted(keyed_run_id(spec.uid, key))
+                record.say("user", f"cancelled {run_id}")
+                record.accepted(run_id, answer.effect.runs[0])
 
     # --- the end ---
 
-    async def _settle(self) -> None:
-        """Everything heals, nothing fires any more; all that is open must end."""
-        world = self.world
-        world.record.say("world", "is quiet from now on")
-        world.faults = False
+    async def _heal(self) -> None:
+        """No more faults. Soon somebody leads, and whatever is due is settled."""
+        world, record = self.world, self.world.record
+        record.say("world", "heals")
+        world.heal()
         for spec in list(self.truth.tasks.values()):
-            changed = msgspec.structs.replace(spec, suspend=True, generation=spec.generation + 1)
-            self._apply(changed)
-        for operator in list(self.operators):
-            if operator.node.frozen:
-                operator.node.thaw()
-            for spec in self.truth.tasks.values():
-                operator.tell(spec.uid, spec)
-        for worker in self.workers:
-            if worker.node.frozen:
-                worker.node.thaw()
-        await asyncio.sleep(3.5)  # the latest message of the storm arrives
-        deadline = world.loop.virtual_time + _QUIET_S
-        while world.loop.virtual_time < deadline and not world.record.violation:
-            await asyncio.sleep(0.5)
-            state = world.record.folded()
-            settled = all(task.schedule.startswith("suspended") for task in state.tasks.values())
-            if settled and not state.runs and any(o.leads for o in self.operators):
+            if spec.uid in self.truth.invalid:
+                self._apply(msgspec.structs.replace(spec, generation=spec.generation + 1))
+        await self._pass(2.2)  # The latest message of the storm arrives, and whoever was killed is back.
+        await self._pass(10, until=lambda: len(self._fresh_leaders()) == 1)
+        if record.violation:
+            return
+        for leader in self._fresh_leaders():
+            mark, mark_ms = record.state.next_run, leader.clock.now_ms()
+            await self._pass(1.0)
+            check_punctual(record, self.truth.tasks.values(), leader.clock.now_ms())
+            check_unstarved(record, mark, mark_ms)
+            break
+        else:
+            record.violated("nobody leads, though nothing fails any more")
+
+    def _fresh_leaders(self) -> list[Operator]:
+        return [o for o in self.operators if o.leads and o.epoch == self.world.record.epoch]
+
+    async def _settle(self) -> None:
+        """Nothing fires any more; all that is open must end."""
+        record = self.world.record
+        record.say("world", "is quiet from now on")
+        self.workers.append(self._worker("strong", slots=50))
+        for spec in list(self.truth.tasks.values()):
+            self._apply(msgspec.structs.replace(spec, suspend=True, generation=spec.generation + 1))
+        await self._pass(0.5)  # Whatever is on its way arrives
+        tasks = record.state.tasks.values()
+        await self._pass(
+            _QUIET_S,
+            until=lambda: not record.state.runs and all(task.schedule.startswith("suspended") for task in tasks),
+        )
+
+    async def _pass(self, seconds: float, *, until: Callable[[], bool] = lambda: False) -> None:
+        for _ in range(int(seconds / 0.1)):
+            if self.world.record.violation or until():
                 return
+            await asyncio.sleep(0.1)
 
     async def _restored(self) -> State:
         """What a new leader would restore."""
@@ -260,10 +312,13 @@ class Scenario:
         )  # fmt: skip
         opened = await ledger.open(0)
         engine = Engine(now_ms=self.world.now_ms())
-        if opened.checkpoint is not None:
-            engine.restore(opened.checkpoint)
-        async for facts in opened.segments:
-            engine.replay(facts)
+        try:
+            if opened.checkpoint is not None:
+                engine.restore(opened.checkpoint)
+            async for facts in opened.segments:
+                engine.replay(facts)
+        except KeyError as error:
+            self.world.record.violated(f"checkpoint and tail do not fit: {error!r}")
         return engine.state
 
 
@@ -276,8 +331,8 @@ def run_seed(seed: int) -> Scenario:
         world.loop.run_until_complete(scenario.run())
         if world.record.violation:
             world.record.violated(world.record.violation)
-    except AssertionError as error:
-        error.add_note("\n".join(world.record.history[-200:]))
+    except Exception as error:
+        error.add_note(world.record.told(last=200))
         raise
     finally:
         world.end()

@@ -1,14 +1,12 @@
-"""Worker processes as actors: they speak the protocol as the SDK does, run handlers, and tell the record."""
+"""Worker processes as actors: they speak the protocol as the SDK does, and tell the record what their handlers did."""
 
 from __future__ import annotations
 
 import asyncio
-import itertools
 from collections.abc import Callable, Sequence
-from functools import partial
 
 from tests.simulation.loop import Node
-from tests.simulation.operators import LEASE_MS, NotLeading, Operator
+from tests.simulation.operators import LEASE_MS, POOL, NotLeading, Operator
 from tests.simulation.world import Lost, World
 
 from tickwheel_operator.engine.messages import (
@@ -30,12 +28,10 @@ _RENEW_S = LEASE_MS / 3000
 class Worker:
     """One process. A restarted one is another object with the same name."""
 
-    _instances = itertools.count()
-
     def __init__(self, world: World, name: str, operators: Callable[[], Sequence[Operator]], slots: int) -> None:
         self._world = world
-        self.name = name
-        self.instance = f"{name}-{world.random.getrandbits(32):08x}"
+        self.key = WorkerKey(POOL.namespace, POOL.name, name)
+        self.instance = f"{name}-{world.random.getrandbits(24):06x}"
         self.node = Node(self.instance)
         self._operators = operators
         self._slots = slots
@@ -49,7 +45,6 @@ class Worker:
         self._returned: list[int] = []
         self._wake = asyncio.Event()
         self._draining = False
-        self.left = False
 
     def start(self) -> None:
         self._world.spawn(self.node, self._pulling(), "pull")
@@ -62,14 +57,15 @@ class Worker:
 
     def _identity(self) -> WorkerSeen:
         return WorkerSeen(
-            key=WorkerKey("shops", "pool", self.name), instance=self.instance, handlers=("work",),
-            slots=self._slots, draining=self._draining,
-        )  # fmt: skip
+            key=self.key, instance=self.instance, handlers=("work",), slots=self._slots, draining=self._draining
+        )
 
     def _leader(self) -> Operator | None:
         """Whoever says that it leads: two may, and this worker does not know which of them is right."""
-        leading = [o for o in self._operators() if o.leads and not o.node.crashed]
+        leading = [o for o in self._operators() if o.leads]
         return self._world.random.choice(leading) if leading else None
+
+    # --- pulling ---
 
     async def _pulling(self) -> None:
         while not self._draining:
@@ -78,7 +74,10 @@ class Worker:
             if operator is None or free <= 0:
                 await asyncio.sleep(0.03)
                 continue
-            pull = partial(self._pull, free=free, received=self._received, until_ms=self._world.now_ms() + 1_000)
+            pull = Pull(
+                request=0, worker=self._identity(), free=free, received=self._received,
+                until_ms=operator.clock.now_ms() + 1_000,
+            )  # fmt: skip
             try:
                 answer = await operator.call(pull, 2.5)
             except (Lost, NotLeading):
@@ -89,13 +88,11 @@ class Worker:
             self._epoch = answer.epoch
             for delivery in answer.effect.deliveries:
                 self._take(delivery)
-
-    def _pull(self, request: int, *, free: int, received: int, until_ms: int) -> Pull:
-        return Pull(request=request, worker=self._identity(), free=free, received=received, until_ms=until_ms)
+            self._stop(answer.effect.cancel)
 
     def _take(self, delivery: Delivery) -> None:
         token = delivery.token
-        self._world.record.delivered(token, delivery.run_id)
+        self._world.record.delivered(self.instance, token, delivery.run_id)
         self._received = max(self._received, token)
         if token in self._seen:
             return
@@ -106,22 +103,42 @@ class Worker:
             return
         self._held[token] = self._world.spawn(self.node, self._handle(delivery), "handler")
 
+    def _stop(self, tokens: Sequence[int]) -> None:
+        """Fenced or cancelled: nobody wants the outcome."""
+        for token in tokens:
+            task = self._held.pop(token, None)
+            if task is not None:
+                task.cancel()
+
+    # --- handlers ---
+
     async def _handle(self, delivery: Delivery) -> None:
-        world, token = self._world, delivery.token
-        world.record.say(self.node.name, f"starts {delivery.run_id} #{delivery.attempt} token {token}")
-        world.record.started(self.node.name, token, delivery.run_id)
+        world, record, token = self._world, self._world.record, delivery.token
+        record.say(self.instance, f"starts {delivery.run_id} #{delivery.attempt} token {token}")
+        record.started(self.instance, token, delivery.run_id)
         fate = world.random.random()
-        await asyncio.sleep(world.random.uniform(1.0, 2.5) if fate < 0.05 else world.random.uniform(0.001, 0.06))
-        if token not in self._held:
-            return
-        if fate > 0.9:
-            self._failed.append(FailedAttempt(token=token, error_type="ValueError", message="no"))
-        elif fate > 0.7:
-            self._results.append((token, b'{"n":1}'))
+        lasts_s = world.random.uniform(1.0, 2.5) if fate < 0.05 else world.random.uniform(0.001, 0.06)
+        limit_ms = delivery.task.timeout_ms
+        if limit_ms is not None and lasts_s * 1_000 > limit_ms:
+            await asyncio.sleep(limit_ms / 1_000)
+            record.finished(token, "timeout")
+            self._failed.append(FailedAttempt(token=token, error_type="TimeoutError", timeout=True))
         else:
-            self._succeeded.append(token)
-        del self._held[token]
+            await asyncio.sleep(lasts_s)
+            if fate > 0.9:
+                record.finished(token, "error")
+                self._failed.append(FailedAttempt(token=token, error_type="ValueError", message="no"))
+            elif fate > 0.7:
+                result = b'{"n":%d}' % token
+                record.finished(token, "ok", result)
+                self._results.append((token, result))
+            else:
+                record.finished(token, "ok")
+                self._succeeded.append(token)
+        self._held.pop(token, None)
         self._wake.set()
+
+    # --- reporting ---
 
     async def _reporting(self) -> None:
         while True:
@@ -134,7 +151,6 @@ class Worker:
             await self._report()
             if self._draining and not self._held and not self._outcomes():
                 await self._report(leaving=True)
-                self.left = True
                 return
 
     def _outcomes(self) -> int:
@@ -149,32 +165,23 @@ class Worker:
         renew = list(self._held)
         if not (succeeded or results or failed or returned or renew or leaving):
             return
-        identity = self._identity()
-        for _ in itertools.count():
+        report = Report(
+            request=0, worker=self._identity(), succeeded=succeeded, results=results, failed=failed, returned=returned,
+            renew=renew, leaving=leaving,
+        )  # fmt: skip
+        while True:
             operator = self._leader()
             if operator is None:
                 await asyncio.sleep(0.05)
                 continue
             try:
-                answer = await operator.call(
-                    lambda r: Report(
-                        request=r, worker=identity, succeeded=succeeded, results=results, failed=failed,
-                        returned=returned, renew=renew, leaving=leaving,
-                    ),
-                    0.8,
-                )  # fmt: skip
+                answer = await operator.call(report, 0.8)
             except (Lost, NotLeading):
                 await asyncio.sleep(self._world.random.uniform(0.01, 0.1))
                 continue
             if answer.epoch >= self._epoch and isinstance(answer.effect, Reported):
                 break
         self._epoch = answer.epoch
-        fenced = set(answer.effect.fenced)
-        ended = [*succeeded, *(t for t, _ in results), *(a.token for a in failed)]
-        for token in ended:
-            if token not in fenced:
-                self._world.record.acknowledged(token)
-        for token in (*fenced, *answer.effect.cancel):
-            task = self._held.pop(token, None)
-            if task is not None:
-                task.cancel()
+        told = [*succeeded, *(t for t, _ in results), *(a.token for a in failed), *returned]
+        self._world.record.acknowledged(told, answer.effect)
+        self._stop((*answer.effect.fenced, *answer.effect.cancel))

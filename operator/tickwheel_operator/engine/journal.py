@@ -27,11 +27,12 @@ class Journal:
         """Decide `fact` at the current instant."""
         if self.now_ms != self._recorded_ms:
             clock = Clock(self.now_ms)
-            self.facts.append(clock)
             self._state.apply(clock)
+            self.facts.append(clock)
             self._recorded_ms = self.now_ms
-        self.facts.append(fact)
+        # Folded first: a fact that does not fit raises here, and is never written for every later leader to fail on.
         self._state.apply(fact)
+        self.facts.append(fact)
 
     def take(self) -> list[Fact]:
         """The facts since the last call. The next batch states its instant anew, so that it stands on its own."""

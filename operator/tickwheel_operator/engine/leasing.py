@@ -163,6 +163,9 @@ class Leasing:
     # --- reports ---
 
     def report(self, command: Report, effects: list[Effect]) -> None:
+        if self._is_replaced(command.worker):
+            self._fence_all(command, effects)
+            return
         worker = self._meet(command.worker, effects)
         state, number, now = self._state, worker.number, self._journal.now_ms
         attempts, stats = state.attempts, self._stats
@@ -186,7 +189,8 @@ class Leasing:
             if (dispatch := self._held(failed.token, number, fenced)) is not None:
                 stats.attempt_duration.observe(now - dispatch.leased_ms)
                 self._fail_reported(dispatch, failed)
-        returned = [t for t in command.returned if self._held(t, number, fenced) is not None]
+        # A token that is named twice is given back once: the fact must fit the state.
+        returned = [t for t in dict.fromkeys(command.returned) if self._held(t, number, fenced) is not None]
         if returned:
             back = [attempts[token] for token in returned]
             self._journal.emit(f.Returned(returned))
@@ -205,6 +209,26 @@ class Leasing:
         effects.append(Reported(request=command.request, fenced=fenced, cancel=worker.take_cancelled()))
         if command.leaving:
             self._lose(worker, "it said that it leaves", effects)
+
+    def _is_replaced(self, seen: WorkerSeen) -> bool:
+        """Whether a later process has the worker's place: last words that were long on their way must not cost it its
+        work. Numbers grow, so the ledger tells which one is later."""
+        worker = self._router.find(seen.key)
+        if worker is None or worker.instance == seen.instance:
+            return False
+        return 0 < self._state.worker_numbers.get(WorkerName(seen.key, seen.instance), 0) < worker.number
+
+    def _fence_all(self, command: Report, effects: list[Effect]) -> None:
+        """The answer to a process that was replaced: all that it held was lost when the later one came."""
+        fenced = [
+            *command.succeeded,
+            *(token for token, _ in command.results),
+            *(failed.token for failed in command.failed),
+            *command.returned,
+            *command.renew,
+        ]
+        self._stats.fenced += len(fenced)
+        effects.append(Reported(request=command.request, fenced=fenced, cancel=[]))
 
     def _held(self, token: int, worker: int, fenced: list[int]) -> Dispatch | None:
         dispatch = self._state.attempts.get(token)
@@ -276,6 +300,7 @@ class Leasing:
         token, number = dispatch.token, dispatch.worker
         self._journal.emit(f.Cancelled(run.number, why))
         if not token:
+            self._router.withdraw(dispatch)
             return
         name = self._state.workers.get(number)
         worker = self._router.find(name.key) if name is not None else None
@@ -303,21 +328,24 @@ class Leasing:
         if dispatch.token or dispatch.ready_ms < 0 or dispatch.attempts != attempts:
             return
         spec = self._spec(dispatch)
-        if spec.dispatch_timeout_ms is None:
-            return
+        if spec.dispatch_timeout_ms is None or self._journal.now_ms - dispatch.ready_ms < spec.dispatch_timeout_ms:
+            return  # a worker took it and gave it back, or the task was edited: a later timer stands for it
         retry_ms = 0 if attempts + 1 > spec.retry.limit else self._journal.now_ms
         self._stats.attempts_failed[f.FailureReason.UNDELIVERED] += 1
         self._journal.emit(f.Undelivered(dispatch.number, retry_ms))
         if retry_ms:
             # It keeps its place in the lane: only the clock of the next delivery starts.
             self._wheel.insert(self._journal.now_ms + spec.dispatch_timeout_ms, (dispatch, dispatch.attempts))
+        else:
+            self._router.withdraw(dispatch)
 
     # --- silence ---
 
     def sweep(self, effects: list[Effect]) -> None:
         """Answer pulls whose time is up; lose the silent and the unrenewed."""
         now = self._journal.now_ms
-        for pool in self._router.pools.values():
+        # A copy: what a lost worker held may go to a pool that nobody named before.
+        for pool in list(self._router.pools.values()):
             for worker in list(pool.workers.values()):
                 if worker.request is not None:
                     if now >= worker.until_ms:

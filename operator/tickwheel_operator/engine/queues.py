@@ -1,7 +1,7 @@
 """The dispatches that wait for a worker, by pool and handler.
 
-A queue may hold dispatches that were cancelled or leased since: they are dropped when they come to the head, which
-keeps every operation O(1).
+A queue may hold entries of dispatches that were cancelled or moved since (stale ones): they do not count, and are
+dropped when they come to the head or outnumber the others, which keeps every operation O(1) in the mean.
 """
 
 from __future__ import annotations
@@ -14,18 +14,32 @@ from tickwheel_operator.engine.worker import LiveWorker
 __all__ = ["Lane", "PoolQueue"]
 
 
+_STALE_KEPT = 32
+
+
 class Lane:
     """One handler of one pool: what waits for it, and the workers that could take it now."""
 
-    __slots__ = ("handler", "queue", "waiting", "workers")
+    __slots__ = ("handler", "queue", "stale", "waiting", "workers")
 
     def __init__(self, handler: str) -> None:
         self.handler = handler
         self.queue: deque[Dispatch] = deque()
+        self.stale = 0
+        """Entries of the queue whose dispatch waits here no more."""
         self.waiting: dict[LiveWorker, None] = {}
         """Workers with an open pull and credit, the one whose turn it is first (round robin)."""
         self.workers = 0
         """Live workers that registered the handler."""
+
+    def withdraw(self, dispatch: Dispatch) -> None:
+        """The dispatch, which waits here, waits no more."""
+        dispatch.lane = None
+        self.stale += 1
+        if self.stale > _STALE_KEPT and 2 * self.stale > len(self.queue):
+            # One entry each: a dispatch that went and came back has two.
+            self.queue = deque(dict.fromkeys(d for d in self.queue if d.lane is self))
+            self.stale = 0
 
 
 class PoolQueue:
@@ -45,5 +59,5 @@ class PoolQueue:
         return lane
 
     def backlog(self) -> int:
-        """Dispatches that wait, the few stale ones included."""
-        return sum(len(lane.queue) for lane in self.lanes.values())
+        """Dispatches that wait."""
+        return sum(len(lane.queue) - lane.stale for lane in self.lanes.values())

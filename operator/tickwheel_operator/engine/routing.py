@@ -46,10 +46,16 @@ class Router:
         lane = pool.lane(handler)
         if dispatch.lane is lane:
             return
+        self.withdraw(dispatch)
         dispatch.lane = lane
         lane.queue.append(dispatch)
         if lane.waiting:
             self._ready[lane] = None
+
+    def withdraw(self, dispatch: Dispatch) -> None:
+        """The dispatch waits no more, if it did."""
+        if dispatch.lane is not None:
+            dispatch.lane.withdraw(dispatch)
 
     def find(self, key: WorkerKey) -> LiveWorker | None:
         pool = self.pools.get((key.namespace, key.pool))
@@ -114,6 +120,7 @@ class Router:
             while queue and waiting:
                 dispatch = queue.popleft()
                 if dispatch.lane is not lane:
+                    lane.stale -= 1
                     continue
                 dispatch.lane = None
                 if dispatch.token or not 0 <= dispatch.ready_ms <= now_ms:

@@ -117,7 +117,13 @@ class Scheduler:
         uid = command.uid
         entry = self.entries.get(uid)
         if entry is None:
-            self._kept.add(uid)
+            if not command.forget:
+                self._kept.add(uid)
+                return
+            self._kept.discard(uid)
+            task = self._state.by_uid.get(uid)
+            if task is not None:
+                self._forget(task, "the task was deleted")
             return
         self._leave_group(entry)
         name = (entry.spec.namespace, entry.spec.name)

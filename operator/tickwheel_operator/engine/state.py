@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -21,11 +21,16 @@ from tickwheel_operator.engine.identity import keyed_run_id, scheduled_run_id
 from tickwheel_operator.engine.messages import RunState, WorkerKey
 from tickwheel_operator.ledger import facts as f
 
+if TYPE_CHECKING:
+    from tickwheel_operator.engine.queues import Lane
+
 __all__ = ["Dispatch", "Ended", "Run", "State", "TaskState", "WorkerName"]
 
 _HISTORY_SUCCEEDED = 10
 _HISTORY_FAILED = 20
 """Ended runs kept per task and outcome: the bounds of `spec.history`."""
+_UNSHOWN = 1_000
+"""Ended runs of a task that are kept for its next view, where an object asked for them."""
 
 
 class WorkerName(msgspec.Struct, frozen=True):
@@ -123,7 +128,7 @@ class Dispatch:
         self.lease_until_ms = 0
         self.fraction = 0.0
         self.note = ""
-        self.lane: object = None
+        self.lane: Lane | None = None
         """The lane in which it waits."""
 
 
@@ -132,7 +137,7 @@ class TaskState:
 
     __slots__ = (
         "cancelled", "failed", "history_failed", "history_succeeded", "last_scheduled_ms", "name", "namespace",
-        "number", "runs", "schedule", "skipped", "succeeded", "uid", "watermark_ms",
+        "number", "runs", "schedule", "skipped", "succeeded", "uid", "unshown", "watermark_ms",
     )  # fmt: skip
 
     def __init__(self, number: int, uid: str, namespace: str, name: str) -> None:
@@ -152,6 +157,9 @@ class TaskState:
         self.skipped = 0
         self.history_succeeded: deque[Ended] = deque(maxlen=_HISTORY_SUCCEEDED)
         self.history_failed: deque[Ended] = deque(maxlen=_HISTORY_FAILED)
+        self.unshown: deque[Ended] | None = None
+        """Ended runs that an object asked for and no view has shown: more may end at once than the history keeps, and
+        somebody waits for each. Volatile."""
 
 
 class State:
@@ -315,6 +323,7 @@ class State:
             dispatch.attempts -= 1
             dispatch.run.attempts -= 1
             dispatch.ready_ms = self.clock_ms
+            self.touched[dispatch.run.task] = None
 
     def _undelivered(self, fact: f.Undelivered) -> None:
         run = self.runs[fact.dispatch]
@@ -383,5 +392,8 @@ class State:
         self.touched[task] = None
         if run.object_name:
             self.touched.move_to_end(task, last=False)  # somebody waits for this one (`kubectl wait`)
+            if task.unshown is None:
+                task.unshown = deque(maxlen=_UNSHOWN)
+            task.unshown.append(ended)
         # Run and dispatch name each other: without this cut each pair would wait for the garbage collector.
         del run.dispatch

@@ -75,7 +75,8 @@ class TaskView(msgspec.Struct, frozen=True):
     skipped: int
     handler: HandlerState
     runs: list[RunView]
-    """Open ones first, then the history, newest first, as far as `spec.history` keeps it."""
+    """Open ones first, then the history, newest first, as far as `spec.history` keeps it; and each ended one that an
+    object asked for, once at least."""
 
 
 class PoolView(msgspec.Struct, frozen=True):
@@ -164,6 +165,10 @@ def _task_view(state: State, task: TaskState | None, entry: Entry | None, router
             if place < _ACTIVE_SHOWN or run.object_name
         ]
         history = _latest(task.history_succeeded, keep_succeeded) + _latest(task.history_failed, keep_failed)
+        if task.unshown is not None:
+            kept = {e.run_id for e in history}
+            history += [e for e in task.unshown if e.run_id not in kept]
+            task.unshown = None
         runs += [_ended(task.name, e) for e in sorted(history, key=lambda e: -e.ended_ms)]
     return TaskView(
         uid=of.uid,

@@ -127,11 +127,12 @@ class Ledger:
             or self._tail_bytes >= self._limits.checkpoint_every_bytes
         )
 
-    async def open(self, epoch_floor: int) -> Opened:
+    async def open(self, epoch_floor: int, *, may_fence: Callable[[], bool] = lambda: True) -> Opened:
         """Take the partition over: fence off whoever led before, and say what to replay.
 
-        `epoch_floor` is the Lease's `leaseTransitions`. Raises `LedgerCorrupt`, `StoreRefused`, or what the store
-        raised last when the deadline has passed.
+        `epoch_floor` is the Lease's `leaseTransitions`; `may_fence` says whether the Lease is still fresh: who slept
+        through it would only disturb whoever leads now. Raises `Deposed` then, and `LedgerCorrupt`, `StoreRefused`,
+        or what the store raised last when the deadline has passed.
         """
         if self._epoch:
             raise RuntimeError("this ledger was opened before; make a new one for each takeover")
@@ -145,7 +146,9 @@ class Ledger:
                 self._generation = plan.checkpoint[0].sequence if plan.checkpoint else 0
                 record = codec.EpochRecord(leader=self._leader, at_ms=self._clock.now_ms())
                 fence = self._segment(SegmentKind.EPOCH, last + 1, codec.encode_epoch(record), epoch=epoch)
-                if await self._put(fence):
+                if not may_fence():
+                    raise Deposed(f"{self._leader} lost the Lease before it had taken partition {self._partition} over")
+                if await self._put(fence) and await self._ends_with(fence):
                     break
             self._epoch = epoch
             self._note_written(fence)
@@ -343,6 +346,14 @@ class Ledger:
             return False
         self._head_seen_ms = now_ms
         return True
+
+    async def _ends_with(self, fence: Segment) -> bool:
+        """Whether the new fence stands at the end of the log, where whoever led before must collide with it.
+
+        While it was on its way a rival may have written that name and more, and let go of it by a checkpoint: then
+        the name was free again, and the fence stands below that checkpoint, where it stops nobody.
+        """
+        return not any(header.sequence > fence.sequence for header in await self._list())
 
     async def _read(self, partition: int, sequence: int) -> Segment | None:
         """Read, however often it must be tried before the deadline."""

@@ -120,6 +120,8 @@ class PartitionHost:
         self._gather_until = 0.0
         self._views_from = 0.0
         self._urgent = False
+        self._broken: Exception | None = None
+        """What the engine raised half-way through a command: its state is no longer the fold of its facts."""
         self.append_observer: Callable[[float, int, int], None] = lambda seconds, size, facts: None
 
     # --- the term ---
@@ -130,7 +132,7 @@ class PartitionHost:
         `catalog` is called without a pause before `CatalogSynced`, so that no change falls between. Raises the
         ledger's errors.
         """
-        opened = await self.ledger.open(self._term.epoch_floor)
+        opened = await self.ledger.open(self._term.epoch_floor, may_fence=self._term.is_fresh)
         if opened.checkpoint is not None:
             self.engine.restore(opened.checkpoint)
         async for facts in opened.segments:
@@ -147,6 +149,8 @@ class PartitionHost:
         loop = asyncio.get_running_loop()
         try:
             while True:
+                if self._broken is not None:
+                    raise self._broken
                 self._tick()
                 if self._stopping and not self._facts and not self._effects:
                     return
@@ -225,9 +229,21 @@ class PartitionHost:
         """Carry out a command now; what it decides is appended and released in its turn."""
         if not self.leading:
             return
-        self._collect(self.engine.handle(command, self._clock.now_ms()))
+        self._handle(command, self._clock.now_ms())
         if self._facts or self._effects or self.engine.wake_ms() < self._timer_ms:
             self._wake.set()
+
+    def _handle(self, command: Command, now_ms: int) -> None:
+        """Let the engine decide. Where it fails the term ends, since what it decided half is in its state but will not
+        be in the ledger; the next term replays what is true."""
+        try:
+            output = self.engine.handle(command, now_ms)
+        except Exception as error:
+            self._broken = error
+            self.leading = False
+            self._wake.set()
+            raise
+        self._collect(output)
 
     def _collect(self, output: Output) -> None:
         """Add to the next batch. Somebody waits for a lease or a submission: it is due at once. A report is not waited
@@ -248,8 +264,8 @@ class PartitionHost:
             raise TermEnded
         future: asyncio.Future[Effect] = asyncio.get_running_loop().create_future()
         self._waiting[command.request] = future
-        self.post(command)
         try:
+            self.post(command)
             return await future
         finally:
             if self._waiting.pop(command.request, None) is not None and isinstance(command, Pull):
@@ -260,7 +276,7 @@ class PartitionHost:
     def _tick(self) -> None:
         now = self._clock.now_ms()
         if now >= self.engine.wake_ms():
-            self._collect(self.engine.handle(Tick(), now))
+            self._handle(Tick(), now)
 
     def _set_timer(self, loop: asyncio.AbstractEventLoop, pause_s: float) -> None:
         """Wake when the engine has something due, or the batch has gathered long enough."""

@@ -1,0 +1,318 @@
+"""Ways to break the operator, each in one place: the proof that the simulation can fail.
+
+Each is a function that breaks the code by a monkeypatch; `test_simulation.py` asks that some seed finds each.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+
+from tickwheel_operator.election.term import Term
+from tickwheel_operator.engine import core, snapshot
+from tickwheel_operator.engine import messages as m
+from tickwheel_operator.engine.journal import Journal
+from tickwheel_operator.engine.leasing import Leasing
+from tickwheel_operator.engine.scheduler import Entry, Scheduler
+from tickwheel_operator.engine.spec import Guarantee
+from tickwheel_operator.engine.state import Dispatch, State
+from tickwheel_operator.ledger import facts as f
+from tickwheel_operator.ledger import log, protocol
+from tickwheel_operator.ledger.protocol import SegmentKind
+from tickwheel_operator.runtime.partition import PartitionHost
+
+__all__ = ["MUTATIONS"]
+
+Patch = pytest.MonkeyPatch
+
+
+# --- the host and the lease ---
+
+
+def effects_before_facts(patch: Patch) -> None:
+    original = PartitionHost._commit_batch
+
+    async def commit(self: PartitionHost, loop: asyncio.AbstractEventLoop) -> None:
+        for effect in self._effects:
+            future = self._waiting.get(effect.request)
+            if future is not None and not future.done():
+                future.set_result(effect)
+        await original(self, loop)
+
+    patch.setattr(PartitionHost, "_commit_batch", commit)
+
+
+def effects_without_facts_do_not_wait(patch: Patch) -> None:
+    original = PartitionHost._collect
+
+    def collect(self: PartitionHost, output: m.Output) -> None:
+        if not output.facts:
+            for effect in output.effects:
+                future = self._waiting.pop(effect.request, None)
+                if future is not None and not future.done():
+                    future.set_result(effect)
+        original(self, output)
+
+    patch.setattr(PartitionHost, "_collect", collect)
+
+
+def views_before_facts(patch: Patch) -> None:
+    original = PartitionHost._take_views
+
+    def take(self: PartitionHost, now: float) -> None:
+        if (views := original(self, now)) is not None and self._sink is not None:
+            self._sink.show(views)
+
+    patch.setattr(PartitionHost, "_take_views", take)
+
+
+def lease_not_looked_at(patch: Patch) -> None:
+    patch.setattr(Term, "is_fresh", lambda self: True)
+
+
+def checkpoint_of_what_is_not_durable(patch: Patch) -> None:
+    """The state is taken after the append, when more has been decided."""
+
+    async def commit(self: PartitionHost, loop: asyncio.AbstractEventLoop) -> None:
+        due = self.ledger.checkpoint_due
+        await original(self, loop)
+        if due:
+            await self.ledger.checkpoint(self.engine.snapshot())
+
+    original = PartitionHost._commit_batch
+    patch.setattr(PartitionHost, "_commit_batch", commit)
+
+
+# --- the ledger ---
+
+
+def names_become_free(patch: Patch) -> None:
+    def garbage(self: log.Ledger) -> list[int]:
+        return [n for n, h in sorted(self._retained.items()) if n < self._generation and h.kind in SegmentKind]
+
+    patch.setattr(log.Ledger, "_garbage", garbage)
+
+
+def rival_taken_for_oneself(patch: Patch) -> None:
+    original = log.Ledger._put
+
+    async def put(self: log.Ledger, segment: Any) -> bool:
+        await original(self, segment)
+        return True
+
+    patch.setattr(log.Ledger, "_put", put)
+
+
+def lost_answer_taken_for_a_failure(patch: Patch) -> None:
+    """An append without an answer is given another name, as if its request had been lost."""
+
+    async def write(self: log.Ledger, segment: protocol.Segment) -> None:
+        try:
+            await self._store.create(segment)
+        except protocol.OutcomeUnknown:
+            self._last += 1
+            await write(self, self._segment(segment.kind, segment.sequence + 1, segment.data, epoch=self._epoch))
+            return
+        except protocol.SegmentExists as error:
+            raise protocol.Deposed("somebody was here") from error
+        self._unresolved = None
+        self._note_written(segment)
+
+    patch.setattr(log.Ledger, "_write", write)
+
+
+def epochs_stand_still(patch: Patch) -> None:
+    """A takeover without a fence of its own: the leader goes on in the epoch that it found."""
+    original = log.Ledger._segment
+
+    def segment(self: log.Ledger, kind: SegmentKind, sequence: int, data: bytes, *, epoch: int) -> protocol.Segment:
+        return original(self, kind, sequence, data, epoch=max(1, epoch - 1))
+
+    patch.setattr(log.Ledger, "_segment", segment)
+
+
+# --- the state ---
+
+
+def checkpoint_without_runs(patch: Patch) -> None:
+    dump = snapshot.dump
+
+    class Snapshot:
+        load = staticmethod(snapshot.load)
+
+        @staticmethod
+        def dump(state: State) -> list[bytes]:
+            return [chunk for chunk in dump(state) if b"runs" not in chunk[:8]]
+
+    patch.setattr(core, "snapshot", Snapshot)
+
+
+def checkpoint_without_keys(patch: Patch) -> None:
+    dump = snapshot.dump
+
+    class Snapshot:
+        load = staticmethod(snapshot.load)
+
+        @staticmethod
+        def dump(state: State) -> list[bytes]:
+            return [chunk for chunk in dump(state) if b"keys" not in chunk[:8]]
+
+    patch.setattr(core, "snapshot", Snapshot)
+
+
+def tokens_begin_anew(patch: Patch) -> None:
+    original = core.Engine.replay
+
+    def replay(self: core.Engine, facts: Any) -> None:
+        original(self, facts)
+        self.state.next_token = max(1, self.state.next_token - 1)
+
+    patch.setattr(core.Engine, "replay", replay)
+
+
+# --- leasing ---
+
+
+def at_most_once_driven_again(patch: Patch) -> None:
+    original = Leasing._retry_at
+
+    def retry_at(self: Leasing, dispatch: Any, reason: Any) -> int:
+        if self._spec(dispatch).guarantee is Guarantee.AT_MOST_ONCE:
+            return self._journal.now_ms
+        return original(self, dispatch, reason)
+
+    patch.setattr(Leasing, "_retry_at", retry_at)
+
+
+def one_attempt_too_many(patch: Patch) -> None:
+    original = Leasing._retry_at
+
+    def retry_at(self: Leasing, dispatch: Dispatch, reason: Any) -> int:
+        dispatch.attempts -= 1
+        try:
+            return original(self, dispatch, reason)
+        finally:
+            dispatch.attempts += 1
+
+    patch.setattr(Leasing, "_retry_at", retry_at)
+
+
+def reports_of_others_taken(patch: Patch) -> None:
+    """A token is enough; nobody looks whose it is, or whether it is open."""
+
+    def held(self: Leasing, token: int, worker: int, fenced: list[int]) -> Dispatch | None:
+        dispatch = self._state.attempts.get(token)
+        if dispatch is None:  # it was driven again: surely this is about the new attempt
+            return next(iter(self._state.attempts.values()), None)
+        return dispatch
+
+    def emit(self: Any, fact: f.Fact) -> None:
+        if isinstance(fact, f.SucceededWith) and fact.token not in self._state.attempts:
+            (token, *_) = self._state.attempts
+            fact = f.SucceededWith(token, fact.result)
+        original(self, fact)
+
+    original = Journal.emit
+    patch.setattr(Journal, "emit", emit)
+    patch.setattr(Leasing, "_held", held)
+
+
+def leases_on_the_way_forgotten(patch: Patch) -> None:
+    """A lease that never arrived is renewed for ever, as if its handler ran."""
+
+    def pull(self: Leasing, command: m.Pull, effects: list[m.Effect]) -> None:
+        for dispatch in self._state.attempts.values():
+            dispatch.lease_until_ms = self._journal.now_ms + 5_000
+        original(self, m.Pull(**{**_fields(command), "received": 10**9}), effects)
+
+    original = Leasing.pull
+    patch.setattr(Leasing, "pull", pull)
+
+
+def worker_is_never_lost(patch: Patch) -> None:
+    """An attempt stays open although its worker is gone."""
+    patch.setattr(Leasing, "_fail_all", lambda self, number, why: None)
+    original = Leasing.sweep
+
+    def sweep(self: Leasing, effects: list[m.Effect]) -> None:
+        for dispatch in self._state.attempts.values():
+            dispatch.lease_until_ms = self._journal.now_ms + 5_000
+        original(self, effects)
+
+    patch.setattr(Leasing, "sweep", sweep)
+
+
+def takeover_forgets_what_waits(patch: Patch) -> None:
+    def take_over(self: Leasing) -> None:
+        until = self._journal.now_ms + self._config.lease_ms
+        for dispatch in self._state.attempts.values():
+            dispatch.lease_until_ms = until
+
+    patch.setattr(Leasing, "take_over", take_over)
+
+
+# --- the schedule ---
+
+
+def watermark_forgotten(patch: Patch) -> None:
+    def watermark(self: Scheduler, entry: Entry) -> int:
+        return entry.spec.created_ms
+
+    patch.setattr(Scheduler, "_watermark", watermark)
+
+
+def overdue_forgotten_at_takeover(patch: Patch) -> None:
+    patch.setattr(Scheduler, "_settle", lambda self, entry, trigger: None)
+
+
+def timers_not_set_after_an_edit(patch: Patch) -> None:
+    original = Scheduler._join_group
+
+    def join(self: Scheduler, entry: Entry, trigger: Any) -> None:
+        if entry.spec.generation < 3:
+            original(self, entry, trigger)
+
+    patch.setattr(Scheduler, "_join_group", join)
+
+
+def keys_not_looked_at(patch: Patch) -> None:
+    original = core.Engine._submit
+
+    def submit(self: core.Engine, command: m.Submit, effects: list[m.Effect]) -> None:
+        self.state.keys.clear()
+        original(self, command, effects)
+
+    patch.setattr(core.Engine, "_submit", submit)
+
+
+def _fields(command: m.Pull) -> dict[str, Any]:
+    return {name: getattr(command, name) for name in command.__struct_fields__}
+
+
+MUTATIONS: Sequence[Callable[[Patch], None]] = (
+    effects_before_facts,
+    effects_without_facts_do_not_wait,
+    views_before_facts,
+    lease_not_looked_at,
+    checkpoint_of_what_is_not_durable,
+    names_become_free,
+    rival_taken_for_oneself,
+    lost_answer_taken_for_a_failure,
+    epochs_stand_still,
+    checkpoint_without_runs,
+    checkpoint_without_keys,
+    tokens_begin_anew,
+    at_most_once_driven_again,
+    one_attempt_too_many,
+    reports_of_others_taken,
+    leases_on_the_way_forgotten,
+    worker_is_never_lost,
+    takeover_forgets_what_waits,
+    watermark_forgotten,
+    overdue_forgotten_at_takeover,
+    timers_not_set_after_an_edit,
+    keys_not_looked_at,
+)
