@@ -49,8 +49,9 @@ class Attempt:
 class Record:
     """The truth."""
 
-    def __init__(self, now_ms: Callable[[], int]) -> None:
+    def __init__(self, now_ms: Callable[[], int], stop: Callable[[], None] = lambda: None) -> None:
         self._now_ms = now_ms
+        self._stop = stop
         self._history: list[tuple[int, str, str, Sequence[f.Fact]]] = []
         self.written: dict[int, str] = {}
         """Sequence to nonce, of every segment that was ever written, also of those deleted since."""
@@ -96,8 +97,10 @@ class Record:
     def violated(self, what: str) -> None:
         if self.closed:
             return
-        self.violation = self.violation or what
-        self.say("RECORD", f"VIOLATED: {what}")
+        if not self.violation:
+            self.violation = what
+            self.say("RECORD", f"VIOLATED: {what}")
+            self._stop()
         raise Violated(what)
 
     # --- the ledger ---

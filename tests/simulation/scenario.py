@@ -8,6 +8,7 @@ from collections.abc import Callable
 import msgspec
 from tests.simulation.invariants import check_end, check_punctual, check_unstarved
 from tests.simulation.operators import LEASE_MS, POOL, NotLeading, Operator, Truth
+from tests.simulation.record import Violated
 from tests.simulation.stores import Leases, NodeSegments, Segments
 from tests.simulation.tasks import draw_edit, draw_task
 from tests.simulation.workers import Worker
@@ -110,15 +111,14 @@ class Scenario:
     async def run(self) -> None:
         world, chance, record = self.world, self.world.random, self.world.record
         using = [asyncio.create_task(self._submit_now_and_then()), asyncio.create_task(self._cancel_now_and_then())]
-        while world.loop.time() < self.stormy_s and not record.violation:
+        while world.loop.time() < self.stormy_s:
             await asyncio.sleep(chance.uniform(0.05, 1.2))
             self._fault()
         await self._heal()
         for task in using:
             task.cancel()
         await self._settle()
-        if not record.violation:
-            check_end(record, await self._restored(), self.triggers)
+        check_end(record, await self._restored(), self.triggers)
 
     def _fault(self) -> None:
         world, chance = self.world, self.world.random
@@ -268,8 +268,6 @@ class Scenario:
                 self._apply(msgspec.structs.replace(spec, generation=spec.generation + 1))
         await self._pass(2.2)  # The latest message of the storm arrives, and whoever was killed is back.
         await self._pass(10, until=lambda: len(self._fresh_leaders()) == 1)
-        if record.violation:
-            return
         for leader in self._fresh_leaders():
             mark, mark_ms = record.state.next_run, leader.clock.now_ms()
             await self._pass(1.0)
@@ -298,7 +296,7 @@ class Scenario:
 
     async def _pass(self, seconds: float, *, until: Callable[[], bool] = lambda: False) -> None:
         for _ in range(int(seconds / 0.1)):
-            if self.world.record.violation or until():
+            if until():
                 return
             await asyncio.sleep(0.1)
 
@@ -328,9 +326,11 @@ def run_seed(seed: int) -> Scenario:
     world = scenario.world
     asyncio.set_event_loop(world.loop)
     try:
-        world.loop.run_until_complete(scenario.run())
-        if world.record.violation:
-            world.record.violated(world.record.violation)
+        try:
+            world.loop.run_until_complete(scenario.run())
+        finally:
+            if world.record.violation:  # Whoever noticed it may have been a callback.
+                raise Violated(world.record.violation) from None
     except Exception as error:
         error.add_note(world.record.told(last=200))
         raise

@@ -34,7 +34,7 @@ class World:
         self.random = random.Random(seed)
         self.loop: asyncio.BaseEventLoop = SimLoop()
         self.loop.set_exception_handler(self._failed)
-        self.record = Record(self.now_ms)
+        self.record = Record(self.now_ms, self.loop.stop)
         self.nodes: dict[Node, None] = {}
         self.faults = True
         """False in the quiet phase: every message arrives, soon."""
@@ -155,6 +155,8 @@ class World:
         self.record.closed = True
         for node in self.nodes:
             node.bury()
+        self.loop.call_soon(self.loop.stop)  # One may be left over from the end of the story.
+        self.loop.run_forever()
         for _ in range(5):
             tasks = asyncio.all_tasks(self.loop)
             if not tasks:

@@ -109,10 +109,16 @@ def divide(request: ReportRequest, refusal: str) -> list[ReportRequest]:
     if count == 1 and request.results:
         token = request.results[0].token
         failed = ErrorReport(token=token, type="ResultError", message=f"the operator refused the result: {refusal}")
-        return [ReportRequest(worker=request.worker, epoch=request.epoch, failed=[failed], leaving=request.leaving)]
+        return [
+            ReportRequest(
+                worker=request.worker, epoch=request.epoch, failed=[failed], renew=request.renew,
+                progress=request.progress, leaving=request.leaving,
+            )
+        ]  # fmt: skip
     if count <= 1:
         return []
-    first = ReportRequest(worker=request.worker, epoch=request.epoch)
+    # Renewals go along with the first part: what runs must not lose its lease for another attempt's result.
+    first = ReportRequest(worker=request.worker, epoch=request.epoch, renew=request.renew, progress=request.progress)
     second = ReportRequest(worker=request.worker, epoch=request.epoch, leaving=request.leaving)
     half = count // 2
     for name in ("succeeded", "results", "failed", "returned"):

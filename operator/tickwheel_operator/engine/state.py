@@ -260,7 +260,10 @@ class State:
         keys = self.keys
         keys[run.id] = run
         if len(keys) > self.max_keys:
-            keys.popitem(last=False)
+            oldest, known = keys.popitem(last=False)
+            if isinstance(known, Run):
+                # An open run's key is kept: asked for again, it must be found. It goes to the end of the line.
+                keys[oldest] = known
 
     def _skipped(self, fact: f.Skipped) -> None:
         task = self.tasks[fact.task]

@@ -103,6 +103,10 @@ def decode_pull(body: bytes) -> PullRequest:
     return request
 
 
+_MOST_LOAD = 1_000.0
+"""A share of a limit beyond this is a worker's mistake, and must not become the pool's picture."""
+
+
 def pull_command(message: PullRequest, *, request: Hashable, now_ms: int, config: GatewayConfig) -> Pull:
     """A pull that the engine answers by `now_ms` plus the wait that was asked for, cut to what is allowed."""
     worker = message.worker
@@ -115,8 +119,8 @@ def pull_command(message: PullRequest, *, request: Hashable, now_ms: int, config
             handlers=tuple(message.handlers),
             slots=message.slots,
             draining=message.draining,
-            cpu=load.cpu,
-            memory=load.memory,
+            cpu=min(max(load.cpu, 0.0), _MOST_LOAD),
+            memory=min(max(load.memory, 0.0), _MOST_LOAD),
             labels=message.labels,
         ),
         free=message.free,

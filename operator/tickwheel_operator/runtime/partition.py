@@ -260,7 +260,7 @@ class PartitionHost:
 
         Raises `TermEnded` when the term ends first: whether it was carried out is unknown; ask the next leader.
         """
-        if not self.leading:
+        if not self.leading or self._stopping:
             raise TermEnded
         future: asyncio.Future[Effect] = asyncio.get_running_loop().create_future()
         self._waiting[command.request] = future

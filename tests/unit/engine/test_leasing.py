@@ -292,3 +292,17 @@ def test_a_dispatch_timeout_that_was_removed_no_longer_counts() -> None:
     driver.at(5_000)
 
     assert driver.of(f.Undelivered) == []
+
+
+def test_the_key_of_an_open_run_is_not_forgotten_however_many_come_after_it() -> None:
+    driver = Driver.leading(task_spec(trigger=None), config=EngineConfig(max_keys=2))
+    driver.submit("open")
+    [held] = deliveries(driver.pull(free=1))
+    for number in range(5):
+        driver.submit(f"other-{number}")
+
+    again = driver.submit("open")
+
+    assert isinstance(again, m.Submitted)
+    assert not again.runs[0].created
+    assert held.token in driver.engine.state.attempts
