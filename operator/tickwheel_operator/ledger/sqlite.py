@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -109,7 +110,7 @@ class SqliteSegmentStore:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         # Without implicit transactions: each statement commits by itself.
         database = sqlite3.connect(self._path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
-        database.execute("pragma journal_mode = wal")
+        _switch_to_wal(database)
         database.execute("pragma synchronous = full")
         database.execute(_SCHEMA)
         return database
@@ -178,3 +179,16 @@ def _values(row: Sequence[Any]) -> dict[str, Any]:
     values: dict[str, Any] = dict(zip(fields, row, strict=False))
     values["kind"] = SegmentKind(values["kind"])
     return values
+
+
+def _switch_to_wal(database: sqlite3.Connection) -> None:
+    """Once for each file. SQLite does not wait for other connections here, whatever its time-out, so this does."""
+    deadline = time.monotonic() + _BUSY_S
+    while True:
+        try:
+            database.execute("pragma journal_mode = wal")
+            return
+        except sqlite3.OperationalError:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(0.01)
