@@ -9,7 +9,7 @@ from tickwheel_operator.api.kinds import KINDS
 from tickwheel_operator.api.parse import documents, parse
 from tickwheel_operator.api.resource import API_VERSION, GROUP, VERSION, Resource
 from tickwheel_operator.api.scheduledtask import ScheduledTask, ScheduledTaskSpec
-from tickwheel_operator.api.supported import NOT_SUPPORTED, unsupported
+from tickwheel_operator.api.supported import NOT_SUPPORTED, UNBUILT_KINDS, unsupported, unsupported_kind
 from tickwheel_operator.api.taskrun import TaskRun, TaskRunSpec
 from tickwheel_operator.api.workerpool import WorkerPool, WorkerPoolSpec
 
@@ -18,6 +18,7 @@ __all__ = [
     "GROUP",
     "KINDS",
     "NOT_SUPPORTED",
+    "UNBUILT_KINDS",
     "VERSION",
     "FieldFault",
     "InvalidManifest",
@@ -32,4 +33,5 @@ __all__ = [
     "parse",
     "sentence",
     "unsupported",
+    "unsupported_kind",
 ]

@@ -15,7 +15,7 @@ from tickwheel_operator.api.faults import FieldFault
 from tickwheel_operator.api.resource import Resource
 from tickwheel_operator.api.schema import Model
 
-__all__ = ["NOT_SUPPORTED", "unsupported"]
+__all__ = ["NOT_SUPPORTED", "UNBUILT_KINDS", "unsupported", "unsupported_kind"]
 
 NOT_SUPPORTED = "NotSupported"
 """The reason of the condition."""
@@ -93,6 +93,15 @@ _GAPS: dict[str, tuple[_Gap, ...]] = {
 }
 
 
+UNBUILT_KINDS: tuple[str, ...] = tuple(kind for kind, gaps in _GAPS.items() if any(not gap.path for gap in gaps))
+"""Kinds of which this version does nothing at all."""
+
+
+def unsupported_kind(kind: str) -> FieldFault:
+    """What is said of every object of one of `UNBUILT_KINDS`."""
+    return FieldFault("kind", f"{kind} is not supported by this version of Tickwheel")
+
+
 def unsupported(resource: Resource) -> list[FieldFault]:
     """Every field that is set and not built yet, in the order of the table."""
     return list(_faults(resource))
@@ -102,7 +111,7 @@ def _faults(resource: Resource) -> Iterator[FieldFault]:
     kind = resource.kind_name()
     for gap in _GAPS.get(kind, ()):
         if not gap.path:
-            yield FieldFault("kind", f"{kind} is not supported by this version of Tickwheel")
+            yield unsupported_kind(kind)
             continue
         found = _lookup(resource, gap.path)
         if found is None:

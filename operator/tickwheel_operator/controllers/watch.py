@@ -21,7 +21,7 @@ import kopf
 import msgspec
 from kubernetes.aio.client import ApiClient
 
-from tickwheel_operator.api import GROUP, VERSION
+from tickwheel_operator.api import GROUP, KINDS, UNBUILT_KINDS, VERSION
 from tickwheel_operator.clock import Clock
 from tickwheel_operator.controllers.catalog import Catalog
 from tickwheel_operator.controllers.census import Census, CensusUnavailable
@@ -39,12 +39,14 @@ from tickwheel_operator.controllers.observe import (
 )
 from tickwheel_operator.controllers.pods import POOL_LABEL, PodWatch
 from tickwheel_operator.controllers.requests import Requests
+from tickwheel_operator.controllers.unbuilt import Unbuilt, observe_unbuilt
 
 __all__ = ["Watch", "WatchConfig", "WatchHealth"]
 
 _log = logging.getLogger(__name__)
 
 _PLURALS = {"ScheduledTask": "scheduledtasks", "WorkerPool": "workerpools", "TaskRun": "taskruns"}
+_UNBUILT = {kind.kind_name(): kind.presentation.plural for kind in KINDS if kind.kind_name() in UNBUILT_KINDS}
 _NOT_VIEWS = f"!{VIEW_LABEL}"
 _STOP_S = 15.0
 _PROGRESS_S = 3.0
@@ -100,8 +102,10 @@ class Watch:
         config: WatchConfig | None = None,
         read_status: StatusReader = lambda kind, status: None,
         pods: PodWatch | None = None,
+        unbuilt: Unbuilt | None = None,
     ) -> None:
-        """`read_status` is called in the watch's thread. `pods` hears of worker pods, if they are to be watched."""
+        """`read_status` is called in the watch's thread. `pods` hears of worker pods, and `unbuilt` of objects that
+        this version can do nothing with, if they are to be watched."""
         self._client = client
         self._catalog = catalog
         self._requests = requests
@@ -109,6 +113,7 @@ class Watch:
         self._config = config or WatchConfig()
         self._read_status = read_status
         self._pods = pods if self._config.watch_pods else None
+        self._unbuilt = unbuilt
         self._census = Census(client, self._config.namespaces, timeout_s=self._config.request_timeout_s)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop = threading.Event()
@@ -177,6 +182,10 @@ class Watch:
             kopf.on.event("", "v1", "pods", id="pods", registry=registry)(self._pod_seen)
         ended: asyncio.Future[None] = loop.create_future()
         stop = self._stop = threading.Event()
+        if self._unbuilt is not None:
+            for kind, plural in _UNBUILT.items():
+                handler = functools.partial(self._unbuilt_seen, self._unbuilt, kind)
+                kopf.on.event(GROUP, VERSION, plural, id=plural, registry=registry)(handler)
         thread = threading.Thread(
             target=self._thread, args=(registry, stop, ended), name="tickwheel-watch", daemon=True
         )
@@ -245,6 +254,13 @@ class Watch:
         if self._pods is not None:
             pod = self._pods.read(event["object"], deleted=event["type"] == "DELETED")
             self._on_loop(self._pods.seen, pod)
+
+    async def _unbuilt_seen(self, unbuilt: Unbuilt, kind: str, event: Mapping[str, Any], **_: Any) -> None:
+        raw = event["object"]
+        if event["type"] == "DELETED":
+            self._on_loop(unbuilt.gone, raw["metadata"]["uid"])
+        else:
+            self._on_loop(unbuilt.seen, observe_unbuilt(kind, raw, self._read_status))
 
     def _observe(self, kind: str, raw: Mapping[str, Any]) -> Observed | None:
         try:

@@ -29,9 +29,10 @@ from tickwheel_operator.projection.statuses import (
     run_status,
     task_status,
     timestamp,
+    unbuilt_status,
 )
 from tickwheel_operator.projection.stored import NOTHING, Stored
-from tickwheel_operator.projection.subjects import Catalog, Requests, Task
+from tickwheel_operator.projection.subjects import Catalog, Requests, Task, Unbuilt
 from tickwheel_operator.projection.writer import WriteFailed, Writer
 from tickwheel_operator.projection.writing import changes, conditions_differ, with_transition_times
 from tickwheel_operator.workqueue import WorkQueue
@@ -42,7 +43,7 @@ _log = logging.getLogger(__name__)
 
 _REQUESTS, _CONDITIONS, _STATUSES, _HISTORY = range(4)
 Key: TypeAlias = tuple[str, str, str]
-"""`("task", uid, "")`, `("history", uid, "")`, `("run", uid, "")` or `("pool", namespace, name)`."""
+"""`("task" | "history" | "run" | "unbuilt", uid, "")` or `("pool", namespace, name)`."""
 _SETTLING_S = 30.0
 """After a takeover: the workers call within this time."""
 _VIEW_COMES_S = 0.5
@@ -85,7 +86,9 @@ class Projector:
         config: ProjectionConfig | None = None,
         events: EventRecorder | None = None,
         namespaces: tuple[str, ...] = (),
+        unbuilt: Unbuilt | None = None,
     ) -> None:
+        self._unbuilt = unbuilt
         self._config = config or ProjectionConfig()
         self._catalog = catalog
         self._requests = requests
@@ -154,6 +157,8 @@ class Projector:
             self.pool_changed(pool.seen.namespace, pool.seen.name)
         for run in self._requests.entries():
             self.run_changed(run.seen.uid)
+        for other in self._unbuilt.objects() if self._unbuilt is not None else ():
+            self.unbuilt_changed(other.uid)
         self._arrived.set()
 
     def follow(self) -> None:
@@ -187,6 +192,11 @@ class Projector:
         """A user's TaskRun object, or the engine's answer to it, changed."""
         if self.leading:
             self._queue.add(("run", uid, ""), _REQUESTS)
+
+    def unbuilt_changed(self, uid: str) -> None:
+        """An object that this version does nothing with, or its stored status, changed."""
+        if self.leading:
+            self._queue.add(("unbuilt", uid, ""), _STATUSES)
 
     # --- views ---
 
@@ -319,6 +329,8 @@ class Projector:
                 return await self._write_pool(key)
             case "run":
                 return await self._write_run(key)
+            case "unbuilt":
+                return await self._write_unbuilt(key)
             case _:
                 return await self._write_history(key)
 
@@ -374,6 +386,15 @@ class Projector:
                 return pause  # its view may still come, and says more
             status = of_request
         await self._patch("TaskRun", key, run.seen.namespace, run.seen.name, uid, status, run.seen.stored)
+        return None
+
+    async def _write_unbuilt(self, key: Key) -> float | None:
+        seen = self._unbuilt.object(key[1]) if self._unbuilt is not None else None
+        if seen is None:
+            self._written.pop(key, None)
+            self._wrote_at.pop(key, None)
+            return None
+        await self._patch(seen.kind, key, seen.namespace, seen.name, seen.uid, unbuilt_status(seen), seen.stored)
         return None
 
     async def _write_history(self, key: Key) -> float | None:

@@ -14,7 +14,7 @@ import msgspec
 
 from tickwheel_operator.engine.messages import RunState
 from tickwheel_operator.engine.views import PoolView, RunView, TaskView
-from tickwheel_operator.projection.subjects import Pool, Run, Task
+from tickwheel_operator.projection.subjects import Pool, Run, Task, UnbuiltObject
 
 __all__ = [
     "HANDLER_NOT_REGISTERED",
@@ -24,6 +24,7 @@ __all__ = [
     "run_status",
     "task_status",
     "timestamp",
+    "unbuilt_status",
 ]
 
 HANDLER_NOT_REGISTERED = "HandlerNotRegistered"
@@ -188,6 +189,24 @@ def request_status(run: Run) -> Status | None:
         "runId": run.run_id,
         "state": run.state.value,
     }
+
+
+def unbuilt_status(seen: UnbuiltObject) -> Status:
+    """Of an object that this version does nothing with: a run never succeeds, anything else is never ready."""
+    generation, fault = seen.generation, seen.fault
+    words = ("False", fault.reason, fault.message)
+    if seen.kind.endswith("Run"):
+        others = [
+            _condition("Running", ("False", fault.reason, ""), generation),
+            _condition("Succeeded", words, generation),
+        ]
+    else:
+        others = [
+            _condition("Ready", words, generation),
+            _condition("Reconciling", ("False", "Settled", ""), generation),
+        ]
+    stalled = _condition("Stalled", ("True", fault.reason, fault.message), generation)
+    return {"observedGeneration": generation, "conditions": [*others, stalled]}
 
 
 def _trigger(task: Task) -> str:

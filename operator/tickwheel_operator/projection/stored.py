@@ -17,6 +17,7 @@ import msgspec
 
 __all__ = ["NOTHING", "SECTIONS", "Stored", "digests", "read_status"]
 
+_CONDITIONS_ONLY = (("observedGeneration", "conditions"),)
 SECTIONS: dict[str, tuple[tuple[str, ...], ...]] = {
     "ScheduledTask": (
         ("observedGeneration", "trigger", "conditions"),
@@ -33,6 +34,10 @@ SECTIONS: dict[str, tuple[tuple[str, ...], ...]] = {
             "lateness", "attempts", "worker", "progress", "dispatches", "result", "error",
         ),
     ),
+    "Workflow": _CONDITIONS_ONLY,
+    "WorkflowRun": _CONDITIONS_ONLY,
+    "Calendar": _CONDITIONS_ONLY,
+    "AlertChannel": _CONDITIONS_ONLY,
 }  # fmt: skip
 """The fields of each kind's status that the operator writes, by section."""
 

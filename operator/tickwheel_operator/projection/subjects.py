@@ -11,7 +11,7 @@ from typing import Protocol
 from tickwheel_operator.engine.messages import RunState
 from tickwheel_operator.engine.spec import TaskSpec
 
-__all__ = ["Catalog", "Fault", "Pool", "Requests", "Run", "Task"]
+__all__ = ["Catalog", "Fault", "Pool", "Requests", "Run", "Task", "Unbuilt", "UnbuiltObject"]
 
 
 class Fault(Protocol):
@@ -89,6 +89,15 @@ class Run(Protocol):
         ...
 
 
+class UnbuiltObject(_Seen, Protocol):
+    """An object of a kind that this version does nothing with."""
+
+    @property
+    def kind(self) -> str: ...
+    @property
+    def fault(self) -> Fault: ...
+
+
 class Catalog(Protocol):
     def task(self, uid: str) -> Task | None: ...
     def tasks(self) -> Collection[Task]: ...
@@ -103,3 +112,8 @@ class Requests(Protocol):
     def of_run(self, run_id: str) -> Iterable[str]:
         """Uids of the TaskRun objects that asked for the run."""
         ...
+
+
+class Unbuilt(Protocol):
+    def object(self, uid: str) -> UnbuiltObject | None: ...
+    def objects(self) -> Collection[UnbuiltObject]: ...

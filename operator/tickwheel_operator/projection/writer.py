@@ -20,7 +20,15 @@ from tickwheel_operator.projection.bucket import Bucket
 
 __all__ = ["PLURALS", "Outcome", "WriteFailed", "Writer"]
 
-PLURALS = {"ScheduledTask": "scheduledtasks", "WorkerPool": "workerpools", "TaskRun": "taskruns"}
+PLURALS = {
+    "ScheduledTask": "scheduledtasks",
+    "WorkerPool": "workerpools",
+    "TaskRun": "taskruns",
+    "Workflow": "workflows",
+    "WorkflowRun": "workflowruns",
+    "Calendar": "calendars",
+    "AlertChannel": "alertchannels",
+}
 _GROUP, _VERSION = "tickwheel.io", "v1alpha1"
 _MANAGER = "tickwheel"
 _MERGE = "application/merge-patch+json"

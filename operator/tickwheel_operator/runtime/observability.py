@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry, PlatformCollector, ProcessColle
 from tickwheel_operator.clock import Clock
 from tickwheel_operator.controllers.catalog import Catalog
 from tickwheel_operator.controllers.requests import Requests
+from tickwheel_operator.controllers.unbuilt import Unbuilt
 from tickwheel_operator.controllers.watch import WatchHealth
 from tickwheel_operator.ledger.log import Ledger
 from tickwheel_operator.projection.events import EventConfig, EventRecorder
@@ -41,6 +42,7 @@ class Observability:
         settings: Settings,
         *,
         lease_name: str,
+        unbuilt: Unbuilt | None = None,
     ) -> None:
         self._catalog = catalog
         self._requests = requests
@@ -60,10 +62,13 @@ class Observability:
             config=ProjectionConfig(writes_per_s=writes * (1 - _EVENT_SHARE)),
             events=self._events,
             namespaces=settings.watch_namespaces,
+            unbuilt=unbuilt,
         )
         catalog.on_task = self._projector.task_changed
         catalog.on_pool = self._projector.pool_changed
         requests.on_run = self._projector.run_changed
+        if unbuilt is not None:
+            unbuilt.on_change = self._projector.unbuilt_changed
         self._term: Callable[[], TermFigures] | None = None
         self._health: Callable[[], WatchHealth] | None = None
         self._collector = MetricsCollector(

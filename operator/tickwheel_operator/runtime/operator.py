@@ -28,6 +28,7 @@ from tickwheel_operator.clock import SystemClock
 from tickwheel_operator.controllers.catalog import Catalog
 from tickwheel_operator.controllers.pods import PodWatch
 from tickwheel_operator.controllers.requests import Requests
+from tickwheel_operator.controllers.unbuilt import Unbuilt
 from tickwheel_operator.controllers.watch import Watch, WatchConfig
 from tickwheel_operator.election.config import ElectionConfig
 from tickwheel_operator.election.elector import Elector
@@ -82,7 +83,10 @@ class Operator:
         settings, clock = self._settings, self._clock
         catalog = Catalog()
         requests = Requests(clock.now_ms)
-        observability = Observability(client, catalog, requests, clock, settings, lease_name=_LEASE_NAME)
+        unbuilt = Unbuilt()
+        observability = Observability(
+            client, catalog, requests, clock, settings, lease_name=_LEASE_NAME, unbuilt=unbuilt
+        )
         watch = Watch(
             client,
             catalog,
@@ -91,6 +95,7 @@ class Operator:
             config=WatchConfig(namespaces=settings.watch_namespaces),
             read_status=observability.read_status,
             pods=PodWatch(lambda gone: self._post(leadership, gone)),
+            unbuilt=unbuilt,
         )
         store = KubernetesSegmentStore(client, namespace=settings.namespace)
         elector = self._elector(client)
