@@ -15,6 +15,7 @@ from tickwheel_operator.clock import SystemClock
 from tickwheel_operator.election.elector import Elector
 from tickwheel_operator.election.kubernetes import KubernetesLeaseStore
 from tickwheel_operator.election.lease import LeaseConflict, LeaseRefused, LeaseUnavailable
+from tickwheel_operator.election.peers import Peers
 from tickwheel_operator.ledger.transport import Transport
 
 _numbers = itertools.count()
@@ -103,3 +104,41 @@ async def test_a_server_that_is_not_there_is_unavailable(client, leases):
     for call in (store.get("p0"), store.create("p0", a_lease()), anext(store.watch("p0"))):
         with pytest.raises(LeaseUnavailable, match=r"127\.0\.0\.1:1"):
             await call
+
+
+async def test_the_end_of_a_replicas_container_is_heard_of_once(client, leases):
+    transport = Transport(client)
+    pods = f"/api/v1/namespaces/{leases}/pods"
+
+    async def create(name: str) -> None:
+        spec = {"containers": [{"name": "operator", "image": "x"}, {"name": "sidecar", "image": "x"}]}
+        body = {"metadata": {"name": name, "labels": {"app": "tickwheel"}}, "spec": spec}
+        assert (await transport.request("POST", pods, what="create", body=body)).ok
+
+    async def report(name: str, container: str, *, ended: str, running: bool) -> None:
+        terminated = {"exitCode": 137, "containerID": ended}
+        state = {"running": {}} if running else {"terminated": terminated}
+        of_container = {
+            "name": container, "image": "x", "imageID": "", "ready": running, "restartCount": 1, "state": state,
+            "lastState": {"terminated": terminated} if running else {},
+        }  # fmt: skip
+        found = json.loads((await transport.request("GET", f"{pods}/{name}", what="get")).body)
+        found["status"] = {"phase": "Running", "containerStatuses": [of_container]}
+        assert (await transport.request("PUT", f"{pods}/{name}/status", what="status", body=found)).ok
+
+    await create("before")
+    await report("before", "operator", ended="containerd://old", running=False)
+    await create("leader")
+    ends: list[str] = []
+    peers = Peers(transport, namespace=leases, selector="app=tickwheel", on_end=ends.append)
+    watching = asyncio.create_task(peers.run())
+    await asyncio.sleep(0.5)
+    await report("leader", "sidecar", ended="containerd://1", running=False)
+    await asyncio.sleep(0.3)
+    assert ends == [], "neither what had ended before, nor a sidecar"
+    await report("leader", "operator", ended="containerd://2", running=False)
+    await report("leader", "operator", ended="containerd://2", running=True)
+    await report("leader", "operator", ended="containerd://3", running=True)
+    await asyncio.sleep(0.3)
+    assert ends == ["leader", "leader"]
+    watching.cancel()

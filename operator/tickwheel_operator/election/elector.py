@@ -69,12 +69,28 @@ class Elector:
         self._may_hold = False
         """Whether a write is, or was, on its way that may have made the Lease ours, and no term stands for it."""
         self._term: Term | None = None
+        self._dead = ""
+        """A holder whose process is known to have ended: its Lease need not expire."""
+        self._released = asyncio.Event()
+        """Set when there is no reason to wait for the next try."""
 
     @property
     def observed(self) -> Observed:
         """Who leads, as last seen. A holder that died shows until it is replaced."""
         lease = self._lease
         return Observed(lease.holder, lease.endpoint, lease.transitions) if lease else Observed("", "", 0)
+
+    def replica_ended(self, pod: str) -> None:
+        """The process of this pod is known to have ended: if it held the Lease, it is free.
+
+        A new process of the same pod has another identity, and is not meant. Safe even if it were wrong: whoever leads
+        fences the ledger first.
+        """
+        holder = self.observed.holder
+        if holder.rpartition("_")[0] == pod and holder != self._identity:
+            _LOG.info("the leader %s has ended; its lease need not expire", holder)
+            self._dead = holder
+            self._released.set()
 
     async def acquire(self) -> Term:
         """Wait until this process leads. Cancel it to stand back."""
@@ -93,8 +109,8 @@ class Elector:
 
     async def _stand(self) -> int:
         """Try until the Lease is ours. The boot clock before the try that succeeded."""
-        released = asyncio.Event()
-        watching = asyncio.create_task(self._watch(released), name=f"watch of lease {self._name}")
+        released = self._released
+        watching = asyncio.create_task(self._watch(), name=f"watch of lease {self._name}")
         try:
             while True:
                 tried_ms = self._clock.boot_ms()
@@ -124,7 +140,11 @@ class Elector:
                 # An earlier write came through though its answer was lost, or a term ended before its Lease did.
                 self._may_hold = True
                 self._see(await self._store.update(self._name, self._renewed(found)))
-            elif found.holder and self._clock.boot_ms() < self._changed_ms + found.duration_ms:
+            elif (
+                found.holder
+                and found.holder != self._dead
+                and self._clock.boot_ms() < self._changed_ms + found.duration_ms
+            ):
                 self._may_hold = False
                 return False
             else:
@@ -209,14 +229,14 @@ class Elector:
             self._changed_ms = self._clock.boot_ms()
         self._lease = lease
 
-    async def _watch(self, released: asyncio.Event) -> None:
-        """Set `released` when nobody holds the Lease any more. Polling goes on beside it, so it may fail."""
+    async def _watch(self) -> None:
+        """Set `_released` when nobody holds the Lease any more. Polling goes on beside it, so it may fail."""
         while True:
             try:
                 async with contextlib.aclosing(self._store.watch(self._name)) as changes:
                     async for lease in changes:
                         if lease is None or not lease.holder:
-                            released.set()
+                            self._released.set()
             except LeaseError as error:
                 _LOG.debug("the watch of %s ended: %s", self._name, error)
             await asyncio.sleep(self._config.retry_period_ms / 1000)

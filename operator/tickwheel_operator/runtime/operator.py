@@ -33,6 +33,7 @@ from tickwheel_operator.controllers.watch import Watch, WatchConfig
 from tickwheel_operator.election.config import ElectionConfig
 from tickwheel_operator.election.elector import Elector
 from tickwheel_operator.election.kubernetes import KubernetesLeaseStore
+from tickwheel_operator.election.peers import Peers
 from tickwheel_operator.engine.messages import WorkerGone
 from tickwheel_operator.engine.spec import EngineConfig
 from tickwheel_operator.gateway.auth import AllowAll, Authenticator, Authorizer, StaticTokenAuthenticator
@@ -46,6 +47,7 @@ from tickwheel_operator.gateway.token_review import (
 from tickwheel_operator.ledger.kubernetes import KubernetesSegmentStore
 from tickwheel_operator.ledger.limits import LedgerLimits
 from tickwheel_operator.ledger.log import Ledger
+from tickwheel_operator.ledger.transport import Transport
 from tickwheel_operator.runtime.backend import HostBackend
 from tickwheel_operator.runtime.leadership import Leadership, LeadershipConfig
 from tickwheel_operator.runtime.observability import MetricsServer, Observability
@@ -146,6 +148,14 @@ class Operator:
             asyncio.create_task(observability.run(), name="projection"),
         ]
         background.append(asyncio.create_task(_settle_memory(catalog), name="memory"))
+        if settings.replica_selector:
+            peers = Peers(
+                Transport(client),
+                namespace=settings.namespace,
+                selector=settings.replica_selector,
+                on_end=elector.replica_ended,
+            )
+            background.append(asyncio.create_task(peers.run(), name="replicas"))
         leading = asyncio.create_task(leadership.run(), name="leadership")
         stopping = asyncio.create_task(self._stop.wait(), name="stop")
         try:

@@ -44,6 +44,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """How long a leader tries to renew before it stops. Less than the lease duration."""
     retry_period_ms: int = 2_000
     """Pause between tries to acquire or renew. Less than the renew deadline."""
+    replica_selector: str = ""
+    """Label selector of the operator's own pods, such as app.kubernetes.io/instance=tickwheel: a leader whose container
+    (called operator) ended is then replaced at once. Without it its Lease has to expire."""
     attempt_lease_ms: int = 15_000
     """How long a worker may run an attempt without renewing it, 1,000 to 600,000."""
     commit_interval_ms: int = 10

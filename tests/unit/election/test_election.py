@@ -144,6 +144,48 @@ async def test_a_crashed_leader_is_replaced_when_its_lease_has_not_changed_for_i
 
 
 @on_virtual_time
+async def test_a_leader_whose_process_is_known_to_have_ended_is_replaced_at_once():
+    table = LeaseTable()
+    node = Node("a")
+    await asyncio.get_running_loop().create_task(a_candidate("a-0_1f", table).acquire(), context=node.context())
+    follower = a_candidate("b-0_2e", table)
+    standing = asyncio.ensure_future(follower.acquire())
+    await asyncio.sleep(60)
+    node.crash()
+    ended = now()
+    follower.replica_ended("a-0")
+    successor = await standing
+    assert now() - ended < 0.5
+    assert successor.epoch_floor == 1
+
+
+@on_virtual_time
+async def test_the_end_of_another_replica_or_of_an_earlier_process_of_the_pod_frees_no_lease():
+    table = LeaseTable()
+    first = await a_candidate("a-0_1f", table).acquire()
+    follower = a_candidate("b-0_2e", table)
+    standing = asyncio.ensure_future(follower.acquire())
+    await asyncio.sleep(60)
+    follower.replica_ended("c-0")
+    follower.replica_ended("b-0")
+    follower.replica_ended("a")
+    await asyncio.sleep(60)
+    assert first.is_fresh()
+    assert not standing.done()
+    standing.cancel()
+    await asyncio.sleep(1)
+
+    # The pod's next process leads: what was heard of the first does not concern it.
+    follower.replica_ended("a-0")
+    await first.release()
+    second = await a_candidate("a-0_3d", table).acquire()
+    standing = asyncio.ensure_future(follower.acquire())
+    await asyncio.sleep(60)
+    assert second.is_fresh()
+    assert not standing.done()
+
+
+@on_virtual_time
 async def test_a_candidate_that_comes_new_waits_a_whole_duration_whatever_the_lease_says_of_time():
     table = LeaseTable()
     table.put("p0", a_lease("dead", renewed_ms=0, acquired_ms=0))
