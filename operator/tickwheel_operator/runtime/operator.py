@@ -20,6 +20,7 @@ import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from urllib.request import getproxies
 
 from kubernetes.aio import client as kubernetes_client
 from kubernetes.aio import config as kubernetes_config
@@ -176,6 +177,9 @@ class Operator:
     @asynccontextmanager
     async def _api_client(self) -> AsyncIterator[kubernetes_client.ApiClient]:
         configuration = kubernetes_client.Configuration()
+        # Asked to trust the environment, aiohttp looks for a .netrc in another thread before each request: with the
+        # interpreter's lock in between that doubled the time of an append (7.7 ms, of which the server took 3.1).
+        configuration.client_session_kwargs = {"trust_env": bool(getproxies())}
         if self._settings.kubeconfig:
             await kubernetes_config.load_kube_config(self._settings.kubeconfig, client_configuration=configuration)  # type: ignore[no-untyped-call]
         elif "KUBERNETES_SERVICE_HOST" in os.environ:
