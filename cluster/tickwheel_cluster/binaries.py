@@ -1,8 +1,8 @@
-"""Where etcd and kube-apiserver come from: given by the environment, or built as Go tools into the user's cache.
+"""Where etcd, the API server, a node's programs and Helm come from: the environment, or Go tools in the user's cache.
 
-The folder of a build is named by a hash of all that decides it, so that a changed pin builds anew and two checkouts
-share what is equal. A build happens in a folder of its own that is renamed when it is whole: a folder that exists is
-complete, whatever was killed when.
+Each Go module under `tools/` is a group of programs that is built and kept together. The folder of a build is named by
+a hash of all that decides it, so that a changed pin builds anew and two checkouts share what is equal. A build happens
+in a folder of its own that is renamed when it is whole: a folder that exists is complete, whatever was killed when.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["TOOLS", "BinariesError", "Tool", "find_binaries"]
+__all__ = ["NODE_MODULES", "TOOLS", "BinariesError", "Tool", "find_binaries", "find_tool"]
 
 _SOURCES = Path(__file__).resolve().parent.parent / "tools"
 _KUBERNETES = "1.36.3"
@@ -51,11 +51,38 @@ class Tool:
     flags: str = ""
 
 
+def _kubernetes(name: str) -> Tool:
+    return Tool(name, "kubernetes", f"k8s.io/kubernetes/cmd/{name}", _KUBERNETES_FLAGS)
+
+
 TOOLS = (
     Tool("etcd", "etcd", "go.etcd.io/etcd/server/v3"),
-    Tool("kube-apiserver", "kubernetes", "k8s.io/kubernetes/cmd/kube-apiserver", _KUBERNETES_FLAGS),
-    Tool("kubectl", "kubernetes", "k8s.io/kubernetes/cmd/kubectl", _KUBERNETES_FLAGS),
+    _kubernetes("kube-apiserver"),
+    _kubernetes("kubectl"),
 )
+"""The control plane that tests without pods need."""
+_CONTAINERD = "github.com/containerd/containerd/v2/cmd"
+_CNI = "github.com/containernetworking/plugins/plugins"
+_MORE = (
+    _kubernetes("kube-controller-manager"),
+    _kubernetes("kube-scheduler"),
+    _kubernetes("kubelet"),
+    _kubernetes("kube-proxy"),
+    Tool("containerd", "containerd", f"{_CONTAINERD}/containerd"),
+    Tool("containerd-shim-runc-v2", "containerd", f"{_CONTAINERD}/containerd-shim-runc-v2"),
+    Tool("ctr", "containerd", f"{_CONTAINERD}/ctr"),
+    Tool("bridge", "cni", f"{_CNI}/main/bridge"),
+    Tool("loopback", "cni", f"{_CNI}/main/loopback"),
+    Tool("host-local", "cni", f"{_CNI}/ipam/host-local"),
+    Tool("portmap", "cni", f"{_CNI}/meta/portmap"),
+    Tool("coredns", "coredns", "github.com/coredns/coredns"),
+    Tool("metrics-server", "metrics-server", "sigs.k8s.io/metrics-server/cmd/metrics-server"),
+    Tool("pause", "pause", "."),
+    Tool("helm", "helm", "helm.sh/helm/v4/cmd/helm"),
+    Tool("promtool", "prometheus", "github.com/prometheus/prometheus/cmd/promtool"),
+)
+NODE_MODULES = ("kubernetes", "containerd", "cni", "coredns", "metrics-server", "pause")
+"""What a cluster with nodes is made of, beside `TOOLS`."""
 
 
 def find_binaries(*, build: bool = True) -> Path:
@@ -70,11 +97,27 @@ def find_binaries(*, build: bool = True) -> Path:
         if missing:
             raise BinariesError(f"KUBEBUILDER_ASSETS is {given}, but {', '.join(missing)} is not there")
         return Path(given)
-    folder = _cache() / _key()
+    return _found(TOOLS, build=build)
+
+
+def find_tool(name: str, *, build: bool = True) -> Path:
+    """One of the other programs, such as `helm`; with those of its module it is built first where `build` allows.
+
+    Raises `BinariesError`.
+    """
+    module = next((tool.module for tool in _MORE if tool.name == name), None)
+    if module is None:
+        raise BinariesError(f"{name} is not one of the cluster's programs: {', '.join(tool.name for tool in _MORE)}")
+    return _found(tuple(tool for tool in _MORE if tool.module == module), build=build) / name
+
+
+def _found(tools: tuple[Tool, ...], *, build: bool) -> Path:
+    folder = _cache() / _key(tools)
     if not folder.exists():
         if not build:
-            raise BinariesError("etcd and kube-apiserver are not built yet: run `make cluster-binaries`")
-        _build(folder)
+            names = ", ".join(tool.name for tool in tools)
+            raise BinariesError(f"{names}: not built yet; run `make cluster-binaries`")
+        _build(folder, tools)
     return folder
 
 
@@ -83,21 +126,21 @@ def _cache() -> Path:
     return Path(root) / "tickwheel" / "binaries"
 
 
-def _key() -> str:
+def _key(tools: tuple[Tool, ...]) -> str:
     digest = hashlib.sha256()
-    for module in sorted({tool.module for tool in TOOLS}):
+    for module in sorted({tool.module for tool in tools}):
         for name in ("go.mod", "go.sum"):
             digest.update((_SOURCES / module / name).read_bytes())
-    digest.update(repr(TOOLS).encode())
+    digest.update(repr(tools).encode())
     return digest.hexdigest()[:16]
 
 
-def _build(folder: Path) -> None:
+def _build(folder: Path, tools: tuple[Tool, ...]) -> None:
     go = shutil.which("go")
     if go is None:
         raise BinariesError(
-            "Go is not installed, and it builds etcd and kube-apiserver for the tests: install Go 1.26 or later, or set"
-            " KUBEBUILDER_ASSETS to a folder that has both"
+            "Go is not installed, and it builds the cluster's programs for the tests: install Go 1.26 or later; for"
+            " etcd and kube-apiserver alone, KUBEBUILDER_ASSETS may name a folder that has both"
         )
     folder.parent.mkdir(parents=True, exist_ok=True)
     with (folder.parent / f"{folder.name}.lock").open("w") as lock:
@@ -112,8 +155,8 @@ def _build(folder: Path) -> None:
         for left in folder.parent.glob(f"{prefix}*"):  # by a build that was killed, for we hold the lock
             shutil.rmtree(left)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=prefix) as work:
-            for number, tool in enumerate(TOOLS, start=1):
-                _build_tool(go, tool, Path(work), f"[{number}/{len(TOOLS)}] {tool.name}")
+            for number, tool in enumerate(tools, start=1):
+                _build_tool(go, tool, Path(work), f"[{number}/{len(tools)}] {tool.name}")
             Path(work).chmod(0o755)
             Path(work).rename(folder)
             Path(work).mkdir()
