@@ -109,6 +109,14 @@ class GivenCluster(Access):
         tls.load_cert_chain(self._file(self._user, "client-certificate"), self._file(self._user, "client-key"))
         return tls, {}
 
+    @property
+    def nodes(self) -> list[str]:
+        """Names of its nodes."""
+        return [node["metadata"]["name"] for node in self.request("GET", "/api/v1/nodes")["items"]]
+
+    def load_image(self, archive: Path) -> None:
+        """Nothing: how images come into somebody's cluster is known to its owner. They have to be there."""
+
     def _file(self, section: dict[str, str], name: str) -> Path:
         """The file that the kubeconfig names, or one with the data that it holds."""
         if f"{name}-data" not in section:

@@ -62,6 +62,15 @@ class LocalCluster(Access):
         self._pki = self.directory / "pki"
         self._logs = self.directory / "logs"
 
+    @classmethod
+    def kept(cls) -> LocalCluster | None:
+        """The one that `make cluster-up` left running on this machine."""
+        owner = _owner()
+        if owner is None or owner["process"]:
+            return None
+        cluster = cls(Path(owner["directory"]), keep=True)
+        return cluster if cluster._runs() else None
+
     def __enter__(self) -> Self:
         try:
             self.up()
