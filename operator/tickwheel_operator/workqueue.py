@@ -1,6 +1,6 @@
 """A keyed work queue: what is to be looked at, not what happened to it.
 
-The catalog's retries, the TaskRun requests and the projector go by it. A key waits at most once however often it is
+The TaskRun requests, the pools and the projector go by it. A key waits at most once however often it is
 added, is worked on by one worker at a time, and is looked at again when it was added meanwhile; work that fails is
 tried again after a delay that grows. Invariant: a key that was added is worked on after its last `add`.
 """
@@ -12,10 +12,20 @@ import logging
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, TypeVar
 
-__all__ = ["WorkQueue"]
+__all__ = ["WorkFailed", "WorkQueue"]
 
 _log = logging.getLogger(__name__)
 _Key = TypeVar("_Key", bound=Hashable)
+_QUIET_S = 30.0
+"""Failures of one kind are told at most so often: in an outage every key fails for the same reason."""
+
+
+class WorkFailed(Exception):
+    """Work that failed for a reason that it knows. Those of one `kind` (few different ones) have one cause."""
+
+    def __init__(self, message: str, *, kind: str = "") -> None:
+        super().__init__(message)
+        self.kind = kind
 
 
 class WorkQueue(Generic[_Key]):
@@ -47,6 +57,8 @@ class WorkQueue(Generic[_Key]):
         """The lane in which a key was added again while it is worked on; None: it was not."""
         self._later: dict[_Key, asyncio.TimerHandle] = {}
         self._failures: dict[_Key, int] = {}
+        self._told: dict[tuple[type[Exception], str], tuple[float, int]] = {}
+        """By kind of failure: when it was told last, and how many came since that were not."""
         self._wake = asyncio.Event()
 
     def __len__(self) -> int:
@@ -136,10 +148,22 @@ class WorkQueue(Generic[_Key]):
                 # Whatever went wrong with one key is that key's affair: it is said, and tried again.
                 failures = self._failures[key] = self._failures.get(key, 0) + 1
                 again = min(self._initial_s * 2 ** min(failures - 1, 20), self._max_s)
-                _log.warning("%s: %s failed, next try in %.1f s: %r", self._name, key, again, error)
+                self._tell(key, again, error)
             finally:
                 added = self._working.pop(key)
             if added is not None:
                 self.add(key, added) if again is None else self.add_later(key, again, added)
             elif again is not None:
                 self.add_later(key, again, lane)
+
+    def _tell(self, key: _Key, again_s: float, error: Exception) -> None:
+        kind = (type(error), error.kind if isinstance(error, WorkFailed) else "")
+        now = asyncio.get_running_loop().time()
+        told, silent = self._told.get(kind, (-_QUIET_S, 0))
+        if now - told < _QUIET_S:
+            self._told[kind] = (told, silent + 1)
+            _log.debug("%s: %s failed, next try in %.1f s: %r", self._name, key, again_s, error)
+            return
+        self._told[kind] = (now, 0)
+        more = f"; {silent} more failed so since this was last told" if silent else ""
+        _log.warning("%s: %s failed, next try in %.1f s: %r%s", self._name, key, again_s, error, more)

@@ -12,6 +12,7 @@ from tickwheel_operator.ledger.protocol import (
     Segment,
     SegmentExists,
     SegmentHeader,
+    StoreForbidden,
     StoreRefused,
     StoreUnavailable,
     segment_name,
@@ -27,6 +28,8 @@ class Fault(enum.Enum):
     UNAVAILABLE = enum.auto()
     """Not carried out, and the caller knows."""
     REFUSED = enum.auto()
+    FORBIDDEN = enum.auto()
+    """As by an API server that has not read its roles yet."""
     LOSE_REQUEST = enum.auto()
     """Not carried out, and the caller cannot know."""
     LOSE_ANSWER = enum.auto()
@@ -120,6 +123,8 @@ def _fail_before(fault: Fault) -> None:
     if fault is Fault.UNAVAILABLE:
         raise StoreUnavailable("connection refused")
     if fault is Fault.REFUSED:
-        raise StoreRefused("forbidden")
+        raise StoreRefused("too large")
+    if fault is Fault.FORBIDDEN:
+        raise StoreForbidden("forbidden")
     if fault is Fault.LOSE_REQUEST:
         raise OutcomeUnknown("connection reset")

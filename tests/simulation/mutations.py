@@ -278,6 +278,15 @@ def timers_not_set_after_an_edit(patch: Patch) -> None:
     patch.setattr(Scheduler, "_join_group", join)
 
 
+def held_instants_forgotten(patch: Patch) -> None:
+    """The intake opens again, and what was overdue then is not looked at."""
+
+    def hold(self: Scheduler, reason: str) -> None:
+        self.held = reason
+
+    patch.setattr(Scheduler, "hold", hold)
+
+
 def keys_not_looked_at(patch: Patch) -> None:
     original = core.Engine._submit
 
@@ -314,5 +323,6 @@ MUTATIONS: Sequence[Callable[[Patch], None]] = (
     watermark_forgotten,
     overdue_forgotten_at_takeover,
     timers_not_set_after_an_edit,
+    held_instants_forgotten,
     keys_not_looked_at,
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import itertools
 import random
 from collections.abc import Callable, Hashable, Iterator
 
@@ -138,6 +139,7 @@ class Operator:
         self.catalog = _Catalog(truth)
         self._random = random.Random(world.random.random())
         self._heard_s = 0.0
+        self._requests = itertools.count(1)
         self.epoch = 0
         """Of its latest term."""
         store = NodeSegments(world, segments)
@@ -173,6 +175,13 @@ class Operator:
         record.led(self.node.name, epoch, host.engine.state, host._facts)
         host._waiting = _Waiting(lambda: record.released(self.node.name, epoch))
         self.catalog.post = host.post
+
+    def store_is_full(self, full: bool) -> None:
+        """As if others had filled it; a compaction counts anew."""
+        host = self.leadership.host
+        if host is not None:
+            host.ledger._count_retained()
+            host.ledger.stats.retained_bytes += 10**12 if full else 0
 
     def _end(self) -> None:
         self.world.record.say(self.node.name, "no longer leads")
@@ -215,7 +224,7 @@ class Operator:
                 answer(None, NotLeading())
                 return
             try:
-                effect = await host.call(msgspec.structs.replace(command, request=host.new_request()))
+                effect = await host.call(msgspec.structs.replace(command, request=next(self._requests)))
             except TermEnded:
                 answer(None, NotLeading())
             else:

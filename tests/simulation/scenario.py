@@ -123,7 +123,7 @@ class Scenario:
     def _fault(self) -> None:
         world, chance = self.world, self.world.random
         leaders = [o for o in self.operators if o.leads]
-        match chance.randrange(16 if self.meddling else 14):
+        match chance.randrange(17 if self.meddling else 15):
             case 0 | 1 if leaders:
                 self._crash_operator(chance.choice(leaders))
             case 2 | 3 | 4 if leaders:
@@ -157,7 +157,12 @@ class Scenario:
                 world.record.say("cluster", f"calls the pod of {worker.instance} not ready")
                 for leader in leaders:
                     leader.post(WorkerGone(key=worker.key, instance=worker.instance))
-            case 14 | 15:
+            case 14 if leaders:
+                operator = chance.choice(leaders)
+                world.record.say(operator.node.name, "thinks that its store is full")
+                operator.store_is_full(True)
+                world.later(chance.uniform(0.2, 2.0), lambda: operator.store_is_full(False))
+            case 15 | 16:
                 world.record.say("user", "deletes the Lease")
                 world.record.unpeaceful_ms = world.now_ms() + 2_000
                 self.leases.kept.clear()

@@ -18,6 +18,7 @@ from tickwheel_operator.ledger.protocol import (
     Segment,
     SegmentExists,
     SegmentHeader,
+    StoreForbidden,
     StoreRefused,
     StoreUnavailable,
 )
@@ -65,6 +66,8 @@ class NodeSegments:
             raise StoreUnavailable("connection refused")
         if self._world.chance(self._world.loss / 30):
             raise StoreRefused("the quota is used up")
+        if self._world.chance(self._world.loss / 10):
+            raise StoreForbidden("the roles are not read yet")
         await self._doze()
         try:
             await _ask(self._world, lambda: self._segments.put(segment))

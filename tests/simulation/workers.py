@@ -45,10 +45,13 @@ class Worker:
         self._returned: list[int] = []
         self._wake = asyncio.Event()
         self._draining = False
+        self._sending = 0
+        self._leaving = False
 
     def start(self) -> None:
         self._world.spawn(self.node, self._pulling(), "pull")
-        self._world.spawn(self.node, self._reporting(), "report")
+        for _ in range(2):  # reports under way at once, as the SDK has them
+            self._world.spawn(self.node, self._reporting(), "report")
 
     def drain(self) -> None:
         """SIGTERM: give back what has not begun, finish the rest, leave."""
@@ -148,8 +151,13 @@ class Worker:
             except TimeoutError:
                 pass
             self._wake.clear()
+            if self._leaving:
+                return
+            self._sending += 1
             await self._report()
-            if self._draining and not self._held and not self._outcomes():
+            self._sending -= 1
+            if self._draining and not self._held and not self._outcomes() and not self._sending:
+                self._leaving = True
                 await self._report(leaving=True)
                 return
 

@@ -10,7 +10,7 @@ Worker().run()
 
 from __future__ import annotations
 
-from ._registry import task
+from ._registry import registered, task
 from .context import Context
 from .errors import Cancelled, ConfigurationError, HandlerError, ParameterError, ResultError, TickwheelError
 from .worker import Worker
@@ -24,5 +24,6 @@ __all__ = [
     "ResultError",
     "TickwheelError",
     "Worker",
+    "registered",
     "task",
 ]

@@ -1,6 +1,7 @@
 """`python -m tickwheel MODULE_OR_FILE...`: imports what registers handlers, and runs a worker with all of them.
 
-`tickwheel dev` starts workers this way; images whose handlers are plain modules can too.
+`tickwheel dev` starts workers this way; images whose handlers are plain modules can too. `python -m tickwheel drain` is
+the preStop hook of worker pods instead (a module of that name is named `drain.py`).
 """
 
 from __future__ import annotations
@@ -9,13 +10,15 @@ import argparse
 import importlib
 import importlib.util
 import logging
+import os
 import sys
 from pathlib import Path
 
+from ._drain import drain
 from .errors import ConfigurationError, TickwheelError
 from .worker import Worker
 
-__all__ = ["main"]
+__all__ = ["load", "main"]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -23,16 +26,24 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m tickwheel",
         description="Run a Tickwheel worker with the handlers of the given modules and files. "
-        "Settings come from TICKWHEEL_ENDPOINT, TICKWHEEL_POOL, TICKWHEEL_SLOTS and so on.",
+        "Settings come from TICKWHEEL_ENDPOINT, TICKWHEEL_POOL, TICKWHEEL_SLOTS and so on. "
+        "`python -m tickwheel drain`, as a preStop hook, tells the worker in this container to finish and leave.",
     )
     parser.add_argument("handlers", nargs="+", metavar="MODULE_OR_FILE", help="for example handlers.py or shop.tasks")
     parser.add_argument("--log-level", default="INFO", choices=["DEBUG", "INFO", "WARNING", "ERROR"])
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments == ["drain"]:
+        if "TICKWHEEL_POOL" not in os.environ:
+            print("tickwheel: drain tells a worker to leave, only in the container of a worker", file=sys.stderr)
+            return 2
+        drain()
+        return 0
     options = parser.parse_args(arguments)
     logging.basicConfig(level=options.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     sys.path.insert(0, "")  # as a script has it: modules of the working directory can be named
     try:
         for name in options.handlers:
-            _load(name)
+            load(name)
         Worker().run()
     except TickwheelError as error:
         print(f"tickwheel: {error}", file=sys.stderr)
@@ -40,7 +51,11 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _load(name: str) -> None:
+def load(name: str) -> None:
+    """Import a module, or a Python file with what lies beside it, so that its `@task` functions are registered.
+
+    Raises `ConfigurationError` where there is none of this name, and whatever the import raises.
+    """
     path = Path(name)
     if path.suffix != ".py":
         try:

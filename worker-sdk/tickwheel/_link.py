@@ -29,6 +29,9 @@ _log = logging.getLogger("tickwheel.worker")
 _SWEEP_SECONDS = 1.0  # the longest pause between looks at the clocks of running attempts; also how often progress goes
 _REMEMBERED_TOKENS = 16_384  # how far back a lease that is sent again is recognised
 _LEAVING_SECONDS = 5.0  # how long the last report is tried
+_REPORTS_UNDER_WAY = 2  # an outcome need not wait until those before it are durable
+_FEW_OUTCOMES = 50  # a report of more is answered before the next is sent: under load full reports are cheaper
+_OVERDUE_SECONDS = 2.0  # after a pull's wait; a leader that is frozen keeps its connections and answers nothing
 
 
 class Link:
@@ -66,6 +69,9 @@ class Link:
         self._seen: dict[int, None] = {}
         self._draining = False
         self._leaving = False
+        self._left = False
+        self._sending = 0
+        self._answer_due = inf
         self._renewals_due = False
         self._wake = asyncio.Event()
         self._empty = asyncio.Event()
@@ -74,12 +80,15 @@ class Link:
         self._report_timeout = 10.0
         self._warned_at = -inf
         self._pulling = asyncio.create_task(self._pull(), name=f"tickwheel-pull {url}")
-        self._reporting = asyncio.create_task(self._report(), name=f"tickwheel-report {url}")
+        self._reporting = [
+            asyncio.create_task(self._report(), name=f"tickwheel-report {url}") for _ in range(_REPORTS_UNDER_WAY)
+        ]
+        self._watching = asyncio.create_task(self._watch(), name=f"tickwheel-watch {url}")
 
     @property
-    def tasks(self) -> tuple[asyncio.Task[None], asyncio.Task[None]]:
-        """The link's loops; neither ends before `drain`, but by a fault of the SDK."""
-        return self._pulling, self._reporting
+    def tasks(self) -> tuple[asyncio.Task[None], ...]:
+        """The link's loops; none ends before `drain`, but by a fault of the SDK."""
+        return self._pulling, *self._reporting, self._watching
 
     def move(self, url: str) -> None:
         """Go on with another replica: it leads now what the one before led. What the open pull may still bring is
@@ -122,16 +131,27 @@ class Link:
                 await self._wait_for_free()
                 continue
             request = self._pull_request(names, free=free, wait_ms=wait_ms)
+            due = self._answer_due = monotonic() + self._settings.pull_wait + _OVERDUE_SECONDS
             try:
                 answer = await self._client.pull(self.url, request, timeout=self._settings.pull_wait + 10)
                 self._check_epoch(answer.epoch)
             except (UnreachableError, RefusedError) as error:
                 await self._recover(error, backoff)
                 continue
+            finally:
+                if self._answer_due == due:  # else the next pull has begun, since the leader moved
+                    self._answer_due = inf
             backoff.reset()
             self._accept(answer)
             # One turn of the loop: handlers that never suspend are done after it, and the next pull asks for more.
             await asyncio.sleep(0)
+
+    async def _watch(self) -> None:
+        """Ask who leads while the answer of a pull is overdue: if it is another replica, the link moves there."""
+        while True:
+            await asyncio.sleep(_OVERDUE_SECONDS)
+            if monotonic() > self._answer_due:
+                await self._look_up(self)
 
     def _pull_request(self, names: list[str], *, free: int, wait_ms: int) -> PullRequest:
         return PullRequest(
@@ -183,38 +203,48 @@ class Link:
     # Reporting.
 
     async def _report(self) -> None:
+        """Send one report after the other. Several of these run: what one report says never depends on another, but
+        for the last one."""
         backoff = Backoff()
-        divided: list[ReportRequest] = []
         while True:
             await self._wake.wait()
-            self._wake.clear()
-            request = divided.pop(0) if divided else self._next_report()
-            if request is None:
-                continue
-            body = self._client.encode(request)
-            while True:
-                sent_at = monotonic()
-                try:
-                    answer = await self._client.report(self.url, body, timeout=self._report_timeout)
-                    self._check_epoch(answer.epoch)
-                except UnreachableError as error:
-                    await self._recover(error, backoff)
-                    continue
-                except RefusedError as error:
-                    _log.error("the operator refuses a report, which is sent again in parts: %s", error)
-                    divided[:0] = divide(request, str(error))
-                else:
-                    self._answered(request, answer, sent_at)
-                backoff.reset()
-                break
-            if request.leaving and not divided:
+            if self._left:
                 return
-            if not divided:
-                self._outbox.answered()
-            if divided or self._outbox or self._leaving:
-                self._wake.set()
+            request = self._next_report()
+            if request is None:
+                self._wake.clear()
+                continue
+            self._sending += 1
+            parts = [request]
+            while parts:
+                parts[:0] = await self._send(parts.pop(0), backoff)
+            self._sending -= 1
+            self._outbox.answered(request)
+            self._left |= request.leaving
+            self._wake.set()
+
+    async def _send(self, request: ReportRequest, backoff: Backoff) -> list[ReportRequest]:
+        """Send it, unchanged, until it is answered. Returns what is to be sent instead where it is refused for good."""
+        body = self._client.encode(request)
+        while True:
+            sent_at = monotonic()
+            try:
+                answer = await self._client.report(self.url, body, timeout=self._report_timeout)
+                self._check_epoch(answer.epoch)
+            except UnreachableError as error:
+                await self._recover(error, backoff)
+            except RefusedError as error:
+                _log.error("the operator refuses a report, which is sent again in parts: %s", error)
+                backoff.reset()
+                return divide(request, str(error))
+            else:
+                backoff.reset()
+                self._answered(request, answer, sent_at)
+                return []
 
     def _next_report(self) -> ReportRequest | None:
+        if self._outbox.under_way > _FEW_OUTCOMES:
+            return None
         request = ReportRequest(worker=self._identity, epoch=self.epoch)
         self._outbox.move_into(request)
         if self._renewals_due:
@@ -226,7 +256,8 @@ class Link:
                     attempt.renew_at = inf
                 if attempt.progress is not attempt.progress_sent:
                     add_progress(request, attempt)
-        request.leaving = self._leaving and not self._outbox
+        # The operator gives away what a worker that leaves still holds, so that this is said when all else is answered.
+        request.leaving = self._leaving and not self._sending and not self._outbox
         return None if is_empty(request) else request
 
     def _answered(self, request: ReportRequest, answer: ReportAnswer, sent_at: float) -> None:
@@ -328,8 +359,8 @@ class Link:
             await self._until_empty(now + min(grace, _LEAVING_SECONDS))
         self._leaving = True
         self._wake.set()
-        await asyncio.wait([self._reporting], timeout=max(_LEAVING_SECONDS, deadline - monotonic()))
-        if not self._reporting.done():
+        await asyncio.wait(self._reporting, timeout=max(_LEAVING_SECONDS, deadline - monotonic()))
+        if not self._left:
             _log.warning("the operator did not answer the last report: it will notice the loss of this worker itself")
 
     async def close(self) -> None:

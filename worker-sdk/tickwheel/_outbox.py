@@ -15,16 +15,17 @@ _BATCH_PROGRESS = 1_000
 
 
 class Outbox:
-    """Outcomes that no report holds yet, and how many a report under way does."""
+    """Outcomes that no report holds yet, and how many the reports under way do."""
 
-    __slots__ = ("_under_way", "failed", "results", "returned", "succeeded")
+    __slots__ = ("failed", "results", "returned", "succeeded", "under_way")
 
     def __init__(self) -> None:
         self.succeeded: list[int] = []
         self.results: list[ResultReport] = []
         self.failed: list[ErrorReport] = []
         self.returned: list[int] = []
-        self._under_way = 0
+        self.under_way = 0
+        """Outcomes in reports that were not answered yet."""
 
     def __bool__(self) -> bool:
         return bool(self.succeeded or self.results or self.failed or self.returned)
@@ -33,7 +34,7 @@ class Outbox:
     def waiting(self) -> int:
         """Outcomes that the operator has not answered for."""
         gathered = len(self.succeeded) + len(self.results) + len(self.failed) + len(self.returned)
-        return gathered + self._under_way
+        return gathered + self.under_way
 
     def add(self, report: ResultReport | ErrorReport | int) -> None:
         """One outcome; a bare token is a success without a result."""
@@ -67,11 +68,11 @@ class Outbox:
                 break
             count += 1
         request.failed, self.failed = self.failed[:count], self.failed[count:]
-        self._under_way = _outcomes(request)
+        self.under_way += _outcomes(request)
 
-    def answered(self) -> None:
-        """The report under way was answered."""
-        self._under_way = 0
+    def answered(self, request: ReportRequest) -> None:
+        """A report under way was answered, with all parts of it."""
+        self.under_way -= _outcomes(request)
 
 
 def add_renewal(request: ReportRequest, attempt: Attempt) -> bool:

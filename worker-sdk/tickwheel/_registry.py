@@ -18,7 +18,7 @@ from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
 
 from .errors import HandlerError, ParameterError
 
-__all__ = ["Handler", "Registry", "registry", "task"]
+__all__ = ["Handler", "Registry", "registered", "registry", "task"]
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.:/-]{0,126}[A-Za-z0-9_])?")
@@ -120,6 +120,12 @@ class Registry:
 
 registry = Registry()
 """Where `@task` registers, and where `Worker` looks by default."""
+
+
+def registered() -> list[str]:
+    """The names of all handlers that `@task` has registered so far, sorted. Raises `HandlerError` for a function whose
+    signature or annotations cannot be used, as `Worker` would when it starts."""
+    return sorted(registry.handlers())
 
 
 def task(name: str) -> Callable[[_Function], _Function]:

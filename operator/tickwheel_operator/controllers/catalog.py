@@ -12,6 +12,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Collection, Iterable, Iterator
 
+from tickwheel_operator.api import WorkerPool
 from tickwheel_operator.controllers.observe import Fault, ObservedPool, ObservedTask
 from tickwheel_operator.engine.messages import Command, PoolApplied, PoolRemoved, TaskApplied, TaskRemoved
 
@@ -22,8 +23,6 @@ _log = logging.getLogger(__name__)
 POOL_NOT_FOUND = "PoolNotFound"
 KINDS = ("ScheduledTask", "WorkerPool", "TaskRun")
 """The kinds whose lists must be complete before a replica may lead."""
-_RETRY_S = 1.0
-_RETRY_MAX_S = 60.0
 PoolKey = tuple[str, str]
 
 
@@ -58,12 +57,12 @@ class Catalog:
         self._of_pool: dict[PoolKey, dict[str, None]] = {}
         self._by_name: dict[tuple[str, str], str] = {}
         self._sink: Callable[[Command], None] | None = None
-        self._retries: dict[str, tuple[int, asyncio.TimerHandle]] = {}
         self._unsynced = set(KINDS)
         self._synced = asyncio.Event()
         self.on_task: Callable[[str], None] = lambda uid: None
         """Called with the uid of a task that changed in any way, its status too, or is gone."""
-        self.on_pool: Callable[[str, str], None] = lambda namespace, name: None
+        self.on_pool: list[Callable[[str, str], None]] = []
+        """Each is called with the namespace and name of a pool that changed in any way, its status too, or is gone."""
 
     # --- reading ---
 
@@ -90,14 +89,18 @@ class Catalog:
     def pools(self) -> Collection[PoolEntry]:
         return self._pools.values()
 
+    def pool_keys(self) -> Collection[PoolKey]:
+        """Namespace and name of each pool that exists, whatever is wrong with it."""
+        return self._pools.keys()
+
+    def pool_resource(self, namespace: str, name: str) -> WorkerPool | None:
+        """The pool's manifest; None: there is none, it is invalid, or it is being deleted."""
+        entry = self._pools.get((namespace, name))
+        return None if entry is None or entry.seen.deleting else entry.seen.resource
+
     def tasks_of_pool(self, namespace: str, name: str) -> Iterable[str]:
         """Uids of the tasks that name the pool, whether it exists or not."""
         return tuple(self._of_pool.get((namespace, name), ()))
-
-    def pool_accounts(self, namespace: str, name: str) -> frozenset[str] | None:
-        """The ServiceAccounts that may speak for the pool (empty: any of its namespace); None: no such pool."""
-        entry = self._pools.get((namespace, name))
-        return entry.seen.accounts if entry is not None and entry.seen.spec is not None else None
 
     def uids(self, kind: str) -> set[str]:
         """The objects of a kind that are known (of tasks and pools)."""
@@ -123,9 +126,6 @@ class Catalog:
     def detach(self) -> None:
         """Nobody leads here any more."""
         self._sink = None
-        for _, timer in self._retries.values():
-            timer.cancel()
-        self._retries.clear()
 
     # --- the watch's side ---
 
@@ -167,7 +167,7 @@ class Catalog:
             self._post(f"pool {seen.namespace}/{seen.name}", PoolApplied(spec=seen.spec))
         if (seen.spec is None) != (had is None):
             self._judge_pool(key)
-        self.on_pool(*key)
+        self._pool_changed(key)
 
     def pool_gone(self, namespace: str, name: str, uid: str) -> None:
         key = (namespace, name)
@@ -177,7 +177,7 @@ class Catalog:
         del self._pools[key]
         self._post(f"pool {namespace}/{name}", PoolRemoved(namespace=namespace, name=name))
         self._judge_pool(key)
-        self.on_pool(*key)
+        self._pool_changed(key)
 
     def forget(self, kind: str, uid: str) -> None:
         """The object is gone, though no watch event said so."""
@@ -199,6 +199,10 @@ class Catalog:
             uids.pop(entry.seen.uid, None)
             if not uids:
                 del self._of_pool[key]
+
+    def _pool_changed(self, key: PoolKey) -> None:
+        for listener in self.on_pool:
+            listener(*key)
 
     def _judge_pool(self, key: PoolKey) -> None:
         for uid in self.tasks_of_pool(*key):
@@ -238,18 +242,8 @@ class Catalog:
     def _post(self, key: str, command: Command) -> None:
         if self._sink is None:
             return
-        pending = self._retries.pop(key, None)
-        if pending is not None:
-            pending[1].cancel()
         try:
             self._sink(command)
         except Exception:
-            failures = (pending[0] if pending is not None else 0) + 1
-            delay = min(_RETRY_S * 2 ** min(failures - 1, 10), _RETRY_MAX_S)
-            _log.exception("the engine did not take the change of %s; next try in %.0f s", key, delay)
-            timer = asyncio.get_running_loop().call_later(delay, self._post_again, key, command)
-            self._retries[key] = (failures, timer)
-
-    def _post_again(self, key: str, command: Command) -> None:
-        entry = self._tasks.get(key)
-        self._post(key, command if entry is None else self._command(entry))
+            # The leader ends its term for it, and the next one asks for the whole catalog.
+            _log.exception("the engine broke down at the change of %s", key)

@@ -57,16 +57,15 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _load(files: Sequence[str]) -> Loaded:
-    from tickwheel.__main__ import _load as load_file
-    from tickwheel._registry import registry
-    from tickwheel.errors import TickwheelError
+    from tickwheel import TickwheelError, registered
+    from tickwheel.__main__ import load
 
     directory = Path(files[0]).parent
     sys.path.insert(0, "")  # as `python -m tickwheel` has it
     try:
         for file in files:
-            load_file(file)
-        fault = "" if registry.handlers() else f"{_names(files)}: no function has @task(...), so there is no handler"
+            load(file)
+        fault = "" if registered() else f"{_names(files)}: no function has @task(...), so there is no handler"
     except TickwheelError as error:
         fault = f"{_names(files)}: {error}"
     except (Exception, SystemExit) as error:

@@ -180,6 +180,8 @@ class Folder:
         if pool.replicas > MOST_WORKERS:
             self.remarks.append(f"pool {pool.name}: {MOST_WORKERS} workers run here, not its {pool.replicas} replicas")
             pool = msgspec.structs.replace(pool, replicas=MOST_WORKERS)
+        if (known.document.get("spec") or {}).get("autoscaling"):
+            self.remarks.append(f"pool {pool.name}: autoscaling is for clusters; here it has {pool.replicas} workers")
         self.pools[pool.namespace, pool.name] = pool
 
     def _complete_pools(self) -> None:

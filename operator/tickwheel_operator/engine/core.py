@@ -18,7 +18,7 @@ from tickwheel_operator.engine.leasing import Leasing
 from tickwheel_operator.engine.routing import Router
 from tickwheel_operator.engine.scheduler import Group, Scheduler
 from tickwheel_operator.engine.spec import EngineConfig
-from tickwheel_operator.engine.state import Dispatch, Run, State
+from tickwheel_operator.engine.state import Run, State
 from tickwheel_operator.engine.stats import Stats
 from tickwheel_operator.engine.views import Views, pool_views, task_views
 from tickwheel_operator.engine.wheel import TimingWheel
@@ -35,7 +35,7 @@ class Engine:
     def __init__(self, config: EngineConfig | None = None, *, now_ms: int) -> None:
         self.config = config or EngineConfig()
         self.stats = Stats()
-        self.state = State(max_keys=self.config.max_keys)
+        self.state = State(max_keys=self.config.max_keys, max_detail_bytes=self.config.max_detail_bytes)
         self.journal = Journal(self.state)
         self.journal.now_ms = now_ms
         self.router = Router()
@@ -54,6 +54,7 @@ class Engine:
             m.PoolApplied: self._pool_applied,
             m.PoolRemoved: lambda command, _: self.router.forget_pool(command.namespace, command.name),
             m.CatalogSynced: self._synced,
+            m.IntakeHeld: lambda command, _: self.scheduler.hold(command.reason),
             m.Tick: lambda command, _: None,
             m.Pull: self.leasing.pull,
             m.PullEnded: lambda command, _: self.leasing.pull_ended(command),
@@ -93,12 +94,19 @@ class Engine:
         self._pass_time(now_ms, effects)
         self._handlers[type(command)](command, effects)
         self.leasing.deal(effects)
+        if isinstance(command, m.Pull) and command.until_ms <= now_ms:
+            self.leasing.end_pull(command, effects)
         return m.Output(self.journal.take(), effects)
 
     @property
     def has_news(self) -> bool:
         """Whether a task changed since it was last viewed."""
         return bool(self.state.touched or self.scheduler.touched)
+
+    @property
+    def has_waiting(self) -> bool:
+        """Whether a dispatch waits for a worker."""
+        return any(pool.waits for pool in self.router.pools.values())
 
     def views(self, limit: int) -> Views:
         """Up to `limit` tasks that changed since they were last viewed, and all pools."""
@@ -114,11 +122,8 @@ class Engine:
             payload = timer.payload
             if isinstance(payload, Group):
                 self.scheduler.fire(payload)
-            elif isinstance(payload, Dispatch):
-                if not payload.token and payload.ready_ms >= 0:
-                    self.leasing.ready(payload)
-            else:
-                self.leasing.undelivered(*payload)
+            elif payload.timer is timer:  # no earlier one of this moment changed it
+                self.leasing.due(payload)
         if now_ms >= self._next_sweep_ms:
             self._next_sweep_ms = now_ms + self._sweep_ms
             if self.scheduler.synced:
@@ -150,7 +155,7 @@ class Engine:
 
     def _pool_applied(self, command: m.PoolApplied, _: list[m.Effect]) -> None:
         spec = command.spec
-        self.router.pool(spec.namespace, spec.name).silence_ms = spec.silence_ms
+        self.router.declare(spec.namespace, spec.name, spec.silence_ms)
 
     def _created(self, run: Run) -> None:
         self.leasing.ready(run.dispatch)
@@ -193,6 +198,8 @@ class Engine:
         reason = None
         if not self.scheduler.synced:
             reason, detail = m.RefusalReason.NOT_READY, "this leader is still reading the catalog; try again"
+        elif self.scheduler.held:
+            reason, detail = m.RefusalReason.BACKLOG_FULL, self.scheduler.held
         else:
             entry = self.scheduler.by_name.get((command.namespace, command.name))
             if entry is None:

@@ -32,6 +32,8 @@ from tickwheel_operator.ledger import facts as f
 
 __all__ = ["Leasing"]
 
+_UNKNOWN = "not tried again, since the ScheduledTask is invalid and what it said before is not known to this leader"
+
 
 class Leasing:
     """Owns the workers' pulls and reports."""
@@ -108,16 +110,28 @@ class Leasing:
             lost_on_the_way = [
                 d for token, d in self._state.attempts.items() if d.worker == worker.number and token > command.received
             ]
-        if lost_on_the_way:
-            for dispatch in lost_on_the_way:
-                dispatch.lease_until_ms = self._journal.now_ms + self._config.lease_ms
-            worker.last_token = max(worker.last_token, *(d.token for d in lost_on_the_way))
-            effects.append(Pulled(request=command.request, deliveries=[self._delivery(d) for d in lost_on_the_way]))
+        worker.last_token = max([worker.last_token, command.received, *(d.token for d in lost_on_the_way)])
+        again = []
+        for dispatch in lost_on_the_way:
+            dispatch.lease_until_ms = self._journal.now_ms + self._config.lease_ms
+            if self._scheduler.knows(dispatch.run.task):
+                again.append(dispatch)
+            else:
+                # Invalid since before this leader led: nobody knows the handler. The attempt is kept for the worker
+                # until it pulls again, and sent when the task is mended.
+                dispatch.lease_until_ms = max(dispatch.lease_until_ms, command.until_ms + self._config.lease_ms)
+        if again:
+            effects.append(Pulled(request=command.request, deliveries=[self._delivery(d) for d in again]))
             return
-        worker.last_token = max(worker.last_token, command.received)
         credit = 0 if command.worker.draining else min(command.free, self._config.max_leases_per_pull)
         self._pulls[command.request] = worker
         self._router.wait(worker, command.request, credit, command.until_ms)
+
+    def end_pull(self, command: Pull, effects: list[Effect]) -> None:
+        """The time of a pull is up."""
+        worker = self._pulls.get(command.request)
+        if worker is not None and worker.request == command.request:
+            self._answer(worker, [], effects)
 
     def pull_ended(self, command: PullEnded) -> None:
         worker = self._pulls.pop(command.request, None)
@@ -145,6 +159,7 @@ class Leasing:
             until = now + self._config.lease_ms
             observe = self._stats.dispatch_latency.observe
             for dispatch in dispatches:
+                self._disarm(dispatch)
                 dispatch.lease_until_ms = until
                 observe(now - dispatch.ready_ms)
             worker.last_token = state.next_token - 1
@@ -272,6 +287,8 @@ class Leasing:
         traceback: str = "",
     ) -> None:
         retry_ms = self._retry_at(dispatch, reason)
+        if not self._scheduler.knows(dispatch.run.task):
+            message = f"{message}; {_UNKNOWN}" if message else _UNKNOWN
         if retry_ms:
             # The text is kept for the failure that ends the run; a retried one would only fill the store.
             message, traceback = message[:500], ""
@@ -300,6 +317,7 @@ class Leasing:
         token, number = dispatch.token, dispatch.worker
         self._journal.emit(f.Cancelled(run.number, why))
         if not token:
+            self._disarm(dispatch)
             self._router.withdraw(dispatch)
             return
         name = self._state.workers.get(number)
@@ -315,29 +333,47 @@ class Leasing:
         entry = self._scheduler.entries.get(dispatch.run.task.uid)
         if entry is None:
             return
-        if dispatch.ready_ms > self._journal.now_ms:
-            self._wheel.insert(dispatch.ready_ms, dispatch)
+        now = self._journal.now_ms
+        if dispatch.ready_ms > now:
+            self._arm(dispatch, dispatch.ready_ms)
             return
         spec = entry.spec
+        if dispatch.lane is None:
+            dispatch.waits_ms = now
         self._router.enqueue(self._router.pool(spec.namespace, spec.pool), spec.handler, dispatch)
-        if spec.dispatch_timeout_ms is not None:
-            self._wheel.insert(self._journal.now_ms + spec.dispatch_timeout_ms, (dispatch, dispatch.attempts))
+        timeout_ms = spec.dispatch_timeout_ms
+        self._arm(dispatch, None if timeout_ms is None else dispatch.waits_ms + timeout_ms)
 
-    def undelivered(self, dispatch: Dispatch, attempts: int) -> None:
-        """The dispatch timeout of a delivery is over; if the dispatch still waits, that delivery failed."""
-        if dispatch.token or dispatch.ready_ms < 0 or dispatch.attempts != attempts:
-            return
-        spec = self._spec(dispatch)
-        if spec.dispatch_timeout_ms is None or self._journal.now_ms - dispatch.ready_ms < spec.dispatch_timeout_ms:
-            return  # a worker took it and gave it back, or the task was edited: a later timer stands for it
-        retry_ms = 0 if attempts + 1 > spec.retry.limit else self._journal.now_ms
+    def due(self, dispatch: Dispatch) -> None:
+        """Its timer is due: the backoff is over, or nobody took it within the dispatch timeout."""
+        dispatch.timer = None
+        if dispatch.lane is None:
+            self.ready(dispatch)
+        else:
+            self._undelivered(dispatch)
+
+    def _undelivered(self, dispatch: Dispatch) -> None:
+        spec, now = self._spec(dispatch), self._journal.now_ms
+        retry_ms = 0 if dispatch.attempts + 1 > spec.retry.limit else now
         self._stats.attempts_failed[f.FailureReason.UNDELIVERED] += 1
         self._journal.emit(f.Undelivered(dispatch.number, retry_ms))
         if retry_ms:
             # It keeps its place in the lane: only the clock of the next delivery starts.
-            self._wheel.insert(self._journal.now_ms + spec.dispatch_timeout_ms, (dispatch, dispatch.attempts))
+            dispatch.waits_ms = now
+            self.ready(dispatch)
         else:
             self._router.withdraw(dispatch)
+
+    def _arm(self, dispatch: Dispatch, at_ms: int | None) -> None:
+        """Set its timer anew; None: it needs none."""
+        self._disarm(dispatch)
+        if at_ms is not None:
+            dispatch.timer = self._wheel.insert(at_ms, dispatch)
+
+    def _disarm(self, dispatch: Dispatch) -> None:
+        if dispatch.timer is not None:
+            self._wheel.cancel(dispatch.timer)
+            dispatch.timer = None
 
     # --- silence ---
 
@@ -354,6 +390,7 @@ class Leasing:
                 elif now - worker.seen_ms > max(pool.silence_ms, self._config.lease_ms // 2):
                     # A worker whose slots are all taken is heard of only when it renews: each third of a lease.
                     self._lose(worker, f"nothing was heard of it for {now - worker.seen_ms} ms", effects)
+        self._router.drop_unused()
         expired = [d for d in self._state.attempts.values() if d.lease_until_ms < now]
         for dispatch in expired:
             self._fail(dispatch, f.FailureReason.LOST, message="the attempt's lease ended without a renewal")

@@ -26,6 +26,7 @@ __all__ = [
     "Delivery",
     "Effect",
     "FailedAttempt",
+    "IntakeHeld",
     "Output",
     "PoolApplied",
     "PoolRemoved",
@@ -108,6 +109,14 @@ class CatalogSynced(_Value, frozen=True, kw_only=True):
 
 
 # --- commands: time and work ---
+
+
+class IntakeHeld(_Value, frozen=True, kw_only=True):
+    """The store fills up: no new runs until it is said again without a reason. Open runs go on. Submissions are
+    refused, and instants wait: what is overdue then is settled as after downtime."""
+
+    reason: str
+    """For the one who submits; empty: the intake is open again."""
 
 
 class Tick(_Value, frozen=True, kw_only=True):
@@ -207,6 +216,7 @@ Command: TypeAlias = (
     | PoolApplied
     | PoolRemoved
     | CatalogSynced
+    | IntakeHeld
     | Tick
     | Pull
     | PullEnded

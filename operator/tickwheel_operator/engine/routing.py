@@ -35,11 +35,24 @@ class Router:
             pool = self.pools[key] = PoolQueue(_DEFAULT_SILENCE_MS)
         return pool
 
+    def declare(self, namespace: str, name: str, silence_ms: int) -> None:
+        """The pool's object exists."""
+        pool = self.pool(namespace, name)
+        pool.declared = True
+        pool.silence_ms = silence_ms
+
     def forget_pool(self, namespace: str, name: str) -> None:
         """The object is gone; what waits in the pool, and who works for it, keeps it here."""
         pool = self.pools.get((namespace, name))
-        if pool is not None and not pool.workers and not pool.backlog():
-            del self.pools[namespace, name]
+        if pool is not None:
+            pool.declared = False
+            self.drop_unused()
+
+    def drop_unused(self) -> None:
+        """Forget the pools that have no object, no work and no workers."""
+        unused = [key for key, pool in self.pools.items() if not (pool.declared or pool.workers or pool.waits)]
+        for key in unused:
+            del self.pools[key]
 
     def enqueue(self, pool: PoolQueue, handler: str, dispatch: Dispatch) -> None:
         """The dispatch is ready: it waits at the tail, unless it waits there already. It leaves any other lane."""
@@ -47,8 +60,7 @@ class Router:
         if dispatch.lane is lane:
             return
         self.withdraw(dispatch)
-        dispatch.lane = lane
-        lane.queue.append(dispatch)
+        lane.enqueue(dispatch)
         if lane.waiting:
             self._ready[lane] = None
 
@@ -71,9 +83,7 @@ class Router:
     def leave(self, worker: LiveWorker) -> None:
         """The worker is gone; its open pull, if any, is the caller's to answer."""
         self.stop_waiting(worker)
-        for handler in worker.handlers:
-            worker.pool.lane(handler).workers -= 1
-        worker.handlers = ()
+        self._set_handlers(worker, ())
         if worker.pool.workers.get(worker.key.name) is worker:
             del worker.pool.workers[worker.key.name]
 
@@ -85,11 +95,17 @@ class Router:
         worker.memory = seen.memory
         worker.labels = seen.labels
         if seen.handlers != worker.handlers:
-            for handler in worker.handlers:
-                worker.pool.lane(handler).workers -= 1
-            worker.handlers = seen.handlers
-            for handler in worker.handlers:
-                worker.pool.lane(handler).workers += 1
+            self._set_handlers(worker, seen.handlers)
+
+    @staticmethod
+    def _set_handlers(worker: LiveWorker, handlers: tuple[str, ...]) -> None:
+        before = [worker.pool.lane(handler) for handler in worker.handlers]
+        worker.handlers = handlers
+        for handler in handlers:
+            worker.pool.lane(handler).workers += 1
+        for lane in before:
+            lane.workers -= 1
+            lane.drop_if_unused()
 
     def wait(self, worker: LiveWorker, request: Hashable, credit: int, until_ms: int) -> None:
         """The worker has an open pull and takes up to `credit` dispatches."""
@@ -118,12 +134,8 @@ class Router:
         for lane in self._ready:
             queue, waiting = lane.queue, lane.waiting
             while queue and waiting:
-                dispatch = queue.popleft()
-                if dispatch.lane is not lane:
-                    lane.stale -= 1
-                    continue
-                dispatch.lane = None
-                if dispatch.token or not 0 <= dispatch.ready_ms <= now_ms:
+                dispatch = lane.take()
+                if dispatch is None or dispatch.token or not 0 <= dispatch.ready_ms <= now_ms:
                     continue
                 worker = next(iter(waiting))
                 del waiting[worker]

@@ -79,6 +79,8 @@ class Scheduler:
         self._kept: set[str] = set()
         """Uids of objects that exist but were never valid while this leader watched."""
         self.synced = False
+        self.held = ""
+        """Why no new runs are made; empty: they are."""
         self.touched: OrderedDict[str, None] = OrderedDict()
         """Uids of tasks without facts whose picture changed (armed, edited)."""
 
@@ -148,6 +150,23 @@ class Scheduler:
         for entry in self.entries.values():
             self._adopt(entry)
 
+    def hold(self, reason: str) -> None:
+        """Make no new runs, for this reason; or make them again (empty), and settle what is overdue."""
+        released = bool(self.held) and not reason
+        self.held = reason
+        if not released or not self.synced:
+            return
+        for group in list(self._groups.values()):
+            if group.timer is not None:
+                self._wheel.cancel(group.timer)
+            for entry in list(group.entries.values()):
+                self._settle(entry, group.trigger)
+            self._set_timer(group, group.trigger.next_after(self._journal.now_ms))
+
+    def knows(self, task: TaskState) -> bool:
+        """Whether the task was valid at some time while this leader watched."""
+        return task.uid in self.entries
+
     def spec(self, task: TaskState) -> TaskSpec:
         """The task's spec; of one whose object is invalid since before this leader led: one that never retries."""
         entry = self.entries.get(task.uid)
@@ -177,7 +196,7 @@ class Scheduler:
         group.timer = None
         instant = group.next_ms
         now = self._journal.now_ms
-        if instant is None:
+        if instant is None or self.held:
             return
         following = group.trigger.next_after(instant)
         if now - instant <= self._config.misfire_threshold_ms and (following is None or following > now):
@@ -209,6 +228,8 @@ class Scheduler:
 
     def _settle(self, entry: Entry, trigger: Trigger) -> None:
         """Settle what is overdue for one task, by its misfire policy."""
+        if self.held:
+            return
         after = self._watermark(entry)
         settlement = settle(trigger, after, self._journal.now_ms, entry.spec.misfire, self._config.misfire_threshold_ms)
         for skip in settlement.skipped:

@@ -65,6 +65,10 @@ def load(state: State, chunks: Sequence[bytes]) -> None:
                     state.keys[key] = RunState(final) if final else state.runs[run]
             case _:
                 raise ValueError(f"checkpoint section {section!r} is unknown to this release")
+    histories = [h for task in state.tasks.values() for h in (task.history_succeeded, task.history_failed)]
+    # In the order in which they ended, as far as the clocks of the leaders tell.
+    for ended, history in sorted(((e, h) for h in histories for e in h), key=lambda pair: pair[0].ended_ms):
+        state.count_details(history, ended)
 
 
 def _batches(rows: Iterable[Any]) -> Iterator[list[Any]]:

@@ -115,5 +115,8 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     max_leases_per_pull: int = 500
     max_keys: int = 200_000
     """Idempotency keys that are remembered, the oldest forgotten first."""
+    max_detail_bytes: int = 16 * 1024 * 1024
+    """Results and error texts of ended runs that are kept, over all tasks. Above it those of the runs that ended first
+    are dropped, and what became of the runs stays. Every checkpoint holds them, so more means more writes."""
     max_error_chars: int = 8_000
     """A longer traceback keeps its end."""

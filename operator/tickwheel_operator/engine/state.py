@@ -23,12 +23,15 @@ from tickwheel_operator.ledger import facts as f
 
 if TYPE_CHECKING:
     from tickwheel_operator.engine.queues import Lane
+    from tickwheel_operator.engine.wheel import Timer
 
 __all__ = ["Dispatch", "Ended", "Run", "State", "TaskState", "WorkerName"]
 
 _HISTORY_SUCCEEDED = 10
 _HISTORY_FAILED = 20
 """Ended runs kept per task and outcome: the bounds of `spec.history`."""
+_OUTLINE_CHARS = 200
+"""Of an error message: what is kept when the details are dropped."""
 _UNSHOWN = 1_000
 """Ended runs of a task that are kept for its next view, where an object asked for them."""
 
@@ -40,8 +43,8 @@ class WorkerName(msgspec.Struct, frozen=True):
     instance: str
 
 
-class Ended(msgspec.Struct, frozen=True, gc=False):
-    """What is kept of a run that ended."""
+class Ended(msgspec.Struct, frozen=True, gc=False, eq=False):
+    """What is kept of a run that ended. Told apart by identity."""
 
     run_id: str
     scheduled_ms: int
@@ -57,6 +60,15 @@ class Ended(msgspec.Struct, frozen=True, gc=False):
     error_type: str = ""
     message: str = ""
     traceback: str = ""
+
+    @property
+    def detail_bytes(self) -> int:
+        """What dropping its details would save; text counts by characters."""
+        return len(self.result) + len(self.traceback) + max(0, len(self.message) - _OUTLINE_CHARS)
+
+    def outline(self) -> Ended:
+        """Without its details."""
+        return msgspec.structs.replace(self, result=b"", message=self.message[:_OUTLINE_CHARS], traceback="")
 
 
 class Run:
@@ -110,7 +122,9 @@ class Dispatch:
         "number",
         "ready_ms",
         "run",
+        "timer",
         "token",
+        "waits_ms",
         "worker",
     )  # fmt: skip
 
@@ -130,6 +144,10 @@ class Dispatch:
         self.note = ""
         self.lane: Lane | None = None
         """The lane in which it waits."""
+        self.waits_ms = 0
+        """Since when it waits in a lane under this leader."""
+        self.timer: Timer | None = None
+        """Its one timer: the end of a backoff, or of the dispatch timeout while it waits in a lane."""
 
 
 class TaskState:
@@ -165,7 +183,7 @@ class TaskState:
 class State:
     """All tasks, open runs and open attempts of one partition."""
 
-    def __init__(self, *, max_keys: int = 200_000) -> None:
+    def __init__(self, *, max_keys: int = 200_000, max_detail_bytes: int = 16 * 1024 * 1024) -> None:
         self.clock_ms = 0
         self.next_task = 1
         self.next_run = 1
@@ -180,6 +198,11 @@ class State:
         # Ordered dicts, since a plain one looks through all that was deleted from its front to find its first.
         self.keys: OrderedDict[str, Run | RunState] = OrderedDict()
         self.max_keys = max_keys
+        self.max_detail_bytes = max_detail_bytes
+        self.detail_bytes = 0
+        """Of all ended runs that are kept."""
+        self._detailed: dict[Ended, deque[Ended]] = {}
+        """Those that have details, in the order in which they ended, and the history that each is in."""
         self.ended = dict.fromkeys((RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELLED), 0)
         """Runs that ended while this object was folded, for the metrics. Volatile."""
         self.touched: OrderedDict[TaskState, None] = OrderedDict()
@@ -221,6 +244,8 @@ class State:
 
     def _task_forgotten(self, fact: f.TaskForgotten) -> None:
         task = self.tasks.pop(fact.task)
+        for ended in (*task.history_succeeded, *task.history_failed):
+            self._drop(ended)
         del self.by_uid[task.uid]
         self.touched.pop(task, None)
 
@@ -383,13 +408,13 @@ class State:
         self.ended[state] += 1
         if state is RunState.SUCCEEDED:
             task.succeeded += 1
-            task.history_succeeded.append(ended)
+            self._remember(task.history_succeeded, ended)
         else:
             if state is RunState.FAILED:
                 task.failed += 1
             else:
                 task.cancelled += 1
-            task.history_failed.append(ended)
+            self._remember(task.history_failed, ended)
         if run.key and run_id in self.keys:
             self.keys[run_id] = state
         self.touched[task] = None
@@ -400,3 +425,38 @@ class State:
             task.unshown.append(ended)
         # Run and dispatch name each other: without this cut each pair would wait for the garbage collector.
         del run.dispatch
+
+    # --- what is kept of ended runs ---
+
+    def _remember(self, history: deque[Ended], ended: Ended) -> None:
+        """Put it at the end of a task's history, from which the oldest may fall out."""
+        if len(history) == history.maxlen:
+            self._drop(history[0])
+        history.append(ended)
+        self.count_details(history, ended)
+
+    def count_details(self, history: deque[Ended], ended: Ended) -> None:
+        """It joined the history, the latest of all that ended. Too many details are dropped, the oldest first."""
+        if size := ended.detail_bytes:
+            self._detailed[ended] = history
+            self.detail_bytes += size
+            if self.detail_bytes > self.max_detail_bytes:
+                self._drop_oldest_details()
+
+    def _drop(self, ended: Ended) -> None:
+        if self._detailed.pop(ended, None) is not None:
+            self.detail_bytes -= ended.detail_bytes
+
+    def _drop_oldest_details(self) -> None:
+        # More than is needed, since to find the first of a dict costs as much as was deleted before it.
+        enough = self.detail_bytes - self.max_detail_bytes * 15 // 16
+        oldest: list[Ended] = []
+        for ended in self._detailed:
+            if enough <= 0:
+                break
+            enough -= ended.detail_bytes
+            oldest.append(ended)
+        for ended in oldest:
+            history = self._detailed[ended]
+            self._drop(ended)
+            history[history.index(ended)] = ended.outline()

@@ -60,7 +60,7 @@ class Stats:
         self.lateness = Histogram()
         """Fire instant minus scheduled instant, of each run that the schedule made."""
         self.dispatch_latency = Histogram()
-        """From the run's making to its first lease."""
+        """Of each lease: from the instant at which its dispatch was ready (made, or its backoff over)."""
         self.attempt_duration = Histogram()
         """From lease to the worker's report."""
         self.runs_created = 0

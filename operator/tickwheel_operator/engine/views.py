@@ -7,17 +7,35 @@ what might yet be lost.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
 
 from tickwheel_operator.engine.identity import run_name
 from tickwheel_operator.engine.messages import RunState
 from tickwheel_operator.engine.routing import Router
-from tickwheel_operator.engine.scheduler import Entry, Scheduler
+from tickwheel_operator.engine.scheduler import Entry, Group, Scheduler
 from tickwheel_operator.engine.state import Ended, Run, State, TaskState, WorkerName
 
-__all__ = ["HandlerState", "PoolView", "RunView", "TaskView", "Views", "pool_views", "task_views"]
+__all__ = [
+    "Due",
+    "HandlerState",
+    "PoolView",
+    "RunView",
+    "TaskView",
+    "Views",
+    "due_runs",
+    "pool_views",
+    "slots_in_use",
+    "task_views",
+]
 
+_SEPARATE = 3
+"""Instants until the horizon that are given one by one; a trigger that has more of them repeats."""
+_MEASURED = 3
+"""The latest runs of a task by which its duration is known."""
+_SAMPLED = 20
+"""Tasks that fire together by whose durations all of theirs are known."""
 _ACTIVE_SHOWN = 10
 """Open runs of a task that are shown one by one, the oldest first; runs that an object asked for always are."""
 
@@ -93,6 +111,21 @@ class PoolView(msgspec.Struct, frozen=True):
     """Mean over the workers, 0 to 1."""
     memory: float
     handlers: list[str]
+    free: int = 0
+    """Slots of workers that do not drain, less those in use."""
+
+
+class Due(msgspec.Struct, frozen=True, gc=False):
+    """Runs that a trigger will make."""
+
+    at_ms: int
+    """The instant; the first one, of a trigger that repeats."""
+    tasks: int
+    """Tasks that fire then, all at once."""
+    lasts_ms: int
+    """How long such a run takes, as measured of late; unknown: until the task's own next instant or the horizon."""
+    every_ms: int = 0
+    """It repeats so often until the horizon; 0: this once."""
 
 
 class Views(msgspec.Struct, frozen=True):
@@ -139,9 +172,81 @@ def pool_views(state: State, router: Router) -> list[PoolView]:
                 sum(w.cpu for w in workers) / count,
                 sum(w.memory for w in workers) / count,
                 sorted(handler for handler, lane in pool.lanes.items() if lane.workers),
+                sum(max(0, w.slots - used.get(w.number, 0)) for w in workers if not w.draining),
             )
         )
     return views
+
+
+def slots_in_use(state: State, router: Router, namespace: str, name: str) -> dict[str, tuple[int, bool]]:
+    """The pool's live workers by name: slots in use, and whether it drains."""
+    pool = router.pools.get((namespace, name))
+    if pool is None:
+        return {}
+    used: dict[int, int] = {}
+    for dispatch in state.attempts.values():
+        used[dispatch.worker] = used.get(dispatch.worker, 0) + 1
+    return {name: (used.get(w.number, 0), w.draining) for name, w in pool.workers.items()}
+
+
+def due_runs(
+    entries: Iterable[Entry], now_ms: int, horizons: Mapping[tuple[str, str], int]
+) -> dict[tuple[str, str], list[Due]]:
+    """What tasks (some of `Scheduler.entries`) will fire until their pool's horizon. Pools without one are left out.
+
+    A task costs 0.05 us, one that fires until then 0.5 us, and each trigger that fires until then 5 us: give it a few
+    hundred tasks at a time.
+    """
+    latest_ms = max(horizons.values(), default=0)
+    found: dict[tuple[Group, tuple[str, str]], list[int]] = {}
+    for entry in entries:
+        group = entry.group
+        if group is None or group.next_ms is None or group.next_ms > latest_ms:
+            continue
+        key = (entry.spec.namespace, entry.spec.pool)
+        until_ms = horizons.get(key)
+        if until_ms is None or group.next_ms > until_ms:
+            continue
+        sums = found.setdefault((group, key), [0, 0, 0])
+        sums[0] += 1
+        if sums[1] < _SAMPLED and (lasts_ms := _duration_ms(entry.task)) is not None:
+            sums[1] += 1
+            sums[2] += lasts_ms
+    dues: dict[tuple[str, str], list[Due]] = {}
+    for (group, key), (tasks, measured, total_ms) in found.items():
+        lasts_ms = total_ms // measured if measured else None
+        dues.setdefault(key, []).extend(_due(group, max(now_ms, group.next_ms or 0), horizons[key], tasks, lasts_ms))
+    return dues
+
+
+def _due(group: Group, first_ms: int, until_ms: int, tasks: int, lasts_ms: int | None) -> Iterator[Due]:
+    instants = [first_ms]
+    following = group.trigger.next_after(first_ms)
+    while following is not None and following <= until_ms and len(instants) <= _SEPARATE:
+        instants.append(following)
+        following = group.trigger.next_after(following)
+    every_ms = instants[-1] - first_ms
+    if len(instants) > _SEPARATE:
+        every_ms //= _SEPARATE
+        yield Due(first_ms, tasks, every_ms if lasts_ms is None else lasts_ms, every_ms)
+        return
+    for place, instant in enumerate(instants):
+        end_ms = instants[place + 1] if place + 1 < len(instants) else until_ms + 1
+        yield Due(instant, tasks, end_ms - instant if lasts_ms is None else lasts_ms)
+
+
+def _duration_ms(task: TaskState | None) -> int | None:
+    """Mean of the latest runs, from the first lease to the end; None: there are none."""
+    if task is None:
+        return None
+    history = task.history_succeeded or task.history_failed
+    total_ms = count = 0
+    for place in range(1, min(len(history), _MEASURED) + 1):
+        ended = history[-place]
+        if ended.started_ms:
+            total_ms += ended.ended_ms - ended.started_ms
+            count += 1
+    return total_ms // count if count else None
 
 
 def _task_view(state: State, task: TaskState | None, entry: Entry | None, router: Router) -> TaskView:

@@ -29,6 +29,7 @@ from tickwheel_operator.ledger.protocol import (
     SegmentExists,
     SegmentHeader,
     SegmentKind,
+    StoreForbidden,
     StoreRefused,
     StoreUnavailable,
     segment_name,
@@ -240,7 +241,8 @@ class KubernetesSegmentStore:
                 mend = "; the request is too large: lower the ledger's segment size"
             case 400 | 422:
                 mend = "; the CRD does not fit this release: apply the CRDs of this release"
-        return StoreRefused(f"{what}: the API server answers {answer.message}{mend}")
+        refusal = StoreForbidden if answer.status == 403 else StoreRefused
+        return refusal(f"{what}: the API server answers {answer.message}{mend}")
 
 
 def _header(metadata: _Metadata) -> SegmentHeader:

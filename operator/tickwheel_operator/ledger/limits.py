@@ -18,7 +18,12 @@ class LedgerLimits(msgspec.Struct, frozen=True, kw_only=True):
     checkpoint_every_segments: int = 1_000
     """A checkpoint is due after so many segments, from 1. A takeover replays at most about so many: about 1 s."""
     checkpoint_every_bytes: int = 16 * 1024 * 1024
-    """A checkpoint is due after so many bytes of data. Bounds what the store retains: twice this, and checkpoints."""
+    """A checkpoint is due after so many bytes of data, or as many as the last checkpoint has, whichever is more. Bounds
+    what the store retains: twice this, and two checkpoints."""
+    max_bytes: int = 256 * 1024 * 1024
+    """When the store retains so many bytes of data, new runs have to wait until it is a tenth less. In etcd they take a
+    third more (base64), and what was deleted stays until etcd compacts, 5 minutes by default; etcd's own bound is 2
+    GiB by default, for all objects of the cluster."""
     epoch_keep_ms: int = 3 * 24 * 3_600_000
     """How long an `Epoch` segment outlives compaction, in milliseconds; three days. Must be longer than any leader can
     sleep (a suspended machine, a paused VM) and still believe that it leads; the Lease guards beyond."""
@@ -31,6 +36,10 @@ class LedgerLimits(msgspec.Struct, frozen=True, kw_only=True):
     append_deadline_ms: int = 60_000
     """How long one append, checkpoint or step of `open` tries against a store that fails, in milliseconds. Beyond it,
     the store's last error is raised. The Lease is lost long before when the API server is down."""
+
+    forbidden_ms: int = 10_000
+    """How long an operation that the store forbids is tried again, in milliseconds. An API server that has just started
+    forbids everything until it has read its roles, which takes seconds; a role that is missing is told after this."""
 
 
 class LedgerStats(msgspec.Struct, kw_only=True):
@@ -50,5 +59,7 @@ class LedgerStats(msgspec.Struct, kw_only=True):
     """Compactions that could not delete everything; the next checkpoint tries again."""
     retained_segments: int = 0
     retained_bytes: int = 0
+    limit_bytes: int = 0
+    """`LedgerLimits.max_bytes`."""
     last_append_ms: float = 0.0
     """Duration of the last append."""

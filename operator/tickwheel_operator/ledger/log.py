@@ -35,6 +35,7 @@ from tickwheel_operator.ledger.protocol import (
     SegmentHeader,
     SegmentKind,
     SegmentStore,
+    StoreForbidden,
     StoreRefused,
     StoreUnavailable,
     segment_name,
@@ -104,10 +105,12 @@ class Ledger:
         self._retained: dict[int, SegmentHeader] = {}
         self._tail_segments = 0
         self._tail_bytes = 0
+        self._checkpoint_bytes = 0
+        """Of the last complete checkpoint."""
         self._head_seen_ms = 0
         """Boot clock when the log was last known to end with this leader's own segment."""
         self._sweeper: asyncio.Task[None] | None = None
-        self.stats = LedgerStats()
+        self.stats = LedgerStats(limit_bytes=self._limits.max_bytes)
 
     @property
     def epoch(self) -> int:
@@ -121,11 +124,26 @@ class Ledger:
 
     @property
     def checkpoint_due(self) -> bool:
-        """Whether the tail is long enough that a checkpoint should be written now."""
+        """Whether the tail is long enough that a checkpoint should be written now.
+
+        A large checkpoint waits for a longer tail, or most of what is written would be checkpoints.
+        """
+        many, size = self._limits.checkpoint_every_segments, self._checkpoint_bytes
         return (
-            self._tail_segments >= self._limits.checkpoint_every_segments
-            or self._tail_bytes >= self._limits.checkpoint_every_bytes
+            self._tail_bytes >= max(self._limits.checkpoint_every_bytes, size)
+            or self._tail_segments >= 4 * many
+            or (self._tail_segments >= many and 4 * self._tail_bytes >= size)
         )
+
+    @property
+    def limits(self) -> LedgerLimits:
+        """What bounds it."""
+        return self._limits
+
+    @property
+    def tail_bytes(self) -> int:
+        """Data after the last checkpoint: what another one could let go of."""
+        return self._tail_bytes
 
     async def open(self, epoch_floor: int, *, may_fence: Callable[[], bool] = lambda: True) -> Opened:
         """Take the partition over: fence off whoever led before, and say what to replay.
@@ -157,6 +175,7 @@ class Ledger:
             self._count_retained()
             self._tail_segments = len(plan.tail) + 1
             self._tail_bytes = sum(header.size_bytes for header in plan.tail)
+            self._checkpoint_bytes = sum(header.size_bytes for header in plan.checkpoint)
             _LOG.info(
                 "partition %d: epoch %d begins at %s; replaying %d checkpoint chunks and %d segments",
                 self._partition, epoch, segment_name(self._partition, fence.sequence), len(plan.checkpoint),
@@ -224,6 +243,7 @@ class Ledger:
                 )
             self._generation = first
             self._tail_segments = self._tail_bytes = 0
+            self._checkpoint_bytes = sum(map(len, bodies))
             self.stats.checkpoints += 1
             self._begin_sweep()
             return Appended(
@@ -326,7 +346,7 @@ class Ledger:
                     continue
                 if not _same(found, segment):
                     return False
-            except StoreUnavailable as error:
+            except (StoreUnavailable, StoreForbidden) as error:
                 await patience.wait(error)
                 continue
             self._head_seen_ms = tried_ms

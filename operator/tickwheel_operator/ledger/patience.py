@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from tickwheel_operator.ledger.limits import LedgerLimits, LedgerStats
-from tickwheel_operator.ledger.protocol import LedgerError, OutcomeUnknown, StoreUnavailable
+from tickwheel_operator.ledger.protocol import LedgerError, OutcomeUnknown, StoreForbidden, StoreUnavailable
 
 __all__ = ["Patience"]
 
@@ -24,11 +24,14 @@ class Patience:
         self._stats = stats
         self._wait_s = limits.retry_initial_ms / 1000
         self._longest_s = limits.retry_max_ms / 1000
-        self._end_s = asyncio.get_running_loop().time() + limits.append_deadline_ms / 1000
+        now_s = asyncio.get_running_loop().time()
+        self._end_s = now_s + limits.append_deadline_ms / 1000
+        self._forbidden_end_s = min(self._end_s, now_s + limits.forbidden_ms / 1000)
 
     async def wait(self, error: LedgerError) -> None:
         """Sleep, or raise `error` where the deadline would pass meanwhile."""
-        if asyncio.get_running_loop().time() + self._wait_s > self._end_s:
+        end_s = self._forbidden_end_s if isinstance(error, StoreForbidden) else self._end_s
+        if asyncio.get_running_loop().time() + self._wait_s > end_s:
             raise error
         self._stats.retries += 1
         await asyncio.sleep(self._wait_s)
@@ -39,5 +42,5 @@ class Patience:
         while True:
             try:
                 return await operation()
-            except (StoreUnavailable, OutcomeUnknown) as error:
+            except (StoreUnavailable, StoreForbidden, OutcomeUnknown) as error:
                 await self.wait(error)

@@ -22,6 +22,7 @@ __all__ = [
     "SegmentHeader",
     "SegmentKind",
     "SegmentStore",
+    "StoreForbidden",
     "StoreRefused",
     "StoreUnavailable",
     "segment_name",
@@ -95,6 +96,11 @@ class StoreRefused(LedgerError):
     """The store will never accept it (forbidden, too large, invalid). The message says what to mend."""
 
 
+class StoreForbidden(StoreRefused):
+    """The store does not let this process do it, now. An API server that has just started says so too, until it has
+    read its roles; so the log tries again for a short while."""
+
+
 class Deposed(LedgerError):
     """A rival has fenced this leader off. It must stop at once; nothing that it decided since may be released."""
 
@@ -112,7 +118,8 @@ class SegmentStore(Protocol):
     """
 
     async def create(self, segment: Segment) -> None:
-        """Put if absent. Raises `SegmentExists`, `OutcomeUnknown`, `StoreUnavailable` or `StoreRefused`."""
+        """Put if absent. Raises `SegmentExists`, `OutcomeUnknown`, `StoreUnavailable`, `StoreRefused`, or of these
+        `StoreForbidden`."""
         ...
 
     async def read(self, partition: int, sequence: int) -> Segment | None:

@@ -17,6 +17,7 @@ import msgspec
 from kubernetes.aio.client import ApiClient, ApiException, CustomObjectsApi, EventsV1Api
 
 from tickwheel_operator.projection.bucket import Bucket
+from tickwheel_operator.workqueue import WorkFailed
 
 __all__ = ["PLURALS", "Outcome", "WriteFailed", "Writer"]
 
@@ -47,7 +48,7 @@ class Outcome(msgspec.Struct, frozen=True):
         return 200 <= self.status < 300
 
 
-class WriteFailed(Exception):
+class WriteFailed(WorkFailed):
     """The API server did not carry it out, and may another time. The message names the object and what to mend."""
 
 
@@ -192,9 +193,10 @@ class Writer:
                 return Outcome(code, {})
             outcome = "refused" if 400 <= code < 500 and code != 429 else "error"
             hint = "; grant the operator's account the rules of deploy/rbac.yaml" if code == 403 else ""
-            raise WriteFailed(f"{what}: {code} {error.reason}: {str(error.body)[:500]}{hint}") from error
+            text = f"{what}: {code} {error.reason}: {str(error.body)[:500]}{hint}"
+            raise WriteFailed(text, kind=f"{kind} {code}") from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             outcome = "unreachable"
-            raise WriteFailed(f"{what}: {error!r}") from error
+            raise WriteFailed(f"{what}: {error!r}", kind=outcome) from error
         finally:
             self.writes[kind, outcome] = self.writes.get((kind, outcome), 0) + 1

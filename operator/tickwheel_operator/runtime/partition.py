@@ -13,6 +13,7 @@ takes its time from `Clock`, so that the simulation runs this very code.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Hashable, Iterable
 from typing import Protocol
 
@@ -25,8 +26,10 @@ from tickwheel_operator.engine.messages import (
     CatalogSynced,
     Command,
     Effect,
+    IntakeHeld,
     Output,
     Pull,
+    Pulled,
     PullEnded,
     Report,
     Reported,
@@ -40,6 +43,9 @@ from tickwheel_operator.ledger.log import Ledger
 from tickwheel_operator.ledger.protocol import Deposed
 
 __all__ = ["CommitConfig", "PartitionHost", "Term", "TermEnded", "ViewSink"]
+
+
+_log = logging.getLogger(__name__)
 
 
 class TermEnded(Exception):
@@ -69,6 +75,15 @@ class ViewSink(Protocol):
 
 _IDLE_S = 3_600.0
 """With nothing to do; the engine's own timers come much earlier."""
+_CLOCKS_AGREE_MS = 1_000
+_GATHER_MOST_MS = 20.0
+_HELD_SHARE = 0.9
+"""Of the ledger's limit: below it the intake is opened again."""
+_RELIEF_S = 60.0
+"""While the intake is held, a checkpoint lets go of what it can, at most so often: each writes the whole state."""
+_PULL_AGAIN_S = 0.002
+"""A worker that was answered pulls again within this. What waits for it then is leased in the append that makes it
+durable, instead of in one of its own after that."""
 _VIEWS_S = 0.1
 """Views are taken at most so often: people read slower, and each costs some 20 us."""
 
@@ -80,7 +95,8 @@ class CommitConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Under load, appends begin at least so far apart, which bounds the writes at the API server."""
     gather_ms: int = 5
     """Reports, which nobody waits for, gather so long before they are appended, unless something urgent takes them
-    along. Longer means fewer appends and later durable results."""
+    along; or twice as long as the last append took, up to 20 ms: where appends are slow, an append for reports alone
+    would keep the next run waiting. Longer means fewer appends and later durable results."""
     load_facts: int = 40
     """An append of more facts than this counts as load; a smaller one is followed by the next at once."""
 
@@ -107,19 +123,24 @@ class PartitionHost:
         self.epoch = 0
         self.replayed_runs = 0
         """Runs that were open when this term began."""
+        self.clock_behind_ms = 0
+        """How far this replica's clock was behind the last fact when the term began."""
         self.leading = False
         self._facts: list[Fact] = []
         self._effects: list[Effect] = []
         self._waiting: dict[Hashable, asyncio.Future[Effect]] = {}
         self._wake = asyncio.Event()
         self._stopping = False
-        self._next_request = 0
         self._timer: asyncio.TimerHandle | None = None
         self._timer_ms = 0
         self._load_until = 0.0
         self._gather_until = 0.0
         self._views_from = 0.0
         self._urgent = False
+        self.intake_held = False
+        """The store is near its limit: no new runs are made."""
+        self._relief_from = 0.0
+        self._pulls_until = 0.0
         self._broken: Exception | None = None
         """What the engine raised half-way through a command: its state is no longer the fold of its facts."""
         self.append_observer: Callable[[float, int, int], None] = lambda seconds, size, facts: None
@@ -138,11 +159,24 @@ class PartitionHost:
         async for facts in opened.segments:
             self.engine.replay(facts)
         self.epoch = opened.epoch
+        self._compare_clocks()
         self.replayed_runs = len(self.engine.state.runs)
         self.leading = True
+        self._watch_store()
         for command in catalog():
             self.post(command)
         self.post(CatalogSynced())
+
+    def _compare_clocks(self) -> None:
+        """Say it when the leader before lived in this replica's future: what it did then is settled, and what it put
+        off is due, only when this clock gets there."""
+        self.clock_behind_ms = max(0, self.engine.state.clock_ms - self._clock.now_ms())
+        if self.clock_behind_ms > _CLOCKS_AGREE_MS:
+            _log.warning(
+                "the clock of this replica is %.1f s behind that of the leader before: until it has caught up, no "
+                "instant fires that the other has settled, and retries wait; synchronise the clocks of the nodes",
+                self.clock_behind_ms / 1000,
+            )
 
     async def run(self) -> None:
         """Lead until `stop()`, or until the term is lost: then raises `Deposed`, and nothing more is released."""
@@ -151,6 +185,7 @@ class PartitionHost:
             while True:
                 if self._broken is not None:
                     raise self._broken
+                self._watch_store()
                 self._tick()
                 if self._stopping and not self._facts and not self._effects:
                     return
@@ -173,6 +208,10 @@ class PartitionHost:
     def _pause_s(self, loop: asyncio.AbstractEventLoop) -> float:
         """How long the next batch may still gather, in seconds; 0 or less: it is due. Commands may hasten it."""
         now = loop.time()
+        if self._relief_due(now):
+            return 0
+        if self._pulls_until > now and not self._stopping and self.engine.has_waiting:
+            return max(self._pulls_until, self._load_until) - now
         if self._urgent or (self._stopping and (self._facts or self._effects)):
             return self._load_until - now if self._facts else 0
         if self._facts or self._effects:
@@ -191,7 +230,8 @@ class PartitionHost:
         facts, effects = self._facts, self._effects
         self._facts, self._effects, self._urgent = [], [], False
         # Taken now, with the facts that this batch makes durable: under load more are decided before it is.
-        checkpoint = self.engine.snapshot() if self.ledger.checkpoint_due else None
+        due = self.ledger.checkpoint_due or self._relief_due(loop.time())
+        checkpoint = self.engine.snapshot() if due else None
         if facts:
             started = loop.time()
             appended = await self.ledger.append(facts)
@@ -201,7 +241,10 @@ class PartitionHost:
                 self._load_until = started + self._commit.interval_ms / 1000
         if not self._term.is_fresh():
             raise Deposed("the lease was no longer fresh when the append came back")
+        self._pulls_until = 0.0
         for effect in effects:
+            if isinstance(effect, Pulled) and effect.deliveries:
+                self._pulls_until = loop.time() + _PULL_AGAIN_S
             future = self._waiting.pop(effect.request, None)
             if future is not None and not future.done():
                 future.set_result(effect)
@@ -209,6 +252,23 @@ class PartitionHost:
             self._sink.show(views)
         if checkpoint is not None:
             await self.ledger.checkpoint(checkpoint)
+            self._relief_from = loop.time() + _RELIEF_S
+
+    def _watch_store(self) -> None:
+        """Hold the intake before the store is full, while there is room for what open runs still have to say."""
+        limit, retained = self.ledger.limits.max_bytes, self.ledger.stats.retained_bytes
+        if retained >= limit and not self.intake_held:
+            self.intake_held = True
+            reason = f"the ledger retains {retained >> 20} MiB; from {limit >> 20} MiB on no new runs are made"
+            _log.warning("%s (setting ledger_max_bytes)", reason)
+            self._handle(IntakeHeld(reason=reason), self._clock.now_ms())
+        elif self.intake_held and retained < limit * _HELD_SHARE:
+            self.intake_held = False
+            _log.info("the ledger retains %d MiB: new runs are made again", retained >> 20)
+            self._handle(IntakeHeld(reason=""), self._clock.now_ms())
+
+    def _relief_due(self, now: float) -> bool:
+        return self.intake_held and not self._stopping and now >= self._relief_from and self.ledger.tail_bytes > 0
 
     def _take_views(self, now: float) -> Views | None:
         if self._sink is None or now < self._views_from or not self.engine.has_news:
@@ -220,10 +280,6 @@ class PartitionHost:
         return self.engine.views(wanted)
 
     # --- commands ---
-
-    def new_request(self) -> int:
-        self._next_request += 1
-        return self._next_request
 
     def post(self, command: Command) -> None:
         """Carry out a command now; what it decides is appended and released in its turn."""
@@ -249,7 +305,8 @@ class PartitionHost:
         """Add to the next batch. Somebody waits for a lease or a submission: it is due at once. A report is not waited
         for (its worker goes on meanwhile), so it gathers with what comes within the interval: half of the appends."""
         if not self._facts and not self._effects:
-            self._gather_until = asyncio.get_running_loop().time() + self._commit.gather_ms / 1000
+            gather_ms = max(self._commit.gather_ms, min(2 * self.ledger.stats.last_append_ms, _GATHER_MOST_MS))
+            self._gather_until = asyncio.get_running_loop().time() + gather_ms / 1000
         self._facts.extend(output.facts)
         self._effects.extend(output.effects)
         if not self._urgent:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from tickwheel_operator.workqueue import WorkQueue
+import pytest
+
+from tickwheel_operator.workqueue import WorkFailed, WorkQueue
 
 
 @asynccontextmanager
@@ -124,3 +127,20 @@ async def test_a_discarded_key_is_not_worked_on() -> None:
         queue.add("c")
         await asyncio.sleep(0.05)
         assert seen == ["c"]
+
+
+async def test_an_outage_is_told_once_for_each_kind_of_failure(caplog: pytest.LogCaptureFixture) -> None:
+    failed: list[str] = []
+
+    async def work(key: str) -> None:
+        failed.append(key)
+        raise WorkFailed(f"{key} cannot be written", kind="403" if key == "x" else "unreachable")
+
+    with caplog.at_level(logging.WARNING, logger="tickwheel_operator.workqueue"):
+        async with running(work) as queue:
+            for number in range(50):
+                queue.add(f"k{number}")
+            queue.add("x")
+            await until(lambda: "x" in failed and len(failed) > 60)
+
+    assert [record.getMessage().partition(" cannot")[0][-2:] for record in caplog.records] == ["k0", "'x"]

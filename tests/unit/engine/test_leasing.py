@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.unit.engine.driver import Driver, deliveries, only, task_spec
+from tests.unit.engine.driver import T0, Driver, deliveries, only, task_spec
 
 from tickwheel_operator.engine import messages as m
 from tickwheel_operator.engine.spec import Backoff, EngineConfig, Guarantee, RetryPolicy
@@ -306,3 +306,53 @@ def test_the_key_of_an_open_run_is_not_forgotten_however_many_come_after_it() ->
     assert isinstance(again, m.Submitted)
     assert not again.runs[0].created
     assert held.token in driver.engine.state.attempts
+
+
+def test_a_pull_that_does_not_wait_is_answered_at_once() -> None:
+    driver = Driver.leading(task_spec(trigger=None))
+
+    effects = driver.do(m.Pull(request=7, worker=driver.seen("w0"), free=1, until_ms=driver.now_ms))
+    assert effects == [m.Pulled(request=7, deliveries=[])]
+
+    driver.submit("a")
+    effects = driver.do(m.Pull(request=8, worker=driver.seen("w0"), free=1, until_ms=driver.now_ms))
+    assert len(deliveries(effects)) == 1
+
+
+def test_a_lost_delivery_of_a_task_that_nobody_knows_waits_until_the_task_is_mended() -> None:
+    spec = task_spec(trigger=None, parameters=b'{"a":1}')
+    before = Driver.leading(spec)
+    before.submit("a")
+    [lost] = deliveries(before.pull())
+    later = Driver(now_ms=T0)
+    later.engine.replay(before.facts)
+    later.do(m.TaskRemoved(uid=spec.uid, forget=False))
+    later.do(m.CatalogSynced())
+
+    for second in range(0, 120, 20):
+        later.now_ms = T0 + second * 1_000
+        assert deliveries(later.pull()) == [], "it is never sent without its handler"
+        later.at(second * 1_000 + 19_000)
+    later.do(m.TaskApplied(spec=spec))
+
+    [again] = deliveries(later.pull())
+    assert (again.token, again.task.handler, again.parameters) == (lost.token, "greet", b'{"a":1}')
+    assert later.report(succeeded=[again.token]).fenced == []
+
+
+def test_a_lost_delivery_of_a_task_that_nobody_knows_fails_with_the_reason_when_its_worker_is_lost() -> None:
+    spec = task_spec(trigger=None)
+    before = Driver.leading(spec)
+    before.submit("a")
+    before.pull()
+    later = Driver(now_ms=T0)
+    later.engine.replay(before.facts)
+    later.do(m.TaskRemoved(uid=spec.uid, forget=False))
+    later.do(m.CatalogSynced())
+    later.pull()
+
+    later.do(m.WorkerGone(key=m.WorkerKey("shops", "pool", "w0")))
+
+    [failed] = later.of(f.Failed)
+    assert failed.retry_ms == 0
+    assert "the ScheduledTask is invalid" in failed.message

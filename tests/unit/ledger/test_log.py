@@ -19,6 +19,7 @@ from tickwheel_operator.ledger.protocol import (
     Deposed,
     LedgerCorrupt,
     SegmentKind,
+    StoreForbidden,
     StoreRefused,
     StoreUnavailable,
 )
@@ -167,6 +168,30 @@ async def test_a_refusal_is_raised_and_forgets_nothing(store):
     assert await replayed(store) == facts(1) + facts(2)
 
 
+async def test_what_is_forbidden_for_a_moment_is_tried_again(store):
+    store.list_faults.extend([Fault.FORBIDDEN] * 3)
+    store.create_faults.extend([Fault.FORBIDDEN] * 3)
+    ledger = a_ledger(store)
+    await ledger.open(0)
+    store.create_faults.extend([Fault.FORBIDDEN] * 3)
+    await ledger.append(facts(1))
+    store.create_faults.extend([Fault.FORBIDDEN] * 3)
+    await ledger.checkpoint([b"state"])
+    await ledger.append(facts(2))
+    assert await replayed(store) == facts(2)
+
+
+async def test_what_stays_forbidden_is_told_before_the_deadline_of_a_store_that_is_down(store):
+    ledger = a_ledger(store, limits=msgspec.structs.replace(LIMITS, forbidden_ms=20))
+    await ledger.open(0)
+    store.create_faults.extend([Fault.FORBIDDEN] * 1_000)
+    with pytest.raises(StoreForbidden):
+        await ledger.append(facts(1))
+    store.create_faults.clear()
+    await ledger.append(facts(2))
+    assert await replayed(store) == facts(1) + facts(2)
+
+
 async def test_a_refused_checkpoint_does_not_stop_the_log(store):
     ledger = a_ledger(store)
     await ledger.open(0)
@@ -224,6 +249,20 @@ async def test_a_checkpoint_is_due_after_so_many_segments_or_bytes(store):
     await by_bytes.open(0)
     await by_bytes.append([Fired(1, 1, random.Random(1).sample(range(10**9), 1_000))])
     assert by_bytes.checkpoint_due
+
+
+async def test_a_large_checkpoint_waits_for_a_longer_tail(store):
+    ledger = a_ledger(store, limits=msgspec.structs.replace(LIMITS, checkpoint_every_segments=4))
+    await ledger.open(0)
+    await ledger.checkpoint([random.Random(1).randbytes(20_000)])
+    for number in range(15):
+        await ledger.append(facts(number))
+    assert not ledger.checkpoint_due
+    await ledger.append(facts(16))
+    assert ledger.checkpoint_due
+    successor = a_ledger(store, "b", limits=msgspec.structs.replace(LIMITS, checkpoint_every_segments=14))
+    await successor.open(0)
+    assert not successor.checkpoint_due, "a successor knows how large the checkpoint is"
 
 
 async def test_a_fact_that_fits_no_segment_is_refused_by_name(store):

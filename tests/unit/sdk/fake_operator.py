@@ -63,6 +63,9 @@ class FakeOperator:
         self.refuse_results: set[int] = set()
         """Tokens whose results make the whole report refused, as JSON that the operator cannot read would."""
         self.silent_on_reports = False
+        self.reports_held = 0
+        """So many reports are answered only when `release` is set; they are not recorded before."""
+        self.release = asyncio.Event()
         self.hung: set[int] = set()
         """Replicas that answer neither pulls nor reports, as behind a broken network."""
         self.answer_epoch: int | None = None
@@ -183,6 +186,9 @@ class FakeOperator:
         body = await request.read()
         if self.silent_on_reports or number in self.hung:
             await asyncio.sleep(30)
+        if self.reports_held:
+            self.reports_held -= 1
+            await self.release.wait()
         if number != self.leader:
             return _problem("not-leader", 421, leader=str(self.servers[self.leader].make_url("")))
         if self._unavailable():

@@ -6,6 +6,8 @@ import asyncio
 
 from tests.unit.sdk.fake_operator import FakeOperator
 
+from tickwheel import _link
+
 
 async def test_a_lost_pull_answer_is_asked_for_again(operator, start):
     runs = []
@@ -157,6 +159,58 @@ async def test_a_pull_that_hangs_at_the_old_leader_does_not_keep_the_worker_from
     after = operator.lease("h")
     await operator.until(lambda: operator.succeeded[after])
     operator.hung.clear()
+
+
+async def test_an_idle_worker_finds_the_new_leader_though_the_old_one_holds_its_pull(operator, start, monkeypatch):
+    monkeypatch.setattr(_link, "_OVERDUE_SECONDS", 0.1)
+
+    async def handler(ctx): ...
+
+    await start({"h": handler}, pull_wait=0.5)
+    operator.hung.add(0)
+    await operator.until(lambda: operator.pulls_open)
+    await asyncio.sleep(0.6)
+    operator.move_leader()
+    token = operator.lease("h")
+
+    # Else it waits 10 s longer than its pull should.
+    await operator.until(lambda: operator.succeeded[token], timeout=8)
+    operator.hung.clear()
+
+
+async def test_an_outcome_does_not_wait_for_the_answer_to_the_one_before(operator, start):
+    async def handler(ctx): ...
+
+    await start({"h": handler})
+    operator.reports_held = 1
+    slow = operator.lease("h")
+    await operator.until(lambda: not operator.reports_held)
+    for _ in range(3):
+        token = operator.lease("h")
+        await operator.until(lambda token=token: operator.succeeded[token])
+    assert not operator.succeeded[slow]
+
+    operator.release.set()
+    await operator.until(lambda: operator.succeeded[slow])
+
+
+async def test_a_worker_says_that_it_leaves_when_every_report_is_answered(operator, start):
+    async def handler(ctx): ...
+
+    worker = await start({"h": handler})
+    operator.reports_held = 1
+    slow = operator.lease("h")
+    await operator.until(lambda: not operator.reports_held)
+    fast = operator.lease("h")
+    await operator.until(lambda: operator.succeeded[fast])
+
+    worker.drain()
+    await asyncio.sleep(0.3)
+    assert not operator.left.is_set(), "what the report under way says would be fenced"
+    operator.release.set()
+    await operator.until(operator.left.is_set)
+    assert operator.succeeded[slow] == 1
+    assert [report.leaving for report in operator.reports].count(True) == 1
 
 
 async def test_an_answer_of_a_lower_epoch_is_refused(operator, start):

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from tickwheel import __main__ as command
+from tickwheel import registered
 from tickwheel._registry import registry
 
 QUICKSTART = Path(__file__).parents[3] / "examples" / "quickstart"
@@ -15,7 +16,8 @@ QUICKSTART = Path(__file__).parents[3] / "examples" / "quickstart"
 
 @pytest.fixture
 def handlers():
-    command._load(str(QUICKSTART / "handlers.py"))
+    command.load(str(QUICKSTART / "handlers.py"))
+    assert set(registered()) >= {"hello", "report", "flaky", "resize-images"}
     return {name: handler.function for name, handler in registry.handlers().items()}
 
 
