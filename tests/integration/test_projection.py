@@ -60,7 +60,7 @@ class Replica:
             config=ProjectionConfig(writes_per_s=100, pool_interval_s=0.2, task_interval_s=0.1),
         )  # fmt: skip
         self.catalog.on_task = self.projector.task_changed
-        self.catalog.on_pool = self.projector.pool_changed
+        self.catalog.on_pool.append(self.projector.pool_changed)
         self.requests.on_run = self.projector.run_changed
         self._store = SqliteSegmentStore(ledger)
         self.host = PartitionHost(self._ledger(), Term(), self.clock, sink=self.projector)

@@ -15,7 +15,7 @@ from tickwheel_operator.api.faults import FieldFault
 from tickwheel_operator.api.resource import Resource
 from tickwheel_operator.api.schema import Model
 
-__all__ = ["NOT_SUPPORTED", "UNBUILT_KINDS", "unsupported", "unsupported_kind"]
+__all__ = ["NOT_SUPPORTED", "UNBUILT_KINDS", "gaps", "unsupported", "unsupported_kind"]
 
 NOT_SUPPORTED = "NotSupported"
 """The reason of the condition."""
@@ -65,8 +65,6 @@ _GAPS: dict[str, tuple[_Gap, ...]] = {
         _Gap("spec.alerts"),
     ),
     "WorkerPool": (
-        _Gap("spec.template", "run the workers yourself: this version makes no pods"),
-        _Gap("spec.drainTimeout", "set the workers' own drain timeout (TICKWHEEL_DRAIN_TIMEOUT)"),
         _Gap("spec.lanes"),
         _Gap("spec.queue.discipline", "leave it at Priority"),
         _Gap("spec.queue.ageing", "leave it at 30s"),
@@ -79,7 +77,6 @@ _GAPS: dict[str, tuple[_Gap, ...]] = {
         _Gap("spec.busy.memory"),
         _Gap("spec.busy.recover", "leave it at 10%"),
         _Gap("spec.ejection"),
-        _Gap("spec.autoscaling", "use replicas"),
     ),
     "TaskRun": (
         _Gap("spec.taskTemplate", "make a ScheduledTask without a trigger and name it in task"),
@@ -95,6 +92,11 @@ _GAPS: dict[str, tuple[_Gap, ...]] = {
 
 UNBUILT_KINDS: tuple[str, ...] = tuple(kind for kind, gaps in _GAPS.items() if any(not gap.path for gap in gaps))
 """Kinds of which this version does nothing at all."""
+
+
+def gaps(kind: str) -> tuple[_Gap, ...]:
+    """The kind's lines of the table: the admission policies are made of them, and so refuse the same at apply time."""
+    return _GAPS.get(kind, ())
 
 
 def unsupported_kind(kind: str) -> FieldFault:

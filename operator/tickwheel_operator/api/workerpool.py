@@ -51,7 +51,7 @@ class PodMetadata(Model):
     """Labels and annotations of the pods."""
 
     labels: dict[str, LabelValue] = Field(default_factory=dict, max_length=64)
-    """Labels of each pod, beside the operator's own."""
+    """Labels of each pod, beside the operator's own; none of tickwheel.io."""
     annotations: dict[str, AnnotationValue] = Field(default_factory=dict, max_length=64)
     """Annotations of each pod."""
 
@@ -62,7 +62,9 @@ class PodTemplate(Model):
     metadata: PodMetadata | None = None
     """Labels and annotations of the pods."""
     spec: Annotated[JsonObject, Field(min_length=1)]
-    """A pod's spec, as in a Deployment: `{containers: [{name: worker, image: ...}]}`."""
+    """A pod's spec, as in a Deployment: `{containers: [{name: worker, image: ...}]}`. The container called worker, else
+    the first, is told by its environment what the SDK must know. Access to the node is refused (`hostNetwork`,
+    `hostPath`, `privileged` and the like), and so are ServiceAccounts that are not for workers."""
 
 
 class Access(Model):
@@ -160,7 +162,8 @@ class Ejection(Model):
 
 
 class Autoscaling(Model):
-    """How many workers the pool has. The operator writes `spec.replicas`, as a HorizontalPodAutoscaler does."""
+    """How many workers the pool has: as many as its backlog, its running work and the instants to come need.
+    `status.desiredReplicas` says how many, `status.scaling` why; `spec.replicas` is left alone and not looked at."""
 
     rules = (
         Rule(
@@ -175,15 +178,23 @@ class Autoscaling(Model):
     max_replicas: Annotated[Whole, Field(ge=1, le=10_000)]
     """The most workers."""
     target_backlog_per_slot: Annotated[Whole, Field(ge=1, le=10_000)] = 2
-    """Waiting dispatches per slot that are aimed at."""
+    """Waiting dispatches per slot that are aimed at. 1: a slot for each."""
     warm_up: Duration = Duration("30s")
-    """Workers start so long before a known instant needs them."""
+    """Workers start so long before a known instant needs them. Longer than a pod takes to be ready."""
     scale_down_delay: Duration = Duration("2m")
-    """A surplus must last so long before workers go."""
+    """A surplus must last so long before workers go, and a pool must be idle so long before it has none."""
 
 
 class WorkerPoolSpec(Model):
     """The workers, and how work waits for them."""
+
+    rules = (
+        Rule(
+            "!has(self.autoscaling) || has(self.template)",
+            "autoscaling needs a template: the workers of an external pool are started elsewhere",
+            lambda spec: spec.autoscaling is None or spec.template is not None,
+        ),
+    )
 
     replicas: Replicas = 1
     """How many workers, 0 to 10000 (`kubectl scale wp/shops --replicas=5`). Leave it out of the manifest when
@@ -191,7 +202,8 @@ class WorkerPoolSpec(Model):
     slots: Slots = 16
     """Concurrent attempts per worker, 1 to 10000."""
     template: PodTemplate | None = None
-    """The worker pods. None: an external pool, whose workers run elsewhere and connect to the gateway."""
+    """The worker pods, which the operator keeps as the Deployment `<name>-workers`. None: an external pool, whose
+    workers run elsewhere and connect to the gateway."""
     access: Access = Access()
     """Who may work for the pool."""
     lanes: Annotated[tuple[Lane, ...], ListOf(most=16, key="name")] = ()
@@ -207,7 +219,8 @@ class WorkerPoolSpec(Model):
     silence: PositiveDuration = PositiveDuration("10s")
     """No word from a worker for so long: it is lost."""
     drain_timeout: Duration = Duration("60s")
-    """How long a worker that goes may finish what it has."""
+    """How long a worker that goes may finish what it has, up to 24h. Without a `template` it is not used: such workers
+    have a limit of their own (TICKWHEEL_DRAIN_TIMEOUT)."""
     autoscaling: Autoscaling | None = None
     """Let the operator choose the number of workers. Default: `replicas` is fixed."""
 
@@ -219,15 +232,28 @@ class SlotUse(Model):
     """Slots there are."""
     used: Count = 0
     """Slots that run an attempt."""
+    free: Count = 0
+    """Slots of workers that take new work, less those in use."""
 
 
 class PoolLoad(Model):
-    """Mean over the live workers."""
+    """Mean over the live workers, as they report it of their containers; in steps of 5%."""
 
     cpu: Percent | None = None
     """CPU in use, of the limits."""
     memory: Percent | None = None
     """Memory in use, of the limits."""
+
+
+class PoolUsage(Model):
+    """Sum over the worker pods, as `kubectl top pods` shows them; where the cluster has a metrics server."""
+
+    cpu: Annotated[str, Field(max_length=32)]
+    """CPU in use, such as 120m."""
+    memory: Annotated[str, Field(max_length=32)]
+    """Memory in use, such as 310Mi."""
+    pods: Count
+    """Pods that were measured."""
 
 
 class WorkerPoolStatus(Model):
@@ -237,10 +263,12 @@ class WorkerPoolStatus(Model):
     """The generation that this status speaks of."""
     conditions: Conditions = ()
     """Ready, Reconciling, Stalled (the message names the field to mend)."""
+    desired_replicas: Count | None = None
+    """Workers that there should be: `spec.replicas`, or what autoscaling asks for. Absent for an external pool."""
     replicas: Count | None = None
     """Workers there are: pods of the template, or connected workers of an external pool."""
     ready_replicas: Count | None = None
-    """Workers that are connected and take work."""
+    """Workers that are connected and take work; of a pool with a template, those whose pod is ready."""
     draining: Count | None = None
     """Workers that finish what they have and take nothing new."""
     slots: SlotUse | None = None
@@ -249,6 +277,10 @@ class WorkerPoolStatus(Model):
     """Dispatches that wait for a slot."""
     load: PoolLoad | None = None
     """Mean load of the live workers."""
+    usage: PoolUsage | None = None
+    """What the pods use in all."""
+    scaling: Annotated[str, Field(max_length=1_024)] | None = None
+    """Why autoscaling asks for so many workers."""
     handlers: Annotated[tuple[HandlerName, ...], ListOf(most=1_000, unique=True)] = ()
     """Handlers that live workers registered."""
     selector: Annotated[str, Field(max_length=1_024)] | None = None
@@ -262,12 +294,17 @@ class WorkerPool(Resource):
         plural="workerpools",
         short="wp",
         columns=(
-            Column(name="Desired", path=".spec.replicas", type="integer", description="Workers asked for"),
+            Column(
+                name="Desired", path=".status.desiredReplicas", type="integer", description="Workers there should be"
+            ),
             Column(name="Workers", path=".status.replicas", type="integer", description="Workers there are"),
             Column(name="Up", path=".status.readyReplicas", type="integer", description="Workers that take work"),
             Column(name="Used", path=".status.slots.used", type="integer", description="Slots in use"),
             Column(name="Slots", path=".status.slots.total", type="integer", description="Slots there are"),
             Column(name="Backlog", path=".status.backlog", type="integer", description="Dispatches that wait"),
+            Column(name="CPU", path=".status.usage.cpu", wide=True, description="CPU in use, of all pods"),
+            Column(name="Memory", path=".status.usage.memory", wide=True, description="Memory in use, of all pods"),
+            Column(name="Scaling", path=".status.scaling", wide=True, description="Why so many workers"),
             READY,
             AGE,
         ),

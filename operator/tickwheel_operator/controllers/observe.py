@@ -76,6 +76,9 @@ class ObservedPool(msgspec.Struct, frozen=True, kw_only=True):
     """ServiceAccounts whose tokens may speak for the pool."""
     fault: Fault | None
     stored: object
+    resource: WorkerPool | None = None
+    """The manifest, for what the engine has no use for: the pods and their number. None: it is faulty."""
+    deleting: bool = False
 
 
 class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -139,13 +142,13 @@ def _compiled_task(raw: RawObject) -> tuple[TaskSpec | None, Fault | None]:
 
 def observe_pool(raw: RawObject, read_status: StatusReader) -> ObservedPool:
     metadata = raw["metadata"]
-    spec, accounts, fault = None, frozenset[str](), None
+    spec, accounts, fault, pool = None, frozenset[str](), None, None
     try:
         resource = parse(raw)
         if gaps := unsupported(resource):
             fault = Fault(NOT_SUPPORTED, sentence(gaps))
         elif isinstance(resource, WorkerPool):
-            spec = compile_pool(resource)
+            pool, spec = resource, compile_pool(resource)
             accounts = frozenset(map(str, resource.spec.access.service_accounts))
     except InvalidManifest as error:
         fault = Fault(INVALID_SPEC, sentence(error.faults))
@@ -158,6 +161,8 @@ def observe_pool(raw: RawObject, read_status: StatusReader) -> ObservedPool:
         accounts=accounts,
         fault=fault,
         stored=read_status("WorkerPool", raw.get("status") or {}),
+        resource=pool,
+        deleting="deletionTimestamp" in metadata,
     )
 
 

@@ -1,7 +1,8 @@
 """Worker pods: a worker whose pod is gone, failed or no longer ready is lost before it falls silent.
 
 A pod says by its label which pool its worker is of, and the worker has the pod's name. Invariant: a pod that was never
-ready says nothing: its worker may connect before the kubelet has probed it.
+ready says nothing: its worker may connect before the kubelet has probed it. Who really owns the pod goes on to
+`pools.ownership`, which the gateway asks.
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ from typing import Any
 import msgspec
 
 from tickwheel_operator.engine.messages import WorkerGone, WorkerKey
+from tickwheel_operator.pools.ownership import Controller, PodOwners, controller_of
+from tickwheel_operator.pools.template import POOL_LABEL
 
 __all__ = ["POOL_LABEL", "ObservedPod", "PodWatch"]
-
-POOL_LABEL = "tickwheel.io/pool"
 
 
 class ObservedPod(msgspec.Struct, frozen=True):
@@ -24,14 +25,16 @@ class ObservedPod(msgspec.Struct, frozen=True):
     ready: bool
     over: bool
     """Deleted, failed or completed."""
+    controller: Controller | None
 
 
 class PodWatch:
     """Turns what pods become into `WorkerGone`."""
 
-    def __init__(self, post: Callable[[WorkerGone], None]) -> None:
+    def __init__(self, post: Callable[[WorkerGone], None], owners: PodOwners | None = None) -> None:
         """`post` gives the command to the leading engine, or drops it where none leads."""
         self._post = post
+        self._owners = owners
         self._ready: dict[str, WorkerKey] = {}
 
     def read(self, raw: Mapping[str, Any], *, deleted: bool) -> ObservedPod:
@@ -44,10 +47,16 @@ class PodWatch:
             worker=WorkerKey(metadata["namespace"], pool, metadata["name"]),
             ready=conditions.get("Ready") == "True",
             over=deleted or status.get("phase") in ("Failed", "Succeeded"),
+            controller=controller_of(metadata),
         )
 
     def seen(self, pod: ObservedPod) -> None:
         """Take in what was read. Called on the operator's loop."""
+        if self._owners is not None:
+            if pod.over:
+                self._owners.forget(pod.uid)
+            else:
+                self._owners.note(pod.uid, pod.controller)
         if pod.over or (pod.uid in self._ready and not pod.ready):
             self._ready.pop(pod.uid, None)
             self._post(WorkerGone(key=pod.worker))

@@ -40,6 +40,7 @@ from tickwheel_operator.controllers.observe import (
 from tickwheel_operator.controllers.pods import POOL_LABEL, PodWatch
 from tickwheel_operator.controllers.requests import Requests
 from tickwheel_operator.controllers.unbuilt import Unbuilt, observe_unbuilt
+from tickwheel_operator.pools.deployments import Deployments
 
 __all__ = ["Watch", "WatchConfig", "WatchHealth"]
 
@@ -103,9 +104,10 @@ class Watch:
         read_status: StatusReader = lambda kind, status: None,
         pods: PodWatch | None = None,
         unbuilt: Unbuilt | None = None,
+        deployments: Deployments | None = None,
     ) -> None:
-        """`read_status` is called in the watch's thread. `pods` hears of worker pods, and `unbuilt` of objects that
-        this version can do nothing with, if they are to be watched."""
+        """`read_status` is called in the watch's thread. `pods` hears of worker pods, `unbuilt` of objects that this
+        version can do nothing with, and `deployments` of those with a pool's label, if they are to be watched."""
         self._client = client
         self._catalog = catalog
         self._requests = requests
@@ -114,6 +116,7 @@ class Watch:
         self._read_status = read_status
         self._pods = pods if self._config.watch_pods else None
         self._unbuilt = unbuilt
+        self._deployments = deployments
         self._census = Census(client, self._config.namespaces, timeout_s=self._config.request_timeout_s)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop = threading.Event()
@@ -180,6 +183,9 @@ class Watch:
             kopf.on.event(GROUP, VERSION, plural, id=plural, registry=registry)(functools.partial(self._seen, kind))
         if self._pods is not None:
             kopf.on.event("", "v1", "pods", id="pods", registry=registry)(self._pod_seen)
+        if self._deployments is not None:
+            handler = functools.partial(self._deployment_seen, self._deployments)
+            kopf.on.event("apps", "v1", "deployments", id="deployments", registry=registry)(handler)
         ended: asyncio.Future[None] = loop.create_future()
         stop = self._stop = threading.Event()
         if self._unbuilt is not None:
@@ -235,6 +241,7 @@ class Watch:
         settings.queueing.worker_limit = 200
         settings.watching.label_selectors[GROUP, VERSION, "taskruns"] = _NOT_VIEWS
         settings.watching.label_selectors["", "v1", "pods"] = POOL_LABEL
+        settings.watching.label_selectors["apps", "v1", "deployments"] = POOL_LABEL
         return settings
 
     # --- events, in the watch's thread ---
@@ -254,6 +261,14 @@ class Watch:
         if self._pods is not None:
             pod = self._pods.read(event["object"], deleted=event["type"] == "DELETED")
             self._on_loop(self._pods.seen, pod)
+
+    async def _deployment_seen(self, deployments: Deployments, event: Mapping[str, Any], **_: Any) -> None:
+        raw = event["object"]
+        if event["type"] == "DELETED":
+            metadata = raw["metadata"]
+            self._on_loop(deployments.gone, metadata["namespace"], metadata["name"], metadata["uid"])
+        else:
+            self._on_loop(deployments.seen, deployments.read(raw))
 
     async def _unbuilt_seen(self, unbuilt: Unbuilt, kind: str, event: Mapping[str, Any], **_: Any) -> None:
         raw = event["object"]

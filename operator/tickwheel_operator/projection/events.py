@@ -1,4 +1,4 @@
-"""Kubernetes Events for what a person must see: tasks that stall or are armed again, dead letters, skipped instants.
+"""Kubernetes Events for what a person must see: tasks that stall, dead letters, skipped instants, pools that grow.
 
 Events of one object and reason are one Event with a count. They have a token bucket of their own, so that a storm of
 failures delays no status. Invariant: the name of an Event follows from what it tells, so that a new leader that sees
@@ -111,6 +111,15 @@ class EventRecorder:
                 self._record(regarding, "Warning", condition["reason"], condition["message"])
             elif condition["status"] == "False" and was_stalled:
                 self._record(regarding, "Normal", "Armed", "what stalled the task is mended")
+
+    def pool_scaled(self, uid: str, namespace: str, name: str, before: int, after: int, reason: str) -> None:
+        """Autoscaling asks for another number of workers."""
+        regarding = {
+            "apiVersion": "tickwheel.io/v1alpha1", "kind": "WorkerPool", "namespace": namespace, "name": name,
+            "uid": uid,
+        }  # fmt: skip
+        note = f"from {before} to {after} {'worker' if after == 1 else 'workers'}: {reason}"
+        self._record(regarding, "Normal", "ScaledUp" if after > before else "ScaledDown", note)
 
     def task_shown(self, view: TaskView) -> None:
         """A durable picture of a task came."""

@@ -48,7 +48,7 @@ METRICS = (
     ),
     Declared(
         "tickwheel_dispatch_latency_seconds", "histogram", (),
-        "From the making of a run to its first lease: how long work waits for a worker.",
+        "Of each lease, from the instant at which its dispatch was ready: how long work waits for a worker.",
     ),
     Declared(
         "tickwheel_attempt_duration_seconds", "histogram", (),
@@ -72,6 +72,15 @@ METRICS = (
     Declared("tickwheel_runs_open", "gauge", (), "Runs that have not ended."),
     Declared("tickwheel_leases_open", "gauge", (), "Attempts that workers hold now."),
     Declared("tickwheel_workers", "gauge", ("namespace", "pool"), "Live workers of the pool."),
+    Declared("tickwheel_pool_slots", "gauge", ("namespace", "pool"), "Slots of the pool's live workers."),
+    Declared("tickwheel_pool_slots_used", "gauge", ("namespace", "pool"), "Slots that run an attempt."),
+    Declared(
+        "tickwheel_pool_replicas_desired", "gauge", ("namespace", "pool"),
+        "Workers that a pool with a template should have: spec.replicas, or what autoscaling asks for.",
+    ),
+    Declared(
+        "tickwheel_pool_replicas_ready", "gauge", ("namespace", "pool"), "Ready pods of a pool with a template."
+    ),
     Declared(
         "tickwheel_ledger_append_seconds", "histogram", (),
         "Duration of an append to the ledger: the price of a durable decision.",
@@ -80,8 +89,17 @@ METRICS = (
     Declared("tickwheel_ledger_appended_facts", "counter", (), "Facts that were appended."),
     Declared("tickwheel_ledger_segments", "gauge", (), "Segments of the ledger that the store holds."),
     Declared("tickwheel_ledger_retained_bytes", "gauge", (), "Bytes of the segments that the store holds."),
+    Declared(
+        "tickwheel_ledger_limit_bytes", "gauge", (),
+        "Bytes retained from which on no new runs are made: the setting ledger_max_bytes.",
+    ),
+    Declared("tickwheel_intake_held", "gauge", (), "1 while no new runs are made, since the ledger is at its limit."),
     Declared("tickwheel_ledger_checkpoints", "counter", (), "Checkpoints that were written."),
     Declared("tickwheel_ledger_retries", "counter", (), "Waits after a failure of the ledger's store."),
+    Declared(
+        "tickwheel_clock_behind_seconds", "gauge", (),
+        "How far the leader's clock was behind that of the leader before, when its term began. Should be 0.",
+    ),
     Declared("tickwheel_leader", "gauge", ("partition",), "1 where this replica leads the partition, else 0."),
     Declared("tickwheel_epoch", "gauge", ("partition",), "The epoch of this replica's leadership; 0: it never led."),
     Declared(
@@ -101,6 +119,14 @@ METRICS = (
         "tickwheel_watch_agreed_age_seconds", "gauge", (),
         "Since the catalog was last known to agree with the API server, of the kind for which that is longest ago.",
     ),
+    Declared(
+        "tickwheel_gateway_refused", "counter", ("reason",),
+        "Requests and connections of callers that were not let in, such as WrongAudience or PodOfAnotherPool.",
+    ),
+    Declared(
+        "tickwheel_tls_certificate_expiry_timestamp_seconds", "gauge", ("kind",),
+        "When the gateway's certificate (leaf) and the authority that signs it (ca) expire, seconds since the epoch.",
+    ),
 )  # fmt: skip
 _BY_NAME = {declared.name: declared for declared in METRICS}
 
@@ -112,6 +138,7 @@ class LedgerFigures(Protocol):
     retries: int
     retained_segments: int
     retained_bytes: int
+    limit_bytes: int
 
 
 class _WatchHealth(Protocol):
@@ -130,6 +157,11 @@ class PoolFigures(msgspec.Struct, frozen=True):
     pool: str
     backlog: int
     workers: int
+    slots: int = 0
+    slots_used: int = 0
+    desired: int | None = None
+    """None: its workers run elsewhere."""
+    ready: int | None = None
 
 
 class TermFigures(msgspec.Struct, frozen=True, kw_only=True):
@@ -140,6 +172,8 @@ class TermFigures(msgspec.Struct, frozen=True, kw_only=True):
     epoch: int
     runs_open: int
     leases_open: int
+    intake_held: bool = False
+    clock_behind_ms: int = 0
     pools: Sequence[PoolFigures]
 
 
@@ -154,6 +188,10 @@ class Sources(msgspec.Struct, frozen=True, kw_only=True):
     writes: Callable[[], Iterable[Mapping[tuple[str, str], int]]] = tuple
     """Requests by kind and outcome, of the projector and of the Events."""
     pending: Callable[[], int] = lambda: 0
+    refused: Callable[[], Mapping[str, int]] = dict
+    """Callers that were not let in, by reason."""
+    expiries: Callable[[], Mapping[str, float]] = dict
+    """When certificates end, seconds since the epoch, by kind."""
 
 
 class _Sums:
@@ -225,6 +263,15 @@ class MetricsCollector(Collector):
         pools = term.pools if term is not None else ()
         yield _gauge("tickwheel_backlog", {(p.namespace, p.pool): p.backlog for p in pools})
         yield _gauge("tickwheel_workers", {(p.namespace, p.pool): p.workers for p in pools})
+        yield _gauge("tickwheel_pool_slots", {(p.namespace, p.pool): p.slots for p in pools})
+        yield _gauge("tickwheel_pool_slots_used", {(p.namespace, p.pool): p.slots_used for p in pools})
+        yield _gauge(
+            "tickwheel_pool_replicas_desired",
+            {(p.namespace, p.pool): p.desired for p in pools if p.desired is not None},
+        )
+        yield _gauge(
+            "tickwheel_pool_replicas_ready", {(p.namespace, p.pool): p.ready for p in pools if p.ready is not None}
+        )
         yield _gauge("tickwheel_runs_open", {(): term.runs_open if term is not None else 0})
         yield _gauge("tickwheel_leases_open", {(): term.leases_open if term is not None else 0})
         yield _gauge("tickwheel_leader", {(self._partition,): int(term is not None)})
@@ -238,6 +285,9 @@ class MetricsCollector(Collector):
         yield _gauge(
             "tickwheel_catalog_objects", {(kind, state): n for (kind, state), n in self._sources.objects().items()}
         )
+        yield _counter("tickwheel_gateway_refused", {(reason,): n for reason, n in self._sources.refused().items()})
+        expiries: dict[tuple[str, ...], float] = {(kind,): when for kind, when in self._sources.expiries().items()}
+        yield _gauge("tickwheel_tls_certificate_expiry_timestamp_seconds", expiries)
         if health is not None:
             yield _gauge("tickwheel_catalog_synced", {(): int(health.synced)})
             yield _gauge("tickwheel_watch_age_seconds", {(): health.event_age_s})
@@ -263,6 +313,9 @@ class MetricsCollector(Collector):
         if term is not None:
             yield _gauge("tickwheel_ledger_segments", {(): term.ledger.retained_segments})
             yield _gauge("tickwheel_ledger_retained_bytes", {(): term.ledger.retained_bytes})
+            yield _gauge("tickwheel_ledger_limit_bytes", {(): term.ledger.limit_bytes})
+            yield _gauge("tickwheel_intake_held", {(): int(term.intake_held)})
+            yield _gauge("tickwheel_clock_behind_seconds", {(): term.clock_behind_ms / 1000})
 
 
 def page() -> str:

@@ -12,6 +12,7 @@ import asyncio
 import itertools
 import logging
 from collections import deque
+from collections.abc import Callable, Iterable
 from typing import TypeAlias
 
 import msgspec
@@ -32,7 +33,7 @@ from tickwheel_operator.projection.statuses import (
     unbuilt_status,
 )
 from tickwheel_operator.projection.stored import NOTHING, Stored
-from tickwheel_operator.projection.subjects import Catalog, Requests, Task, Unbuilt
+from tickwheel_operator.projection.subjects import Catalog, Requests, Task, Unbuilt, Workforce
 from tickwheel_operator.projection.writer import WriteFailed, Writer
 from tickwheel_operator.projection.writing import changes, conditions_differ, with_transition_times
 from tickwheel_operator.workqueue import WorkQueue
@@ -87,8 +88,11 @@ class Projector:
         events: EventRecorder | None = None,
         namespaces: tuple[str, ...] = (),
         unbuilt: Unbuilt | None = None,
+        workforce: Callable[[str, str], Workforce | None] = lambda namespace, name: None,
     ) -> None:
+        """`workforce` tells of the pods of a pool with a template; None: it has none, or is invalid."""
         self._unbuilt = unbuilt
+        self._workforce = workforce
         self._config = config or ProjectionConfig()
         self._catalog = catalog
         self._requests = requests
@@ -130,8 +134,13 @@ class Projector:
             return
         self._incoming.extend(views.tasks)
         self._arrived.set()
-        for pool in views.pools:
-            self._show_pool(pool)
+        self.show_pools(views.pools)
+
+    def show_pools(self, views: Iterable[PoolView]) -> None:
+        """Take the figures of pools, which are nobody's facts: they may come at any time."""
+        if self.leading:
+            for pool in views:
+                self._show_pool(pool)
 
     @property
     def pending(self) -> int:
@@ -359,12 +368,24 @@ class Projector:
         if pool is None:
             self._wrote_at.pop(key, None)
             return None
-        status = pool_status(pool, self._pools.get((key[1], key[2])))
+        view, workforce = self._pools.get((key[1], key[2])), self._workforce(key[1], key[2])
         stored = self._stored(key, pool.seen.stored)
+        if pool.seen.fault is None and workforce is not None and (pause := self._pods_unknown(workforce, view, stored)):
+            return pause
+        status = pool_status(pool, view, workforce)
         if not conditions_differ(status, stored) and (pause := self._pause(key, self._config.pool_interval_s)):
             return pause
         await self._patch("WorkerPool", key, key[1], key[2], pool.seen.uid, status, pool.seen.stored)
         return None
+
+    def _pods_unknown(self, workforce: Workforce, view: PoolView | None, stored: Stored) -> float:
+        """Seconds to wait: a new leader first hears of Deployments and workers, and until then says nothing else than
+        the last one did."""
+        taking = view.workers - view.draining if view is not None else 0
+        deployment = workforce.deployment
+        young = asyncio.get_running_loop().time() - self._led_from < _SETTLING_S
+        known = deployment is not None and (deployment.problem is not None or taking >= deployment.ready)
+        return 0.0 if known or not young or (deployment is not None and not stored.since) else 0.5
 
     async def _write_run(self, key: Key) -> float | None:
         uid = key[1]

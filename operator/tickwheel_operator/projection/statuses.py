@@ -14,7 +14,7 @@ import msgspec
 
 from tickwheel_operator.engine.messages import RunState
 from tickwheel_operator.engine.views import PoolView, RunView, TaskView
-from tickwheel_operator.projection.subjects import Pool, Run, Task, UnbuiltObject
+from tickwheel_operator.projection.subjects import Pool, Run, Task, UnbuiltObject, Workforce
 
 __all__ = [
     "HANDLER_NOT_REGISTERED",
@@ -34,6 +34,10 @@ _MESSAGE_CHARS = 32_000
 _TRACEBACK_CHARS = 64_000
 
 Status = dict[str, Any]
+_Words = tuple[str, str, str]
+"""A condition's status, reason and message."""
+_ACCEPTED: _Words = ("True", "Accepted", "workers may connect")
+_SETTLED: _Words = ("False", "Settled", "")
 
 
 def timestamp(instant_ms: int) -> str:
@@ -101,30 +105,67 @@ def task_status(task: Task, view: TaskView | None, pool: PoolView | None) -> Sta
     return status
 
 
-def pool_status(pool: Pool, view: PoolView | None) -> Status:
-    """Of a WorkerPool. A pool of which nothing was heard has no workers."""
+def pool_status(pool: Pool, view: PoolView | None, workforce: Workforce | None = None) -> Status:
+    """Of a WorkerPool; `workforce` is None where its workers run elsewhere. One of which nothing was heard has none."""
     generation, fault = pool.seen.generation, pool.seen.fault
-    if fault is not None:
-        ready, stalled = ("False", fault.reason, fault.message), ("True", fault.reason, fault.message)
-    else:
-        ready, stalled = ("True", "Accepted", "workers may connect"), ("False", "Settled", "")
     workers = 0 if view is None else view.workers
     draining = 0 if view is None else view.draining
+    slots, used = (0, 0) if view is None else (view.slots, view.used)
+    taking = workers - draining
+    deployment = workforce.deployment if workforce is not None else None
+    ready, reconciling, stalled = _ACCEPTED, _SETTLED, _SETTLED
+    if fault is not None:
+        ready, stalled = ("False", fault.reason, fault.message), ("True", fault.reason, fault.message)
+    elif workforce is not None:
+        ready, reconciling, stalled = _pods_conditions(workforce, taking)
+    usage = workforce.usage if workforce is not None else None
     return {
         "observedGeneration": generation,
         "conditions": [
             _condition("Ready", ready, generation),
-            _condition("Reconciling", ("False", "Settled", ""), generation),
+            _condition("Reconciling", reconciling, generation),
             _condition("Stalled", stalled, generation),
         ],
-        "replicas": workers,
-        "readyReplicas": workers - draining,
+        "desiredReplicas": None if deployment is None else deployment.desired,
+        "replicas": workers if deployment is None else deployment.replicas,
+        "readyReplicas": taking if deployment is None else min(deployment.ready, taking),
         "draining": draining,
-        "slots": {"total": 0 if view is None else view.slots, "used": 0 if view is None else view.used},
+        "slots": {"total": slots, "used": used, "free": 0 if view is None else view.free},
         "backlog": 0 if view is None else view.backlog,
-        "load": {"cpu": _percent(view.cpu), "memory": _percent(view.memory)} if view is not None and workers else None,
+        "load": {"cpu": _step(view.cpu), "memory": _step(view.memory)} if view is not None and workers else None,
+        "usage": None if usage is None else {"cpu": usage.cpu, "memory": usage.memory, "pods": usage.pods},
+        "scaling": (workforce.scaling[:1_024] or None) if workforce is not None else None,
         "handlers": [] if view is None else sorted(view.handlers)[:1_000],
+        "selector": workforce.selector if workforce is not None else None,
     }
+
+
+def _pods_conditions(workforce: Workforce, taking: int) -> tuple[_Words, _Words, _Words]:
+    """Ready, Reconciling and Stalled of a pool with a template, `taking` of whose workers take work."""
+    deployment = workforce.deployment
+    if deployment is None:
+        unknown = "the pool's Deployment has not been looked at yet"
+        return ("Unknown", "Pending", unknown), ("True", "Pending", unknown), _SETTLED
+    up, desired, problem = min(deployment.ready, taking), deployment.desired, deployment.problem
+    count = f"{min(up, desired)} of {desired} {'worker is' if desired == 1 else 'workers are'} ready"
+    if up >= workforce.least:
+        ready = ("True", "Ready", count if desired else "no workers are asked for")
+    else:
+        ready = ("False", problem.reason if problem is not None and problem.reason else "WorkersNotReady", count)
+    if problem is not None and problem.stalled:
+        return ("False", problem.reason, problem.message), _SETTLED, ("True", problem.reason, problem.message)
+    if problem is not None:
+        return ready, ("True", problem.reason, f"{count}: {problem.message}"), _SETTLED
+    if not deployment.settled:
+        if deployment.updated < min(deployment.replicas, desired):
+            words = f"{deployment.updated} of {desired} workers have the present template"
+            return ready, ("True", "RollingUpdate", words), _SETTLED
+        more = deployment.replicas - desired
+        return ready, ("True", "Scaling", f"{count}; {more} more go" if more > 0 else count), _SETTLED
+    if taking < deployment.ready:
+        words = f"{taking} of {deployment.ready} workers are connected to the gateway, though their pods are ready"
+        return ready, ("True", "WorkersNotConnected", words), _SETTLED
+    return ready, _SETTLED, _SETTLED
 
 
 def run_status(view: RunView, generation: int) -> Status:
@@ -241,5 +282,6 @@ def _word(error_type: str) -> str:
     return word if word and word[0].isalpha() else "Failed"
 
 
-def _percent(share: float) -> str:
-    return f"{max(0, min(100, round(share * 100)))}%"
+def _step(share: float) -> str:
+    """In steps of 5%: a load that trembles is not worth a write."""
+    return f"{max(0, min(100, round(share * 20) * 5))}%"

@@ -26,7 +26,10 @@ SECTIONS: dict[str, tuple[tuple[str, ...], ...]] = {
     ),
     "WorkerPool": (
         ("observedGeneration", "conditions"),
-        ("replicas", "readyReplicas", "draining", "slots", "backlog", "load", "handlers"),
+        (
+            "desiredReplicas", "replicas", "readyReplicas", "draining", "slots", "backlog", "load", "usage", "scaling",
+            "handlers", "selector",
+        ),
     ),
     "TaskRun": (
         (

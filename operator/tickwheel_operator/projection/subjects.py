@@ -8,10 +8,14 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import Protocol
 
+import msgspec
+
 from tickwheel_operator.engine.messages import RunState
 from tickwheel_operator.engine.spec import TaskSpec
+from tickwheel_operator.pools.deployments import PoolDeployment
+from tickwheel_operator.pools.podmetrics import PoolUsage
 
-__all__ = ["Catalog", "Fault", "Pool", "Requests", "Run", "Task", "Unbuilt", "UnbuiltObject"]
+__all__ = ["Catalog", "Fault", "Pool", "Requests", "Run", "Task", "Unbuilt", "UnbuiltObject", "Workforce"]
 
 
 class Fault(Protocol):
@@ -69,6 +73,21 @@ class Pool(Protocol):
 
     @property
     def seen(self) -> _SeenPool: ...
+
+
+class Workforce(msgspec.Struct, frozen=True, kw_only=True):
+    """The pods of a pool with a template."""
+
+    deployment: PoolDeployment | None
+    """None: nobody has looked at it yet."""
+    selector: str
+    """Label selector of the pods."""
+    least: int
+    """The fewest ready workers of a pool that counts as ready."""
+    usage: PoolUsage | None = None
+    """None: it was not measured."""
+    scaling: str = ""
+    """Why autoscaling asks for so many workers; empty: it does not."""
 
 
 class Run(Protocol):

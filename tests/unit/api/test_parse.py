@@ -65,7 +65,12 @@ MINIMAL = [
         "apiVersion": "tickwheel.io/v1alpha1",
         "kind": "WorkerPool",
         "metadata": {"name": "p"},
-        "spec": {"lanes": [{"name": "short"}], "ejection": {}, "autoscaling": {"maxReplicas": 3}},
+        "spec": {
+            "template": {"spec": {"containers": [{"name": "worker", "image": "shop:1"}]}},
+            "lanes": [{"name": "short"}],
+            "ejection": {},
+            "autoscaling": {"maxReplicas": 3},
+        },
     },
     {
         "apiVersion": "tickwheel.io/v1alpha1",

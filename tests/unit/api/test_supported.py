@@ -51,8 +51,6 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         "spec.alerts": [{"channel": "ops"}],
     },
     "WorkerPool": {
-        "spec.template": {"spec": {"containers": [{"name": "worker", "image": "w"}]}},
-        "spec.drainTimeout": "5s",
         "spec.lanes": [{"name": "short"}],
         "spec.queue.discipline": "Fifo",
         "spec.queue.ageing": "1m",
@@ -64,7 +62,6 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         "spec.busy.memory": "90%",
         "spec.busy.recover": "5%",
         "spec.ejection": {},
-        "spec.autoscaling": {"maxReplicas": 20},
     },
     "TaskRun": {
         "spec.taskTemplate": {"pool": "p", "handler": "h"},
@@ -144,6 +141,8 @@ def test_what_is_built_is_not_refused() -> None:
     pool = {
         "replicas": 2,
         "slots": 8,
+        "template": {"spec": {"containers": [{"name": "worker", "image": "w"}]}},
+        "drainTimeout": "5s",
         "access": {"serviceAccounts": ["a"]},
         "silence": "5s",
         "queue": {"discipline": "Priority"},

@@ -21,7 +21,12 @@ def a_term(epoch: int = 3) -> TermFigures:
     stats.skipped(SkipReason.CATCH_UP_LIMIT, 5)
     ledger = LedgerStats(retained_segments=4, retained_bytes=1_000, checkpoints=1)
     return TermFigures(
-        stats=stats, ledger=ledger, epoch=epoch, runs_open=1, leases_open=1, pools=[PoolFigures("ns", "p", 9, 2)]
+        stats=stats,
+        ledger=ledger,
+        epoch=epoch,
+        runs_open=1,
+        leases_open=1,
+        pools=[PoolFigures("ns", "p", 9, 2, 8, 3, 4, 1), PoolFigures("ns", "outside", 0, 1)],
     )
 
 
@@ -53,6 +58,10 @@ def test_the_figures_of_a_leader_are_served() -> None:
     assert found['tickwheel_runs_total{state="Succeeded"}'] == 2
     assert found['tickwheel_instants_skipped_total{reason="CatchUpLimit"}'] == 5
     assert found['tickwheel_backlog{namespace="ns",pool="p"}'] == 9
+    assert found['tickwheel_pool_slots_used{namespace="ns",pool="p"}'] == 3
+    assert found['tickwheel_pool_replicas_desired{namespace="ns",pool="p"}'] == 4
+    assert found['tickwheel_pool_replicas_ready{namespace="ns",pool="p"}'] == 1
+    assert 'tickwheel_pool_replicas_desired{namespace="ns",pool="outside"}' not in found
     assert found['tickwheel_ledger_append_seconds_bucket{le="0.005"}'] == 1
     assert found["tickwheel_ledger_appended_bytes_total"] == 300
     assert found["tickwheel_ledger_retained_bytes"] == 1_000

@@ -1,0 +1,155 @@
+"""Whose pod is it: from a pod up its controllers (ReplicaSet, Deployment) to the WorkerPool that it belongs to.
+
+The gateway asks, for the pod that a token is bound to. Labels say nothing here: whoever may label a pod would choose
+its pool. Every step compares uids, so that an object that took another's name is not taken for it. The pod's own
+controller is known from the watch (`note`), else it is asked for, as the others are: their metadata only, once, since
+an object's controller hardly ever changes. Invariant: all is bounded, nothing is believed for longer than `_TRUST_S`,
+and an API server that cannot be asked makes nobody an owner (`OwnerUnknown`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from tickwheel_operator.api import GROUP
+from tickwheel_operator.clock import Clock
+from tickwheel_operator.ledger.protocol import OutcomeUnknown, StoreUnavailable
+from tickwheel_operator.ledger.transport import Transport
+
+__all__ = ["Controller", "OwnerUnknown", "PodOwners", "PoolOwner", "controller_of"]
+
+_TRUST_S = 60
+"""As long as a token is (gateway.token_review)."""
+_METADATA = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+_CONCURRENT = 16
+_STEPS = 4
+"""Pod, ReplicaSet, Deployment, and one to spare: a chain of owners that goes in a circle must end."""
+_PATHS = {
+    ("", "Pod"): "/api/v1/namespaces/{namespace}/pods/{name}",
+    ("apps", "ReplicaSet"): "/apis/apps/v1/namespaces/{namespace}/replicasets/{name}",
+    ("apps", "Deployment"): "/apis/apps/v1/namespaces/{namespace}/deployments/{name}",
+}
+"""What may stand between a pool and its pods, and so what is asked about."""
+
+
+class OwnerUnknown(Exception):
+    """The API server could not be asked. The message says what, for people."""
+
+
+class Controller(msgspec.Struct, frozen=True):
+    """A controlling owner reference."""
+
+    group: str
+    kind: str
+    name: str
+    uid: str
+
+
+class PoolOwner(msgspec.Struct, frozen=True):
+    """The WorkerPool at the end of the chain, in the namespace of the pod. It need not exist any more."""
+
+    name: str
+    uid: str
+
+
+def controller_of(metadata: Mapping[str, Any]) -> Controller | None:
+    """The object's controller; None: it has none."""
+    for reference in metadata.get("ownerReferences") or ():
+        if reference.get("controller"):
+            group, slash, _ = reference["apiVersion"].partition("/")
+            return Controller(group if slash else "", reference["kind"], reference["name"], reference["uid"])
+    return None
+
+
+class _Known(msgspec.Struct, frozen=True):
+    controller: Controller | None
+    until_ms: int
+
+
+class PodOwners:
+    """Answers from memory where it can. On the operator's loop only."""
+
+    def __init__(self, transport: Transport, clock: Clock, *, size: int = 20_000) -> None:
+        """`size` bounds how many objects, and how many pods' owners, are remembered."""
+        self._transport = transport
+        self._clock = clock
+        self._size = size
+        self._watched: dict[str, Controller | None] = {}
+        """By the uid of pods that exist. Bounded too: pods that vanish while the watch is broken are not told of."""
+        self._asked: dict[str, _Known] = {}
+        """By uid of anything that was asked about."""
+        self._owners: dict[str, tuple[PoolOwner | None, int]] = {}
+        """By uid of pods: the result of the walk, and until when it holds."""
+        self._turn = asyncio.Semaphore(_CONCURRENT)
+
+    # --- the watch's side ---
+
+    def note(self, pod_uid: str, controller: Controller | None) -> None:
+        """The watch saw the pod, and this is its controller."""
+        if self._watched.get(pod_uid, controller) != controller:
+            self._owners.pop(pod_uid, None)
+        _put(self._watched, pod_uid, controller, self._size)
+
+    def forget(self, pod_uid: str) -> None:
+        """The watch says that the pod is gone."""
+        self._watched.pop(pod_uid, None)
+        self._owners.pop(pod_uid, None)
+
+    # --- the gateway's side ---
+
+    async def owner(self, namespace: str, pod: str, pod_uid: str) -> PoolOwner | None:
+        """The pool that the pod belongs to; None: it belongs to none, or there is no such pod. What is known costs no
+        I/O. Raises `OwnerUnknown`."""
+        known = self._owners.get(pod_uid)
+        if known is not None and self._clock.boot_ms() < known[1]:
+            return known[0]
+        found = await self._walk(namespace, pod, pod_uid)
+        _put(self._owners, pod_uid, (found, self._clock.boot_ms() + _TRUST_S * 1000), self._size)
+        return found
+
+    async def _walk(self, namespace: str, pod: str, pod_uid: str) -> PoolOwner | None:
+        step: Controller | None = Controller("", "Pod", pod, pod_uid)
+        for _ in range(_STEPS):
+            if step is None or (step.group, step.kind) not in _PATHS:
+                return None
+            step = await self._controller(namespace, step)
+            if step is not None and (step.group, step.kind) == (GROUP, "WorkerPool"):
+                return PoolOwner(step.name, step.uid)
+        return None
+
+    async def _controller(self, namespace: str, thing: Controller) -> Controller | None:
+        if thing.uid in self._watched:
+            return self._watched[thing.uid]
+        async with self._turn:
+            known = self._asked.get(thing.uid)
+            if known is not None and self._clock.boot_ms() < known.until_ms:
+                return known.controller
+            controller = await self._ask(namespace, thing)
+            _put(self._asked, thing.uid, _Known(controller, self._clock.boot_ms() + _TRUST_S * 1000), self._size)
+            return controller
+
+    async def _ask(self, namespace: str, thing: Controller) -> Controller | None:
+        path = _PATHS[thing.group, thing.kind].format(namespace=namespace, name=thing.name)
+        what = f"look up the owner of {thing.kind} {namespace}/{thing.name}"
+        try:
+            answer = await self._transport.request("GET", path, what=what, accept=_METADATA)
+        except (StoreUnavailable, OutcomeUnknown) as error:
+            raise OwnerUnknown(str(error)) from error
+        if answer.status == 404:
+            return None
+        if not answer.ok:
+            raise OwnerUnknown(f"cannot {what}: the API server answers {answer.message}")
+        metadata = msgspec.json.decode(answer.body)["metadata"]
+        # Another object has the name by now: then this one is gone, and has no owner.
+        return controller_of(metadata) if metadata["uid"] == thing.uid else None
+
+
+def _put(memory: dict[str, Any], key: str, value: object, size: int) -> None:
+    memory.pop(key, None)
+    if len(memory) >= size:
+        del memory[next(iter(memory))]
+    memory[key] = value

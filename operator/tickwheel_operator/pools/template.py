@@ -1,0 +1,221 @@
+"""The Deployment of a WorkerPool: the user's pod template, and what makes its pods workers of the pool.
+
+Pure: the reconciler applies what `deployment` makes, and `constraints` has accepted the template before. What is added
+is listed in docs/workerpools.md. Invariant: equal pools give equal documents, and what the user set is never changed,
+but for a termination grace too short for the pool's drain limit.
+
+The Deployment is called `<pool>-workers`: a Deployment with the pool's own name is what a user has who moves an
+existing application into a pool, and it must be able to run on meanwhile. No two pools share a name that way.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from tickwheel_operator.api import API_VERSION, WorkerPool
+
+__all__ = [
+    "CA_CONFIG_MAP",
+    "CA_KEY",
+    "FIELD_MANAGER",
+    "MOUNT",
+    "OWN_VARIABLES",
+    "POOL_LABEL",
+    "VOLUME",
+    "Surroundings",
+    "deployment",
+    "deployment_name",
+    "selector",
+    "worker_index",
+]
+
+FIELD_MANAGER = "tickwheel-operator"
+POOL_LABEL = "tickwheel.io/pool"
+CA_CONFIG_MAP = "tickwheel-ca"
+"""In each namespace with a pool that has a template; the operator writes it."""
+CA_KEY = "ca.crt"
+VOLUME = "tickwheel"
+MOUNT = "/var/run/tickwheel"
+AUDIENCE = "tickwheel"
+TOKEN_SECONDS = 3_600
+GRACE_MARGIN_S = 30
+"""Between the drain limit and the kill: to stop the handlers that were not done and to report the last results."""
+DRAIN_COMMAND = ("python3", "-m", "tickwheel", "drain")
+"""Passes SIGTERM on where the container's first process would not; an image without it loses nothing else."""
+MIN_READY_S = 5
+"""A worker that ends at once (an import error) must not count as good, or a rolling update would replace them all."""
+
+OWN_VARIABLES: Mapping[str, str] = {
+    "TICKWHEEL_ENDPOINT": "it is the operator's gateway",
+    "TICKWHEEL_POOL": "it is the pool's name",
+    "TICKWHEEL_NAMESPACE": "it is the pool's namespace",
+    "TICKWHEEL_WORKER_NAME": "it is the pod's name",
+    "TICKWHEEL_TOKEN_FILE": "it is where the token is mounted",
+    "TICKWHEEL_CA_FILE": "it is where the gateway's authority is mounted",
+    "TICKWHEEL_SLOTS": "set spec.slots instead",
+    "TICKWHEEL_DRAIN_TIMEOUT": "set spec.drainTimeout instead",
+}
+"""Set by the operator in the worker's container; a template that sets them is refused, for the reason given."""
+
+
+class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
+    """What the pods must know of the operator."""
+
+    endpoint: str
+    """URL of the gateway, as pods reach it."""
+    has_ca: bool
+    """There is a ConfigMap with the authority of the gateway's certificate. False: it speaks plain HTTP, or with a
+    certificate that every system trusts."""
+
+
+def deployment_name(pool: str) -> str:
+    """The name of the pool's Deployment."""
+    return f"{pool}-workers"
+
+
+def selector(pool: str) -> str:
+    """The label selector of the pool's pods, as the scale subresource has it."""
+    return f"{POOL_LABEL}={pool}"
+
+
+def worker_index(containers: list[dict[str, Any]]) -> int:
+    """Which container is the worker: the one called `worker`, else the first."""
+    return next((index for index, container in enumerate(containers) if container.get("name") == "worker"), 0)
+
+
+def deployment(pool: WorkerPool, surroundings: Surroundings, replicas: int) -> dict[str, Any]:
+    """The Deployment, for server-side apply. The pool has a template that `constraints.faults` accepts."""
+    template, name = pool.spec.template, pool.metadata.name
+    if template is None:
+        raise ValueError(f"WorkerPool {name} has no template")
+    labels = _labels(name)
+    metadata: dict[str, Any] = {"labels": labels}
+    if template.metadata is not None:
+        metadata["labels"] = {**labels, **template.metadata.labels, POOL_LABEL: name}
+        if template.metadata.annotations:
+            metadata["annotations"] = dict(template.metadata.annotations)
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {
+            "name": deployment_name(name),
+            "namespace": pool.metadata.namespace,
+            "labels": labels,
+            "ownerReferences": [
+                {
+                    "apiVersion": API_VERSION,
+                    "kind": "WorkerPool",
+                    "name": name,
+                    "uid": pool.metadata.uid,
+                    "controller": True,
+                    "blockOwnerDeletion": True,
+                }
+            ],
+        },
+        "spec": {
+            "replicas": replicas,
+            "selector": {"matchLabels": {POOL_LABEL: name}},
+            "minReadySeconds": MIN_READY_S,
+            "revisionHistoryLimit": 3,
+            # A new worker takes work before an old one drains: the pool never has fewer than it should.
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": "25%"}},
+            "template": {"metadata": metadata, "spec": _pod(pool, template.spec, surroundings)},
+        },
+    }
+
+
+def _labels(pool: str) -> dict[str, str]:
+    return {
+        POOL_LABEL: pool,
+        "app.kubernetes.io/name": "tickwheel-worker",
+        "app.kubernetes.io/instance": pool,
+        "app.kubernetes.io/component": "worker",
+        "app.kubernetes.io/managed-by": "tickwheel",
+    }
+
+
+def _pod(pool: WorkerPool, given: Mapping[str, Any], surroundings: Surroundings) -> dict[str, Any]:
+    spec = copy.deepcopy(dict(given))
+    containers = spec["containers"]
+    _secure(spec)
+    spec.setdefault("automountServiceAccountToken", False)
+    grace_s = math.ceil(pool.spec.drain_timeout.milliseconds / 1000) + GRACE_MARGIN_S
+    spec["terminationGracePeriodSeconds"] = max(grace_s, spec.get("terminationGracePeriodSeconds") or 0)
+    spec["volumes"] = [*(spec.get("volumes") or ()), _volume(surroundings)]
+    worker = containers[worker_index(containers)]
+    worker["volumeMounts"] = [
+        *(worker.get("volumeMounts") or ()),
+        {"name": VOLUME, "mountPath": MOUNT, "readOnly": True},
+    ]
+    given_env = worker.get("env") or []
+    taken = {variable.get("name") for variable in given_env}
+    # Ours come first, so that the user's may refer to them: $(TICKWHEEL_WORKER_NAME).
+    own = [variable for variable in _environment(pool, surroundings) if variable["name"] not in taken]
+    worker["env"] = [*own, *given_env]
+    worker["lifecycle"] = {"preStop": {"exec": {"command": [*DRAIN_COMMAND]}}, **(worker.get("lifecycle") or {})}
+    # What a worker that cannot start says becomes the pod's status, and so the pool's.
+    worker.setdefault("terminationMessagePolicy", "FallbackToLogsOnError")
+    return spec
+
+
+def _volume(surroundings: Surroundings) -> dict[str, Any]:
+    token = {"audience": AUDIENCE, "expirationSeconds": TOKEN_SECONDS, "path": "token"}
+    sources: list[dict[str, Any]] = [{"serviceAccountToken": token}]
+    if surroundings.has_ca:
+        sources.append({"configMap": {"name": CA_CONFIG_MAP, "items": [{"key": CA_KEY, "path": CA_KEY}]}})
+    return {"name": VOLUME, "projected": {"sources": sources}}
+
+
+def _environment(pool: WorkerPool, surroundings: Surroundings) -> list[dict[str, Any]]:
+    variables = [
+        _value("ENDPOINT", surroundings.endpoint),
+        _value("POOL", pool.metadata.name),
+        _field("NAMESPACE", "metadata.namespace"),
+        _field("WORKER_NAME", "metadata.name"),
+        _value("TOKEN_FILE", f"{MOUNT}/token"),
+        _value("SLOTS", str(pool.spec.slots)),
+        _value("DRAIN_TIMEOUT", f"{pool.spec.drain_timeout.milliseconds / 1000:.10g}"),
+        _field("NODE_NAME", "spec.nodeName"),
+        # Kubernetes copies it from the node to the pod (1.35 and later); empty where it does not.
+        _field("ZONE", "metadata.labels['topology.kubernetes.io/zone']"),
+        _resource("CPU_LIMIT_MILLIS", "limits.cpu", "1m"),
+        _resource("MEMORY_LIMIT_BYTES", "limits.memory", "1"),
+    ]
+    if surroundings.has_ca:
+        variables.insert(5, _value("CA_FILE", f"{MOUNT}/{CA_KEY}"))
+    return variables
+
+
+def _value(name: str, value: str) -> dict[str, Any]:
+    return {"name": f"TICKWHEEL_{name}", "value": value}
+
+
+def _field(name: str, path: str) -> dict[str, Any]:
+    return {"name": f"TICKWHEEL_{name}", "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": path}}}
+
+
+def _resource(name: str, resource: str, divisor: str) -> dict[str, Any]:
+    return {
+        "name": f"TICKWHEEL_{name}",
+        "valueFrom": {"resourceFieldRef": {"resource": resource, "divisor": divisor}},
+    }
+
+
+def _secure(spec: dict[str, Any]) -> None:
+    """What the Pod Security level `restricted` asks for, where the user says nothing: a worker needs no more, and a
+    namespace that enforces it takes the pods."""
+    containers = [*spec["containers"], *(spec.get("initContainers") or ())]
+    pod = spec["securityContext"] = dict(spec.get("securityContext") or {})
+    contexts = [pod, *(container.get("securityContext") or {} for container in containers)]
+    if all(context.get("runAsUser") != 0 for context in contexts):
+        pod.setdefault("runAsNonRoot", True)
+    pod.setdefault("seccompProfile", {"type": "RuntimeDefault"})
+    for container in containers:
+        context = container["securityContext"] = dict(container.get("securityContext") or {})
+        context.setdefault("allowPrivilegeEscalation", False)
+        context["capabilities"] = {"drop": ["ALL"], **(context.get("capabilities") or {})}

@@ -1,0 +1,141 @@
+"""The pods of WorkerPools, put together: reconciler of Deployments, autoscaling, the choice of who goes, pod metrics.
+
+`operator` makes one and starts and stops it with the term; `observability` shows what it tells of a pool.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from kubernetes.aio.client import ApiClient
+
+from tickwheel_operator.api import WorkerPool
+from tickwheel_operator.clock import Clock
+from tickwheel_operator.controllers.catalog import Catalog
+from tickwheel_operator.engine.core import Engine
+from tickwheel_operator.engine.views import slots_in_use
+from tickwheel_operator.ledger.transport import Transport
+from tickwheel_operator.pools.autoscaling import Autoscaler, PoolUnknown
+from tickwheel_operator.pools.cluster import ClusterUnavailable, PoolCluster, Refused
+from tickwheel_operator.pools.deletion_cost import DeletionCost
+from tickwheel_operator.pools.demand import Need
+from tickwheel_operator.pools.deployments import Deployments
+from tickwheel_operator.pools.podmetrics import PodMetrics
+from tickwheel_operator.pools.reconciler import PoolConfig, PoolReconciler
+from tickwheel_operator.pools.template import deployment_name, selector
+from tickwheel_operator.projection.subjects import Workforce
+from tickwheel_operator.runtime.observability import Observability
+
+__all__ = ["Pools"]
+
+
+class Pools:
+    """All that looks after worker pods while this replica leads."""
+
+    def __init__(
+        self,
+        client: ApiClient,
+        catalog: Catalog,
+        deployments: Deployments,
+        observability: Observability,
+        clock: Clock,
+        config: PoolConfig,
+        *,
+        namespaces: tuple[str, ...],
+        ca_bundle: Callable[[], str],
+    ) -> None:
+        """`namespaces`: those that are served; empty: all."""
+        self._cluster = PoolCluster(client)
+        self._catalog = catalog
+        self._deployments = deployments
+        self._observability = observability
+        self._engine: Engine | None = None
+        self._autoscaler = Autoscaler(
+            clock,
+            pools=catalog.pool_keys,
+            pool=catalog.pool_resource,
+            present=self._present,
+            changed=lambda namespace, name: self.changed(namespace, name),
+            scaled=self._scaled,
+            seen=observability.show_pools,
+        )
+        self._metrics = PodMetrics(Transport(client), namespaces=namespaces, changed=observability.pool_changed)
+        self._reconciler = PoolReconciler(
+            self._cluster,
+            deployments,
+            config,
+            pool=catalog.pool_resource,
+            pools=catalog.pool_keys,
+            ca_bundle=ca_bundle,
+            desired_replicas=self._autoscaler.desired_replicas,
+            before_scale_down=DeletionCost(self._cluster, self._slots).prepare,
+        )
+        catalog.on_pool.append(self.changed)
+        deployments.on_change.append(observability.pool_changed)
+        observability.show_workforce(self.workforce)
+
+    def lead(self, engine: Engine) -> None:
+        """This replica leads now, with this engine."""
+        self._engine = engine
+        self._reconciler.lead()
+        self._autoscaler.lead(engine)
+        self._metrics.lead()
+
+    def follow(self) -> None:
+        """The term is over."""
+        self._engine = None
+        self._reconciler.follow()
+        self._autoscaler.follow()
+        self._metrics.follow()
+
+    def changed(self, namespace: str, name: str) -> None:
+        """Something about the pool changed."""
+        self._reconciler.changed(namespace, name)
+
+    def ca_changed(self) -> None:
+        """Workers are to trust another authority."""
+        self._reconciler.ca_changed()
+
+    def workforce(self, namespace: str, name: str) -> Workforce | None:
+        """The pods of the pool, for its status; None: it has no template, or its manifest is invalid."""
+        pool = self._catalog.pool_resource(namespace, name)
+        if pool is None or pool.spec.template is None:
+            return None
+        deployment = self._deployments.get(namespace, name)
+        least = deployment.desired if deployment is not None else 0
+        if pool.spec.autoscaling is not None:
+            # One that grows is ready all the same, as long as somebody works.
+            least = min(least, max(1, pool.spec.autoscaling.min_replicas))
+        return Workforce(
+            deployment=deployment,
+            selector=selector(name),
+            least=least,
+            usage=self._metrics.usage(namespace, name),
+            scaling=self._autoscaler.reason(namespace, name),
+        )
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._reconciler.run(), name="pools-deployments")
+            group.create_task(self._autoscaler.run(), name="pools-autoscaling")
+            group.create_task(self._metrics.run(), name="pools-metrics")
+
+    async def _present(self, namespace: str, name: str) -> int | None:
+        """How many workers the pool's Deployment asks for, also before the watch has told of it."""
+        live = self._deployments.live(namespace, name)
+        if live is not None:
+            return live.desired
+        try:
+            raw = await self._cluster.read(namespace, deployment_name(name))
+        except (ClusterUnavailable, Refused) as error:
+            raise PoolUnknown(str(error)) from error
+        return None if raw is None else self._deployments.read(raw).desired
+
+    def _scaled(self, pool: WorkerPool, before: int, decided: Need) -> None:
+        self._observability.pool_scaled(pool, before, decided.workers, decided.reason)
+
+    def _slots(self, namespace: str, name: str) -> dict[str, tuple[int, bool]]:
+        engine = self._engine
+        return {} if engine is None else slots_in_use(engine.state, engine.router, namespace, name)
