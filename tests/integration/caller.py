@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import ssl
 import time
 import urllib.error
 import urllib.request
@@ -38,13 +39,15 @@ class Caller:
     """One worker, or API user, with one token. Each call is a connection of its own and may run in a thread."""
 
     def __init__(
-        self, token: str, *, namespace: str = "", pool: str = "", name: str = "raw-0", handlers: tuple[str, ...] = ()
-    ) -> None:
+        self, token: str, *, namespace: str = "", pool: str = "", name: str = "raw-0", handlers: tuple[str, ...] = (),
+        tls: ssl.SSLContext | None = None,
+    ) -> None:  # fmt: skip
         self._headers = {"Content-Type": "application/json"}
         if token:
             self._headers["Authorization"] = f"Bearer {token}"
         self._worker = {"namespace": namespace, "pool": pool, "name": name, "instance": f"instance-of-{name}"}
         self._handlers = handlers
+        self._tls = tls
 
     def pull(
         self, url: str, *, free: int = 1, received: int = 0, epoch: int = 0, wait_ms: int = 0, timeout_s: float = 60
@@ -70,7 +73,7 @@ class Caller:
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(url, data=data, method=method, headers=self._headers)
         try:
-            with urllib.request.urlopen(request, timeout=timeout_s) as answer:
+            with urllib.request.urlopen(request, timeout=timeout_s, context=self._tls) as answer:
                 return Answer(answer.status, json.loads(answer.read()), answer.headers.get_content_type())
         except urllib.error.HTTPError as error:
             return Answer(error.code, json.loads(error.read()), error.headers.get_content_type())

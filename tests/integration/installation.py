@@ -41,6 +41,8 @@ _PATHS = {
     "ScheduledTask": "/apis/tickwheel.io/v1alpha1/namespaces/{namespace}/scheduledtasks",
     "WorkerPool": "/apis/tickwheel.io/v1alpha1/namespaces/{namespace}/workerpools",
     "TaskRun": "/apis/tickwheel.io/v1alpha1/namespaces/{namespace}/taskruns",
+    "Deployment": "/apis/apps/v1/namespaces/{namespace}/deployments",
+    "ConfigMap": "/api/v1/namespaces/{namespace}/configmaps",
     "LedgerSegment": "/apis/tickwheel.io/v1alpha1/namespaces/{namespace}/ledgersegments",
 }
 

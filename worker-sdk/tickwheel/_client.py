@@ -6,6 +6,7 @@ answered or raises.
 
 from __future__ import annotations
 
+import logging
 import random
 import socket
 import ssl
@@ -23,6 +24,7 @@ from .errors import ConfigurationError, TickwheelError
 
 __all__ = ["Backoff", "NotLeaderError", "OperatorClient", "RefusedError", "UnreachableError"]
 
+_log = logging.getLogger("tickwheel.worker")
 _Answer = TypeVar("_Answer", PullAnswer, ReportAnswer, Topology)
 
 _PROBLEM = "urn:tickwheel:problem:"
@@ -72,8 +74,7 @@ class _Token:
     def header(self) -> dict[str, str]:
         if self._file is not None:
             try:
-                status = self._file.stat()
-                version = (status.st_mtime_ns, status.st_ino)
+                version = _version(self._file)
                 if version != self._version:
                     self._header = {"Authorization": f"Bearer {self._file.read_text().strip()}"}
                     self._version = version
@@ -83,33 +84,70 @@ class _Token:
         return self._header
 
 
+class _Trust:
+    """Whom to believe to be the operator: a CA file, read again when it changes, as a mounted ConfigMap does."""
+
+    def __init__(self, file: Path | None) -> None:
+        """Raises `ConfigurationError`."""
+        self._file = file
+        self._version: tuple[int, int] | None = None
+        self._context: ssl.SSLContext | bool = True
+        self._problem = ""
+        if file is None:
+            return
+        try:
+            self._version = _version(file)
+            self._context = ssl.create_default_context(cafile=str(file))
+        except (OSError, ssl.SSLError) as error:
+            raise ConfigurationError(
+                f"ca_file= or TICKWHEEL_CA_FILE: {file} holds no PEM certificate: {error}"
+            ) from error
+
+    def context(self) -> ssl.SSLContext | bool:
+        """For new connections; those that are open stay."""
+        if self._file is not None:
+            try:
+                version = _version(self._file)
+                if version != self._version:
+                    self._version = version
+                    self._context = ssl.create_default_context(cafile=str(self._file))
+                    _log.info("trusting the authorities that %s holds now", self._file)
+            except (OSError, ssl.SSLError) as error:
+                if str(error) != self._problem:
+                    _log.warning("the authorities of before are trusted on, %s is of no use: %s", self._file, error)
+                self._problem = str(error)
+        return self._context
+
+    def explain(self, error: Exception) -> str:
+        """What to mend when the operator's certificate does not verify."""
+        if self._file is None:
+            return f"{error}; set TICKWHEEL_CA_FILE to the authority that signed it, if no system knows that one"
+        return f"{error}; TICKWHEEL_CA_FILE is {self._file}: it must hold the authority that signed it"
+
+
+def _version(file: Path) -> tuple[int, int]:
+    """Something else for each content that a file had."""
+    status = file.stat()
+    return status.st_mtime_ns, status.st_ino
+
+
 class OperatorClient:
     """Calls the operator's replicas. Use it as an async context manager."""
 
     def __init__(self, settings: Settings) -> None:
         self._endpoint = settings.endpoint
         self._token = _Token(settings.token, settings.token_file)
-        self._tls: ssl.SSLContext | bool = True
+        secure = settings.endpoint.startswith("https://")
+        self._trust = _Trust(settings.ca_file if secure else None)
         # Replicas are called at their pods' addresses, but the certificate is for the endpoint's name.
-        self._tls_name: str | None = None
-        if settings.endpoint.startswith("https://"):
-            self._tls_name = urlsplit(settings.endpoint).hostname
-            if settings.ca_file is not None:
-                try:
-                    self._tls = ssl.create_default_context(cafile=str(settings.ca_file))
-                except ssl.SSLError as error:
-                    raise ConfigurationError(
-                        f"ca_file= or TICKWHEEL_CA_FILE: {settings.ca_file} holds no PEM certificate: {error}"
-                    ) from error
+        self._tls_name = urlsplit(settings.endpoint).hostname if secure else None
         self._session: aiohttp.ClientSession | None = None
         self._answers: dict[type, msgspec.json.Decoder[object]] = {}
         self._problems = msgspec.json.Decoder(Problem)
         self._encoder = msgspec.json.Encoder()
 
     async def __aenter__(self) -> Self:
-        connector = aiohttp.TCPConnector(
-            limit=0, keepalive_timeout=75, ssl=self._tls, socket_factory=_socket_that_notices_silence
-        )
+        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=75, socket_factory=_socket_that_notices_silence)
         self._session = aiohttp.ClientSession(connector=connector)
         return self
 
@@ -145,6 +183,7 @@ class OperatorClient:
                 data=body,
                 headers=headers,
                 timeout=aiohttp.ClientTimeout(total=timeout),
+                ssl=self._trust.context(),
                 server_hostname=self._tls_name,
                 allow_redirects=False,
             ) as response:
@@ -152,6 +191,9 @@ class OperatorClient:
                 status = response.status
         except TimeoutError as error:
             raise UnreachableError(f"{url} did not answer within {timeout:g} s") from error
+        except aiohttp.ClientConnectorCertificateError as error:
+            cause = self._trust.explain(error.certificate_error)
+            raise UnreachableError(f"{url} shows a certificate that does not verify: {cause}") from error
         except (aiohttp.ClientError, OSError) as error:
             raise UnreachableError(f"{url} cannot be reached: {error or type(error).__name__}") from error
         if status != 200:

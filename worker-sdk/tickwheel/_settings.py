@@ -40,8 +40,8 @@ class Settings:
     """A file with the bearer token, read again whenever it changes, as projected ServiceAccount tokens do.
     `TICKWHEEL_TOKEN_FILE`; default none."""
     ca_file: Path | None = None
-    """A PEM file with the authority that signed the gateway's certificate. `TICKWHEEL_CA_FILE`; default: the system's
-    authorities."""
+    """A PEM file with the authority that signed the gateway's certificate, read again whenever it changes.
+    `TICKWHEEL_CA_FILE`; default: the system's authorities."""
     drain_timeout: float = 60.0
     """Seconds that running handlers may take to finish after SIGTERM, 0 up. `TICKWHEEL_DRAIN_TIMEOUT`; default 60, as
     in a WorkerPool. Keep it below the pod's `terminationGracePeriodSeconds`."""

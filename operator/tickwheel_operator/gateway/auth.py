@@ -2,8 +2,9 @@
 
 The gateway authenticates every request that names a worker, a task or the topology, and then asks one of two
 questions: may the caller speak for this pool (pull, report), may it start runs in this namespace (submit). The
-implementations that ask Kubernetes are in `gateway.token_review`; those here are for dev mode and tests. A token is a
-secret: it is never logged, stored or put into a message.
+implementations that ask Kubernetes are in `gateway.token_review`; those here are for dev mode and tests. Why somebody
+is not let in is a `refusals.Refused`, which the server logs. A token is a secret: it is never logged, stored, or put
+into a message.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ from typing import Protocol
 
 import msgspec
 
-from tickwheel_operator.gateway.problems import unauthenticated
+from tickwheel_operator.gateway.refusals import Reason, Refused
 
 __all__ = [
     "AllowAll",
     "Authenticator",
     "Authorizer",
+    "PoolAccess",
     "Principal",
     "PrincipalKind",
     "StaticTokenAuthenticator",
@@ -51,18 +53,33 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
     groups: tuple[str, ...] = ()
     extra: tuple[tuple[str, tuple[str, ...]], ...] = ()
     """What else Kubernetes knows of the user; passed on when it is asked for permission."""
+    pod: str = ""
+    """The pod that the token is bound to, as the API server says, in `namespace`; empty: the token is of no pod."""
+    pod_uid: str = ""
+
+
+class PoolAccess(msgspec.Struct, frozen=True, kw_only=True):
+    """Who may speak for a pool."""
+
+    uid: str
+    """Of the WorkerPool object."""
+    has_template: bool
+    """Its workers are pods that the operator made, and only those."""
+    accounts: frozenset[str]
+    """ServiceAccounts of its namespace (`access.serviceAccounts`); empty: any."""
 
 
 class Authenticator(Protocol):
     """Tells who holds a token. Called for every request: an answer that is known costs no I/O."""
 
     async def authenticate(self, token: str, headers: Mapping[str, str]) -> Principal:
-        """`token` is what followed `Bearer` (empty: there was none). Raises the problem `unauthenticated`, or
-        `not-ready` when it cannot be told now."""
+        """`token` is what followed `Bearer` (empty: there was none). Raises `Refused`: the problem `unauthenticated`,
+        or `not-ready` when it cannot be told now."""
         ...
 
-    def check_pool(self, principal: Principal, namespace: str, pool: str) -> None:
-        """Raises `forbidden` or `no-such-pool` unless the principal may speak for workers of this pool."""
+    async def check_worker(self, principal: Principal, namespace: str, pool: str, worker: str) -> None:
+        """Raises `Refused` unless the principal may speak for this worker of this pool: `forbidden`, `no-such-pool`,
+        or `not-ready` when it cannot be told now."""
         ...
 
 
@@ -70,7 +87,7 @@ class Authorizer(Protocol):
     """Tells whether a principal may start runs."""
 
     async def check_submit(self, principal: Principal, namespace: str) -> None:
-        """Raises `forbidden`, or `not-ready` when it cannot be told now."""
+        """Raises `Refused`: `forbidden`, or `not-ready` when it cannot be told now."""
         ...
 
 
@@ -87,12 +104,13 @@ class StaticTokenAuthenticator:
     async def authenticate(self, token: str, headers: Mapping[str, str]) -> Principal:
         if hmac.compare_digest(token.encode(errors="surrogateescape"), self._token):
             return self._PRINCIPAL
-        raise unauthenticated(
+        raise Refused(
+            Reason.INVALID_TOKEN if token else Reason.NO_TOKEN,
             "the token is not the right one: send the header `Authorization: Bearer <token>` with the token that the "
-            "operator was started with"
+            "operator was started with",
         )
 
-    def check_pool(self, principal: Principal, namespace: str, pool: str) -> None:
+    async def check_worker(self, principal: Principal, namespace: str, pool: str, worker: str) -> None:
         return None
 
 

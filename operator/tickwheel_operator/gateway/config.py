@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import msgspec
 
 __all__ = ["GatewayConfig"]
@@ -16,13 +14,6 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The address to listen on."""
     port: int = 8080
     """The port to listen on; 0 takes a free one, which `Gateway.port` then tells."""
-    cert_file: Path | None = None
-    """PEM file of the certificate and its chain. With it and `key_file` the gateway speaks HTTPS, else HTTP. The files
-    may be replaced while it runs: see `cert_reload_s`."""
-    key_file: Path | None = None
-    """PEM file of the certificate's key."""
-    cert_reload_s: float = 60.0
-    """How often the two files are looked at for a newer certificate, seconds."""
     lease_ms: int = 15_000
     """How long a lease lasts without a renewal, as workers are told. Must be the engine's `lease_ms`."""
     max_wait_ms: int = 30_000

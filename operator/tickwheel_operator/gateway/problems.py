@@ -20,14 +20,12 @@ __all__ = [
     "bad_request",
     "epoch_passed",
     "explain",
-    "forbidden",
     "no_such_pool",
     "no_such_run",
     "no_such_task",
     "not_leader",
     "not_ready",
     "too_large",
-    "unauthenticated",
 ]
 
 _URN = "urn:tickwheel:problem:"
@@ -76,14 +74,6 @@ def too_large(what: str, *, size_bytes: int | None, limit_bytes: int) -> Gateway
     """`what` names the part, such as "the body"."""
     size = f"has {size_bytes:,} bytes" if size_bytes is not None else "is larger"
     return GatewayProblem("too-large", f"{what} {size}; up to {limit_bytes:,} bytes are allowed")
-
-
-def unauthenticated(detail: str) -> GatewayProblem:
-    return GatewayProblem("unauthenticated", detail, headers={"WWW-Authenticate": 'Bearer realm="tickwheel"'})
-
-
-def forbidden(detail: str) -> GatewayProblem:
-    return GatewayProblem("forbidden", detail)
 
 
 def no_such_pool(namespace: str, pool: str) -> GatewayProblem:

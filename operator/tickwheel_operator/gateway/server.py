@@ -25,9 +25,10 @@ from tickwheel_operator.engine.messages import CommandRefused, Pulled, Reported,
 from tickwheel_operator.gateway import convert, openapi, problems
 from tickwheel_operator.gateway.auth import Authenticator, Authorizer, Principal
 from tickwheel_operator.gateway.backend import Backend, Leadership, NotLeader
-from tickwheel_operator.gateway.certificates import CertificateReloader
 from tickwheel_operator.gateway.config import GatewayConfig
+from tickwheel_operator.gateway.listener import TlsListener
 from tickwheel_operator.gateway.problems import GatewayProblem
+from tickwheel_operator.gateway.refusals import Refusals, Refused
 from tickwheel_operator.gateway.schemas import PullAnswer, Topology
 
 __all__ = ["Gateway"]
@@ -56,15 +57,20 @@ class Gateway:
         config: GatewayConfig,
         *,
         ready: Callable[[], str | None] = _always_ready,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
-        """`ready` answers `/readyz`: None when this replica is ready, else why it is not."""
+        """`ready` answers `/readyz`: None when this replica is ready, else why it is not. `tls` has a certificate,
+        which may change while it serves; None: plain HTTP."""
         self._backend = backend
         self._authenticator = authenticator
         self._authorizer = authorizer
         self._config = config
         self._ready = ready
+        self._tls = tls
+        self._listener: TlsListener | None = None
+        self.refusals = Refusals()
+        """Who was not let in, for the metrics."""
         self._runner: web.ServerRunner | None = None
-        self._certificates: CertificateReloader | None = None
         self._port = 0
         self._stopping = False
         self._waiting: set[asyncio.Task[object]] = set()
@@ -84,39 +90,43 @@ class Gateway:
         return self._port
 
     async def start(self) -> None:
-        """Listen. Raises OSError if the address cannot be had, ValueError if the certificate is of no use."""
+        """Listen. Raises OSError if the address cannot be had."""
         config = self._config
-        context: ssl.SSLContext | None = None
-        if config.cert_file is not None or config.key_file is not None:
-            if config.cert_file is None or config.key_file is None:
-                raise ValueError("TLS needs both cert_file and key_file; one of them is not set")
-            self._certificates = CertificateReloader(config.cert_file, config.key_file, interval_s=config.cert_reload_s)
-            context = self._certificates.start()
         server = web.Server(self._handle, access_log=None, handler_cancellation=True)
         self._runner = web.ServerRunner(server, shutdown_timeout=config.stop_grace_s)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, config.host, config.port, ssl_context=context, backlog=1024)
-        await site.start()
-        self._port = int(self._runner.addresses[0][1])
-        _log.info("gateway listens on %s port %d (%s)", config.host, self._port, "https" if context else "http")
+        if self._tls is not None:
+            self._listener = TlsListener(server, self._tls, self.refusals)
+            self._port = self._listener.start(config.host, config.port)
+        else:
+            site = web.TCPSite(self._runner, config.host, config.port, backlog=1024)
+            await site.start()
+            self._port = int(self._runner.addresses[0][1])
+        scheme = "https" if self._tls is not None else "plain http: tokens can be read on the way"
+        _log.info("gateway listens on %s port %d (%s)", config.host, self._port, scheme)
 
     async def stop(self) -> None:
         """Answer the waiting pulls empty, let the other requests end, close. May be called more than once."""
         self._stopping = True
         for task in self._waiting:
             task.cancel()
+        if self._listener is not None:
+            listener, self._listener = self._listener, None
+            await listener.stop()
         if self._runner is not None:
             runner, self._runner = self._runner, None
             await runner.cleanup()
-        if self._certificates is not None:
-            certificates, self._certificates = self._certificates, None
-            await certificates.stop()
 
     # --- every request -------------------------------------------------------------------------------------------
 
     async def _handle(self, request: web.BaseRequest) -> web.Response:
         try:
             return await self._route(request)
+        except Refused as refused:
+            what = f"{request.method} {request.path[:100]!r}"
+            peer = request.remote or "a caller that is gone"
+            self.refusals.note(refused.reason, refused.detail, peer=peer, what=what, who=refused.who)
+            return _problem_response(refused)
         except GatewayProblem as problem:
             return _problem_response(problem)
         except NotLeader as error:
@@ -197,7 +207,8 @@ class Gateway:
     async def _pull(self, request: web.BaseRequest) -> web.Response:
         principal = await self._authenticate(request)
         message = convert.decode_pull(await self._read(request, self._config.max_pull_bytes))
-        self._authenticator.check_pool(principal, message.worker.namespace, message.worker.pool)
+        worker = message.worker
+        await self._authenticator.check_worker(principal, worker.namespace, worker.pool, worker.name)
         epoch = self._leadership(message.epoch).epoch
         backend = self._backend
         now_ms = backend.now_ms()
@@ -233,7 +244,8 @@ class Gateway:
     async def _report(self, request: web.BaseRequest) -> web.Response:
         principal = await self._authenticate(request)
         message = convert.decode_report(await self._read(request, self._config.max_report_bytes))
-        self._authenticator.check_pool(principal, message.worker.namespace, message.worker.pool)
+        worker = message.worker
+        await self._authenticator.check_worker(principal, worker.namespace, worker.pool, worker.name)
         epoch = self._leadership(message.epoch).epoch
         command = convert.report_command(message, request=self._backend.new_request(), config=self._config)
         try:

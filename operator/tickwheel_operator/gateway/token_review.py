@@ -1,8 +1,9 @@
-"""Authentication and permission by Kubernetes: TokenReview, SubjectAccessReview, and a pool's ServiceAccounts.
+"""Authentication and permission by Kubernetes: TokenReview and SubjectAccessReview.
 
 A worker presents the token that kubelet projects into its pod, of audience `tickwheel`, so that it is of no use
 against the API server. Who holds it and what RBAC grants is asked of the API server and remembered for seconds. Caches
-are keyed by the token's hash, are bounded, and never outlive the token; tokens themselves are not kept.
+are keyed by the token's hash, are bounded, and never outlive the token; tokens themselves are not kept. Which of them
+may speak for which pool is `gateway.pool_rules`.
 
 Invariant: nothing is granted that the API server did not grant at most `cache_s` ago, and an API server that cannot be
 asked grants nothing (503, not 401: the worker is to try again, not to give up).
@@ -11,10 +12,8 @@ asked grants nothing (503, not 401: the worker is to try again, not to give up).
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Generic, Protocol, TypeVar
 
 import aiohttp
@@ -23,11 +22,12 @@ from kubernetes.aio import client as kubernetes_client
 
 from tickwheel_operator.clock import Clock, SystemClock
 from tickwheel_operator.gateway.auth import Principal, PrincipalKind
-from tickwheel_operator.gateway.problems import forbidden, no_such_pool, not_ready, unauthenticated
+from tickwheel_operator.gateway.claims import Claims, read_claims
+from tickwheel_operator.gateway.pool_rules import Owners, PoolRules, Pools
+from tickwheel_operator.gateway.refusals import Reason, Refused
 
 __all__ = [
     "KubernetesReviewer",
-    "PoolAccounts",
     "Review",
     "ReviewUnavailable",
     "Reviewer",
@@ -35,11 +35,9 @@ __all__ = [
     "TokenReviewAuthenticator",
 ]
 
-PoolAccounts = Callable[[str, str], frozenset[str] | None]
-"""Namespace and pool to the ServiceAccounts that may speak for it (`access.serviceAccounts`). Empty: any of the pool's
-namespace; None: there is no such pool."""
-
 _ACCOUNT_PREFIX = "system:serviceaccount:"
+_POD_NAME = "authentication.kubernetes.io/pod-name"
+_POD_UID = "authentication.kubernetes.io/pod-uid"
 _CONCURRENT_REVIEWS = 16
 """How many reviews are asked of the API server at once: a restart brings all workers together."""
 
@@ -159,7 +157,8 @@ class TokenReviewAuthenticator:
     def __init__(
         self,
         reviewer: Reviewer,
-        pool_accounts: PoolAccounts,
+        pools: Pools,
+        owners: Owners,
         *,
         audience: str = "tickwheel",
         cache_s: float = 60.0,
@@ -169,14 +168,14 @@ class TokenReviewAuthenticator:
     ) -> None:
         """Good tokens are remembered for `cache_s` or until they expire, refused ones for `refused_cache_s`."""
         self._reviewer = reviewer
-        self._pool_accounts = pool_accounts
+        self._rules = PoolRules(pools, owners)
         self._audience = audience
         self._cache_ms = int(cache_s * 1000)
         self._refused_cache_ms = int(refused_cache_s * 1000)
         self._clock = clock or SystemClock()
         self._good: _Cache[Principal] = _Cache(cache_size)
         # Apart from the good ones, so that a flood of bad tokens cannot push them out.
-        self._refused: _Cache[str] = _Cache(cache_size)
+        self._refused: _Cache[tuple[Reason, str, str]] = _Cache(cache_size)
         self._turn = asyncio.Semaphore(_CONCURRENT_REVIEWS)
 
     async def authenticate(self, token: str, headers: Mapping[str, str]) -> Principal:
@@ -185,9 +184,10 @@ class TokenReviewAuthenticator:
         if principal is not None:
             return principal
         if not token:
-            raise unauthenticated(
+            raise Refused(
+                Reason.NO_TOKEN,
                 "there is no token: send the header `Authorization: Bearer <token>` with a ServiceAccount token of "
-                f"audience `{self._audience}`"
+                f"audience `{self._audience}`",
             )
         async with self._turn:
             return await self._review(token, key)
@@ -200,50 +200,46 @@ class TokenReviewAuthenticator:
             return principal
         refusal = self._refused.get(key, boot_ms)
         if refusal is None:
+            claims = read_claims(token)
             try:
                 review = await self._reviewer.review_token(token, self._audience)
             except ReviewUnavailable as error:
-                raise not_ready(f"the token cannot be checked now: {error}") from None
-            if not review.authenticated or not review.username:
-                # The API server's own reason is not passed on: some authenticators quote the token in it.
-                refusal = (
-                    "the API server does not accept the token (expired, of a pod that is gone, or not of audience "
-                    f"`{self._audience}`): project one of that audience and read it anew from its file"
-                )
-            elif self._audience not in review.audiences:
-                refusal = f"the token is not for audience `{self._audience}`: project one that is"
-            else:
+                raise Refused(
+                    Reason.CANNOT_BE_CHECKED, f"the token cannot be checked now: {error}", who=claims.pod
+                ) from None
+            now_ms = self._clock.now_ms()
+            if review.authenticated and review.username and self._audience in review.audiences:
                 principal = _principal(review)
-                life_ms = min(self._cache_ms, _remaining_ms(token, self._clock.now_ms()))
-                self._good.put(key, principal, boot_ms + life_ms)
+                self._good.put(key, principal, boot_ms + min(self._cache_ms, claims.remaining_ms(now_ms)))
                 return principal
+            refusal = self._why(claims, review.authenticated, now_ms)
             self._refused.put(key, refusal, boot_ms + self._refused_cache_ms)
-        raise unauthenticated(refusal)
+        reason, detail, who = refusal
+        raise Refused(reason, detail, who=who)
 
-    def check_pool(self, principal: Principal, namespace: str, pool: str) -> None:
-        if principal.kind is not PrincipalKind.SERVICE_ACCOUNT:
-            raise forbidden(
-                f"{principal.username} is not a ServiceAccount: only those may speak for the workers of a pool"
-            )
-        # The namespace first: whoever is of another one does not even learn which pools there are.
-        if principal.namespace != namespace:
-            raise forbidden(
-                f"worker.namespace: {principal.username} may only speak for pools of its own namespace "
-                f"{principal.namespace!r}, not {namespace!r}"
-            )
-        accounts = self._pool_accounts(namespace, pool)
-        if accounts is None:
-            raise no_such_pool(namespace, pool)
-        if accounts and principal.account not in accounts:
-            raise forbidden(
-                f"worker.pool: ServiceAccount {principal.account!r} may not speak for WorkerPool {pool!r}; its "
-                f"access.serviceAccounts admits {', '.join(sorted(accounts))}"
-            )
+    def _why(self, claims: Claims, authenticated: bool, now_ms: int) -> tuple[Reason, str, str]:
+        """The API server's own reason is not passed on: some authenticators quote the token in it. What the token says
+        of itself tells as much, and is marked as its own words."""
+        mend = f"project one of audience `{self._audience}` and read it anew from its file"
+        whose = claims.holder()
+        if authenticated or (claims.audiences and self._audience not in claims.audiences):
+            has = f" (it says it is for {claims.audiences_shown()})" if claims.audiences else ""
+            return Reason.WRONG_AUDIENCE, f"the token{whose} is not for audience `{self._audience}`{has}: {mend}", whose
+        if claims.remaining_ms(now_ms) <= 0:
+            ago_s = (now_ms - claims.expires_ms()) // 1000
+            return Reason.INVALID_TOKEN, f"the token{whose} expired {ago_s:,} s ago: {mend}", whose
+        why = "it is not of this cluster, or its pod or ServiceAccount is gone or was made anew"
+        return Reason.INVALID_TOKEN, f"the API server does not accept the token{whose}: {why}; {mend}", whose
+
+    async def check_worker(self, principal: Principal, namespace: str, pool: str, worker: str) -> None:
+        await self._rules.check(principal, namespace, pool, worker)
 
 
 def _principal(review: Review) -> Principal:
     namespace, _, account = review.username.removeprefix(_ACCOUNT_PREFIX).partition(":")
     is_account = review.username.startswith(_ACCOUNT_PREFIX) and bool(namespace and account)
+    extra = dict(review.extra)
+    pod, pod_uid = (extra.get(key, ("",))[0] if is_account else "" for key in (_POD_NAME, _POD_UID))
     return Principal(
         username=review.username,
         kind=PrincipalKind.SERVICE_ACCOUNT if is_account else PrincipalKind.USER,
@@ -252,22 +248,9 @@ def _principal(review: Review) -> Principal:
         uid=review.uid,
         groups=review.groups,
         extra=review.extra,
+        pod=pod,
+        pod_uid=pod_uid,
     )
-
-
-class _Claims(msgspec.Struct):
-    exp: float | None = None
-
-
-def _remaining_ms(token: str, now_ms: int) -> int:
-    """How long a JWT that the API server has accepted still lives; a day for a token that is no JWT or has no end."""
-    forever = 86_400_000
-    try:
-        payload = token.split(".")[1]
-        claims = msgspec.json.decode(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)), type=_Claims)
-    except (IndexError, ValueError, binascii.Error, msgspec.DecodeError):
-        return forever
-    return forever if claims.exp is None else max(0, int(claims.exp * 1000) - now_ms)
 
 
 class SubjectAccessAuthorizer:
@@ -297,13 +280,17 @@ class SubjectAccessAuthorizer:
             try:
                 answer = await self._reviewer.may_create_runs(principal, namespace)
             except ReviewUnavailable as error:
-                raise not_ready(f"the permission cannot be checked now: {error}") from None
+                raise Refused(
+                    Reason.CANNOT_BE_CHECKED, f"the permission cannot be checked now: {error}", who=principal.username
+                ) from None
             life_ms = self._cache_ms if answer[0] else self._refused_cache_ms
             self._answers.put(key, answer, boot_ms + life_ms)
         allowed, reason = answer
         if not allowed:
-            raise forbidden(
+            raise Refused(
+                Reason.NOT_PERMITTED,
                 f"{principal.username} may not create taskruns.tickwheel.io in namespace {namespace!r}"
                 f"{': ' + reason if reason else ''}; grant it by a Role with `apiGroups: [tickwheel.io], resources: "
-                "[taskruns], verbs: [create]` and a RoleBinding"
+                "[taskruns], verbs: [create]` and a RoleBinding",
+                who=f"{principal.username} {namespace}",
             )

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from aiohttp import web
 from kubernetes.aio.client import ApiClient
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector, generate_latest
 
+from tickwheel_operator.api import WorkerPool
 from tickwheel_operator.clock import Clock
 from tickwheel_operator.controllers.catalog import Catalog
 from tickwheel_operator.controllers.requests import Requests
 from tickwheel_operator.controllers.unbuilt import Unbuilt
 from tickwheel_operator.controllers.watch import WatchHealth
+from tickwheel_operator.engine.views import PoolView, pool_views
 from tickwheel_operator.ledger.log import Ledger
 from tickwheel_operator.projection.events import EventConfig, EventRecorder
 from tickwheel_operator.projection.metrics import MetricsCollector, PoolFigures, Sources, TermFigures
 from tickwheel_operator.projection.projector import ProjectionConfig, Projector
 from tickwheel_operator.projection.stored import read_status
+from tickwheel_operator.projection.subjects import Workforce
 from tickwheel_operator.runtime.partition import PartitionHost, ViewSink
 from tickwheel_operator.runtime.settings import Settings
 
@@ -63,14 +66,18 @@ class Observability:
             events=self._events,
             namespaces=settings.watch_namespaces,
             unbuilt=unbuilt,
+            workforce=lambda namespace, name: self._workforce(namespace, name),
         )
+        self._workforce: Callable[[str, str], Workforce | None] = lambda namespace, name: None
         catalog.on_task = self._projector.task_changed
-        catalog.on_pool = self._projector.pool_changed
+        catalog.on_pool.append(self._projector.pool_changed)
         requests.on_run = self._projector.run_changed
         if unbuilt is not None:
             unbuilt.on_change = self._projector.unbuilt_changed
         self._term: Callable[[], TermFigures] | None = None
         self._health: Callable[[], WatchHealth] | None = None
+        self._refused: Callable[[], Mapping[str, int]] = dict
+        self._expiries: Callable[[], Mapping[str, float]] = dict
         self._collector = MetricsCollector(
             Sources(
                 term=lambda: None if self._term is None else self._term(),
@@ -78,6 +85,8 @@ class Observability:
                 health=lambda: None if self._health is None else self._health(),
                 writes=lambda: (self._projector.writes, self._events.writes),
                 pending=lambda: self._projector.pending,
+                refused=lambda: self._refused(),
+                expiries=lambda: self._expiries(),
             )
         )
         self.registry = CollectorRegistry()
@@ -96,10 +105,33 @@ class Observability:
     def show_health(self, health: Callable[[], WatchHealth]) -> None:
         self._health = health
 
+    def show_identity(
+        self, refused: Callable[[], Mapping[str, int]], expiries: Callable[[], Mapping[str, float]]
+    ) -> None:
+        """Whom the gateway did not let in, and when its certificates end."""
+        self._refused, self._expiries = refused, expiries
+
+    def show_workforce(self, workforce: Callable[[str, str], Workforce | None]) -> None:
+        """Who tells of the pods of a pool."""
+        self._workforce = workforce
+
+    def show_pools(self, views: Sequence[PoolView]) -> None:
+        """The figures of all pools, now."""
+        self._projector.show_pools(views)
+
+    def pool_changed(self, namespace: str, name: str) -> None:
+        """Something about the pool's pods changed."""
+        self._projector.pool_changed(namespace, name)
+
+    def pool_scaled(self, pool: WorkerPool, before: int, after: int, reason: str) -> None:
+        """Autoscaling asks for another number of workers."""
+        metadata = pool.metadata
+        self._events.pool_scaled(metadata.uid, metadata.namespace, metadata.name, before, after, reason)
+
     def lead(self, host: PartitionHost, ledger: Ledger) -> None:
         """This process leads with `host` now."""
         host.append_observer = self._collector.observe_append
-        self._term = lambda: _figures(host, ledger)
+        self._term = lambda: self._figures(host, ledger)
         self._projector.lead()
         namespace, name = self._lease
         self._events.leading(lease_namespace=namespace, lease_name=name, epoch=host.epoch)
@@ -117,6 +149,33 @@ class Observability:
             group.create_task(self._projector.run(), name="projector")
             group.create_task(self._events.run(), name="events")
 
+    def _figures(self, host: PartitionHost, ledger: Ledger) -> TermFigures:
+        engine = host.engine
+        return TermFigures(
+            stats=engine.stats,
+            ledger=ledger.stats,
+            epoch=host.epoch,
+            runs_open=len(engine.state.runs),
+            leases_open=len(engine.state.attempts),
+            intake_held=host.intake_held,
+        clock_behind_ms=host.clock_behind_ms,
+            pools=[self._pool_figures(view) for view in pool_views(engine.state, engine.router)],
+        )
+
+    def _pool_figures(self, view: PoolView) -> PoolFigures:
+        workforce = self._workforce(view.namespace, view.name)
+        deployment = workforce.deployment if workforce is not None else None
+        return PoolFigures(
+            view.namespace,
+            view.name,
+            view.backlog,
+            view.workers,
+            slots=view.slots,
+            slots_used=view.used,
+            desired=deployment.desired if deployment is not None else None,
+            ready=deployment.ready if deployment is not None else None,
+        )
+
     def _objects(self) -> dict[tuple[str, str], int]:
         armed = sum(entry.fault is None for entry in self._catalog.tasks())
         valid = sum(entry.seen.spec is not None for entry in self._catalog.pools())
@@ -127,21 +186,6 @@ class Observability:
             ("WorkerPool", "stalled"): len(self._catalog.pools()) - valid,
             ("TaskRun", "requested"): len(self._requests.entries()),
         }
-
-
-def _figures(host: PartitionHost, ledger: Ledger) -> TermFigures:
-    engine = host.engine
-    return TermFigures(
-        stats=engine.stats,
-        ledger=ledger.stats,
-        epoch=host.epoch,
-        runs_open=len(engine.state.runs),
-        leases_open=len(engine.state.attempts),
-        pools=[
-            PoolFigures(namespace, name, pool.backlog(), len(pool.workers))
-            for (namespace, name), pool in engine.router.pools.items()
-        ],
-    )
 
 
 class MetricsServer:

@@ -19,7 +19,6 @@ import random
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from urllib.request import getproxies
 
 from kubernetes.aio import client as kubernetes_client
@@ -37,22 +36,21 @@ from tickwheel_operator.election.kubernetes import KubernetesLeaseStore
 from tickwheel_operator.election.peers import Peers
 from tickwheel_operator.engine.messages import WorkerGone
 from tickwheel_operator.engine.spec import EngineConfig
-from tickwheel_operator.gateway.auth import AllowAll, Authenticator, Authorizer, StaticTokenAuthenticator
 from tickwheel_operator.gateway.config import GatewayConfig
 from tickwheel_operator.gateway.server import Gateway
-from tickwheel_operator.gateway.token_review import (
-    KubernetesReviewer,
-    SubjectAccessAuthorizer,
-    TokenReviewAuthenticator,
-)
 from tickwheel_operator.ledger.kubernetes import KubernetesSegmentStore
 from tickwheel_operator.ledger.limits import LedgerLimits
 from tickwheel_operator.ledger.log import Ledger
 from tickwheel_operator.ledger.transport import Transport
+from tickwheel_operator.pools.deployments import Deployments
+from tickwheel_operator.pools.ownership import PodOwners
+from tickwheel_operator.pools.reconciler import PoolConfig
+from tickwheel_operator.runtime import identity
 from tickwheel_operator.runtime.backend import HostBackend
 from tickwheel_operator.runtime.leadership import Leadership, LeadershipConfig
 from tickwheel_operator.runtime.observability import MetricsServer, Observability
 from tickwheel_operator.runtime.partition import CommitConfig, PartitionHost
+from tickwheel_operator.runtime.pools import Pools
 from tickwheel_operator.runtime.settings import Settings
 
 __all__ = ["Operator"]
@@ -87,6 +85,9 @@ class Operator:
         catalog = Catalog()
         requests = Requests(clock.now_ms)
         unbuilt = Unbuilt()
+        deployments = Deployments()
+        owners = PodOwners(Transport(client), clock)
+        certificates = identity.certificates(settings, client, clock)
         observability = Observability(
             client, catalog, requests, clock, settings, lease_name=_LEASE_NAME, unbuilt=unbuilt
         )
@@ -97,8 +98,19 @@ class Operator:
             clock,
             config=WatchConfig(namespaces=settings.watch_namespaces),
             read_status=observability.read_status,
-            pods=PodWatch(lambda gone: self._post(leadership, gone)),
+            pods=PodWatch(lambda gone: self._post(leadership, gone), owners),
             unbuilt=unbuilt,
+            deployments=deployments,
+        )
+        pools = Pools(
+            client,
+            catalog,
+            deployments,
+            observability,
+            clock,
+            self._pool_config(),
+            namespaces=settings.watch_namespaces,
+            ca_bundle=certificates.ca_bundle if certificates is not None else lambda: "",
         )
         store = KubernetesSegmentStore(client, namespace=settings.namespace)
         elector = self._elector(client)
@@ -117,26 +129,38 @@ class Operator:
                 leader=self._identity,
                 clock=clock,
                 nonces=lambda: secrets.token_hex(8),
-                limits=LedgerLimits(checkpoint_every_segments=settings.checkpoint_segments),
+                limits=LedgerLimits(
+                    checkpoint_every_segments=settings.checkpoint_segments, max_bytes=settings.ledger_max_bytes
+                ),
             )
 
         def lead(host: PartitionHost) -> None:
             catalog.attach(host.post)
             requests.lead(backend.call, backend.new_request)
             observability.lead(host, host.ledger)
+            pools.lead(host.engine)
 
         def follow() -> None:
             catalog.detach()
             requests.follow()
             observability.follow()
+            pools.follow()
 
         leadership = Leadership(
             elector, open_ledger, catalog, clock, self._leadership_config(), sink=observability.sink,
             on_lead=lead, on_end=follow,
         )  # fmt: skip
-        authenticator, authorizer = self._access(client, catalog)
+        authenticator, authorizer = identity.access(settings, client, catalog, owners, clock)
         gateway = Gateway(
-            backend, authenticator, authorizer, self._gateway_config(), ready=lambda: _unready(watch, catalog)
+            backend,
+            authenticator,
+            authorizer,
+            self._gateway_config(),
+            ready=lambda: _unready(watch, catalog),
+            tls=await certificates.start() if certificates is not None else None,
+        )
+        observability.show_identity(
+            lambda: gateway.refusals.counts, certificates.expiries if certificates is not None else dict
         )
         metrics = MetricsServer(observability.registry, settings.metrics_host, settings.metrics_port)
         await gateway.start()
@@ -147,8 +171,12 @@ class Operator:
             asyncio.create_task(watch.run(), name="watch"),
             asyncio.create_task(requests.run(), name="requests"),
             asyncio.create_task(observability.run(), name="projection"),
+            asyncio.create_task(pools.run(), name="pools"),
         ]
         background.append(asyncio.create_task(_settle_memory(catalog), name="memory"))
+        if certificates is not None:
+            certificates.on_change.append(pools.ca_changed)
+            background.append(asyncio.create_task(certificates.run(), name="certificates"))
         if settings.replica_selector:
             peers = Peers(
                 Transport(client),
@@ -212,30 +240,17 @@ class Operator:
             commit=CommitConfig(interval_ms=settings.commit_interval_ms),
         )
 
-    def _access(self, client: kubernetes_client.ApiClient, catalog: Catalog) -> tuple[Authenticator, Authorizer]:
-        if self._settings.token_file:
-            token = Path(self._settings.token_file).read_text(encoding="utf-8").strip()
-            return StaticTokenAuthenticator(token), AllowAll()
-        reviewer = KubernetesReviewer(client)
-        return (
-            TokenReviewAuthenticator(reviewer, catalog.pool_accounts),
-            SubjectAccessAuthorizer(reviewer),
-        )
-
     def _gateway_config(self) -> GatewayConfig:
         settings = self._settings
-        tls = settings.tls_cert_file
-        return GatewayConfig(
-            host=settings.gateway_host,
-            port=settings.gateway_port,
-            cert_file=Path(tls) if tls else None,
-            key_file=Path(settings.tls_key_file) if tls else None,
-            lease_ms=settings.attempt_lease_ms,
-        )
+        return GatewayConfig(host=settings.gateway_host, port=settings.gateway_port, lease_ms=settings.attempt_lease_ms)
+
+    def _pool_config(self) -> PoolConfig:
+        settings = self._settings
+        return PoolConfig(endpoint=identity.service_url(settings), service_accounts=settings.worker_service_accounts)
 
     def _url(self) -> str:
-        scheme = "https" if self._settings.tls_cert_file else "http"
-        return self._settings.advertise_url or f"{scheme}://{self._settings.identity}:{self._gateway_port}"
+        settings = self._settings
+        return settings.advertise_url or f"{identity.scheme(settings)}://{settings.identity}:{self._gateway_port}"
 
     @staticmethod
     def _post(leadership: Leadership, command: WorkerGone) -> None:

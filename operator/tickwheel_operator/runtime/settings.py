@@ -6,6 +6,8 @@ import socket
 
 import msgspec
 
+from tickwheel_operator.tls.rotation import Terms
+
 __all__ = ["Settings"]
 
 
@@ -19,7 +21,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     identity: str = socket.gethostname()
     """This replica's name in the Lease: the pod's name."""
     advertise_url: str = ""
-    """Where workers reach this replica's gateway. Default: http://<identity's address>:<gateway port>."""
+    """Where workers reach this replica's gateway. Default: https://<identity>:<gateway port>, http without TLS."""
     gateway_host: str = "0.0.0.0"  # noqa: S104  (a pod's gateway is there for other pods)
     """Address that the gateway listens on."""
     gateway_port: int = 8443
@@ -28,14 +30,34 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Address of /metrics."""
     metrics_port: int = 9090
     """Port of /metrics; 0 draws a free one."""
+    tls_mode: str = "Auto"
+    """The gateway's certificate. Own: the operator makes an authority, in the Secret tickwheel-ca, and renews both.
+    Off: plain HTTP, for development only. Auto: Own in a cluster, else Off. Certificate files go before all of them."""
     tls_cert_file: str = ""
-    """The gateway's certificate, PEM. Without one it speaks plain HTTP: for development only."""
+    """A certificate that somebody else makes, such as cert-manager: PEM, with its chain. Read again when it changes."""
     tls_key_file: str = ""
     """The certificate's key, PEM."""
+    tls_ca_file: str = ""
+    """The authority of the certificate file, PEM, which the workers of pools are given to trust. Default: they trust it
+    anyway, as every system does."""
+    tls_names: tuple[str, ...] = ()
+    """More DNS names and IP addresses that workers call the gateway by, for a certificate of the operator's own."""
+    tls_ca_days: float = 365.0
+    """Life of an authority of the operator's own, in days. The next one is made when two thirds are over."""
+    tls_leaf_days: float = 30.0
+    """Life of a certificate of the operator's own, in days; renewed when two thirds are over."""
+    tls_publish_minutes: float = 60.0
+    """How long workers are given to learn of a new authority before it signs, in minutes; pods have it after two."""
     token_file: str = ""
     """A file with a static bearer token for workers and API users. Without it TokenReview decides, as in a cluster."""
     kubeconfig: str = ""
     """Path of a kubeconfig. Default: the pod's service account, else the user's kubeconfig."""
+    gateway_service_url: str = ""
+    """Where the workers of a pool's template reach the gateway: the URL of its Service. Default:
+    https://tickwheel.<namespace>.svc:<gateway port>, or http where the gateway has no certificate."""
+    worker_service_accounts: tuple[str, ...] = ()
+    """ServiceAccounts that the template of a WorkerPool may use: patterns such as *-worker, or shops/* for all of one
+    namespace; empty: any. Workers without one of their own run as `default`."""
     partitions: int = 1
     """Slices of all tasks, each with a leader of its own. This release has one."""
     lease_duration_ms: int = 15_000
@@ -55,10 +77,22 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Dispatches that may wait in one pool."""
     checkpoint_segments: int = 1_000
     """Ledger segments after which a checkpoint is written and older ones are deleted."""
+    ledger_max_bytes: int = 256 * 1024 * 1024
+    """Bytes of data that the ledger may retain in the API server before new runs have to wait; at least 64 MiB. etcd
+    takes a third more for them, keeps what was deleted until it compacts, and has 2 GiB by default for all objects."""
     status_writes_per_second: float = 20.0
     """Writes of status, TaskRun objects and Events per second, in all."""
     log_level: str = "INFO"
     """DEBUG, INFO, WARNING or ERROR."""
+
+    def tls_terms(self) -> Terms:
+        """How long certificates of the operator's own last."""
+        day_ms = 86_400_000
+        return Terms(
+            authority_ms=int(self.tls_ca_days * day_ms),
+            leaf_ms=int(self.tls_leaf_days * day_ms),
+            publish_ms=int(self.tls_publish_minutes * 60_000),
+        )
 
     def faults(self) -> list[str]:
         """What cannot be right, one sentence each."""
@@ -73,8 +107,21 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             )
         if not 1_000 <= self.attempt_lease_ms <= 600_000:
             found.append(f"attempt_lease_ms is {self.attempt_lease_ms}; allowed are 1000 to 600000")
+        if self.ledger_max_bytes < 64 * 1024 * 1024:
+            found.append(f"ledger_max_bytes is {self.ledger_max_bytes}; allowed are 67108864 (64 MiB) and more")
         if bool(self.tls_cert_file) != bool(self.tls_key_file):
             found.append("tls_cert_file and tls_key_file go together: give both or none")
+        if self.tls_mode not in ("Auto", "Own", "Off"):
+            found.append(f"tls_mode is {self.tls_mode!r}; allowed are Auto, Own and Off")
+        if self.tls_ca_file and not self.tls_cert_file:
+            found.append("tls_ca_file is the authority of tls_cert_file, which is not set: give both or none")
+        found += self.tls_terms().faults()
+        for pattern in self.worker_service_accounts:
+            if "," in pattern:
+                found.append(
+                    f"worker_service_accounts has {pattern!r}: give the option once for each pattern; in"
+                    " TICKWHEEL_WORKER_SERVICE_ACCOUNTS separate them by spaces, for example 'default *-worker'"
+                )
         if self.log_level not in ("DEBUG", "INFO", "WARNING", "ERROR"):
             found.append(f"log_level is {self.log_level!r}; allowed are DEBUG, INFO, WARNING and ERROR")
         return found

@@ -14,18 +14,31 @@ from tests.unit.gateway.scripted import NOW_MS, WORKER, delivery
 
 from tickwheel_operator.engine.messages import Pulled
 from tickwheel_operator.gateway import convert
+from tickwheel_operator.gateway.auth import PoolAccess
 from tickwheel_operator.gateway.config import GatewayConfig
 from tickwheel_operator.gateway.token_review import Review, TokenReviewAuthenticator
+from tickwheel_operator.pools.ownership import PoolOwner
 
 BATCH = 200
 
 
 class _Everybody:
     async def review_token(self, token: str, audience: str) -> Review:
-        return Review(authenticated=True, username="system:serviceaccount:shops:w", audiences=(audience,))
+        prefix = "authentication.kubernetes.io/pod"
+        return Review(
+            authenticated=True,
+            username="system:serviceaccount:shops:w",
+            audiences=(audience,),
+            extra=((f"{prefix}-name", ("shops-0",)), (f"{prefix}-uid", ("u",))),
+        )
 
     async def may_create_runs(self, principal: object, namespace: str) -> tuple[bool, str]:
         return True, ""
+
+
+class _Owned:
+    async def owner(self, namespace: str, pod: str, pod_uid: str) -> PoolOwner | None:
+        return PoolOwner("shops", "p")
 
 
 def _show(name: str, work: Callable[[], object], per: int) -> None:
@@ -54,13 +67,14 @@ def main() -> None:
             lambda body=body: convert.report_command(convert.decode_report(body), request=1, config=config),
             BATCH,
         )
-    authenticator = TokenReviewAuthenticator(_Everybody(), lambda namespace, pool: frozenset({"w"}))
+    access = PoolAccess(uid="p", has_template=True, accounts=frozenset())
+    authenticator = TokenReviewAuthenticator(_Everybody(), lambda namespace, pool: access, _Owned())
     token = "t" * 1_000
 
     async def authenticate() -> None:
         for _ in range(BATCH):
             principal = await authenticator.authenticate(token, {})
-            authenticator.check_pool(principal, "shops", "shops")
+            await authenticator.check_worker(principal, "shops", "shops", "shops-0")
 
     _show("authentication of a known token", lambda: asyncio.run(authenticate()), BATCH)
 

@@ -98,19 +98,19 @@ async def serving(
     authorizer: Authorizer | None = None,
     **extra: Any,
 ) -> AsyncIterator[tuple[Caller, Gateway]]:
-    """A started gateway; `extra` are fields of `GatewayConfig`, and `ready`."""
-    ready = {"ready": extra.pop("ready")} if "ready" in extra else {}
+    """A started gateway; `extra` are fields of `GatewayConfig`, and `ready` and `tls`."""
+    arguments = {name: extra.pop(name) for name in ("ready", "tls") if name in extra}
     gateway = Gateway(
         backend,
         authenticator or StaticTokenAuthenticator(TOKEN),
         authorizer or AllowAll(),
         GatewayConfig(host="127.0.0.1", port=0, **extra),
-        **ready,
+        **arguments,
     )
     await gateway.start()
     try:
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20)) as session:
-            yield Caller(session, gateway), gateway
+            yield Caller(session, gateway, "https" if "tls" in arguments else "http"), gateway
     finally:
         await gateway.stop()
 

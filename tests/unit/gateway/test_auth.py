@@ -13,7 +13,7 @@ from kubernetes.aio import client as kubernetes_client
 from tests.unit.gateway.scripted import NOW_MS, PULL, TOKEN, WORKER, ScriptedBackend, serving
 from tests.unit.gateway.test_submit import accept
 
-from tickwheel_operator.gateway.auth import Principal, PrincipalKind, StaticTokenAuthenticator
+from tickwheel_operator.gateway.auth import PoolAccess, Principal, PrincipalKind, StaticTokenAuthenticator
 from tickwheel_operator.gateway.problems import GatewayProblem
 from tickwheel_operator.gateway.token_review import (
     KubernetesReviewer,
@@ -22,8 +22,14 @@ from tickwheel_operator.gateway.token_review import (
     SubjectAccessAuthorizer,
     TokenReviewAuthenticator,
 )
+from tickwheel_operator.pools.ownership import OwnerUnknown, PoolOwner
 
-POOLS = {("shops", "shops"): frozenset({"shop-worker"}), ("shops", "open"): frozenset()}
+POOLS = {
+    ("shops", "shops"): PoolAccess(uid="u-shops", has_template=False, accounts=frozenset({"shop-worker"})),
+    ("shops", "open"): PoolAccess(uid="u-open", has_template=False, accounts=frozenset()),
+    ("shops", "own"): PoolAccess(uid="u-own", has_template=True, accounts=frozenset()),
+    ("shops", "strict"): PoolAccess(uid="u-strict", has_template=True, accounts=frozenset({"other"})),
+}
 
 
 class ManualClock:
@@ -45,6 +51,8 @@ class FakeReviewer:
     def __init__(self) -> None:
         self.users = {"good": "system:serviceaccount:shops:shop-worker", "human": "alice"}
         self.audiences: tuple[str, ...] = ("tickwheel",)
+        self.pods = {"in-own": "own-1", "in-open": "open-1", "in-none": "none-1", "in-strict": "strict-1"}
+        self.users.update(dict.fromkeys(self.pods, self.users["good"]))
         self.allowed = True
         self.down = False
         self.asked: list[str] = []
@@ -57,13 +65,39 @@ class FakeReviewer:
         username = self.users.get(token.split(".")[0])
         if username is None:
             return Review(authenticated=False, error=f"invalid bearer token {token}")
-        return Review(authenticated=True, username=username, groups=("g",), audiences=self.audiences)
+        pod = self.pods.get(token)
+        prefix = "authentication.kubernetes.io/pod"
+        extra = ((f"{prefix}-name", (pod,)), (f"{prefix}-uid", (f"uid-of-{pod}",))) if pod else ()
+        return Review(authenticated=True, username=username, groups=("g",), audiences=self.audiences, extra=extra)
 
     async def may_create_runs(self, principal: Principal, namespace: str) -> tuple[bool, str]:
         self.asked.append(f"{principal.username} in {namespace}")
         if self.down:
             raise ReviewUnavailable("the API server could not be reached to create a SubjectAccessReview: OSError")
         return self.allowed, "" if self.allowed else "no rule"
+
+
+class FakeOwners:
+    """Implements `Owners` from a table; `PodOwners` is tested in tests/unit/pools."""
+
+    def __init__(self) -> None:
+        self.owners: dict[str, PoolOwner | None] = {
+            "uid-of-own-1": PoolOwner("own", "u-own"),
+            "uid-of-open-1": PoolOwner("open", "u-open"),
+            "uid-of-none-1": None,
+            "uid-of-strict-1": PoolOwner("strict", "u-strict"),
+        }
+        self.down = False
+
+    async def owner(self, namespace: str, pod: str, pod_uid: str) -> PoolOwner | None:
+        if self.down:
+            raise OwnerUnknown(f"cannot look up the owner of Pod {namespace}/{pod}")
+        return self.owners[pod_uid]
+
+
+@pytest.fixture
+def owners() -> FakeOwners:
+    return FakeOwners()
 
 
 @pytest.fixture
@@ -77,8 +111,8 @@ def clock() -> ManualClock:
 
 
 @pytest.fixture
-def authenticator(reviewer, clock) -> TokenReviewAuthenticator:
-    return TokenReviewAuthenticator(reviewer, lambda namespace, pool: POOLS.get((namespace, pool)), clock=clock)
+def authenticator(reviewer, owners, clock) -> TokenReviewAuthenticator:
+    return TokenReviewAuthenticator(reviewer, lambda namespace, pool: POOLS.get((namespace, pool)), owners, clock=clock)
 
 
 def jwt(user: str, expires_ms: int) -> str:
@@ -137,6 +171,102 @@ async def test_a_worker_speaks_only_for_pools_of_its_namespace_that_admit_it(
         report, _, _ = await caller.post("/v1/report", {"worker": worker}, token=token)
     assert (pull, report) == (status, status)
     assert words in problem.get("detail", "")
+
+
+# --- which pods may speak for which pool -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("token", "pool", "name", "words"),
+    [
+        # A pool with a template: its own pods, each by its own name.
+        ("in-own", "own", "own-1", ""),
+        ("in-own", "own", "own-2", "calls itself 'own-2'"),
+        ("in-open", "own", "open-1", "belongs to WorkerPool 'open'"),
+        ("in-none", "own", "none-1", "belongs to no WorkerPool"),
+        ("good", "own", "own-1", "is bound to no pod"),
+        # Its list of accounts counts as well.
+        ("in-strict", "strict", "strict-1", "admits other"),
+        # A pool without one: whom it admits, by any name, but for the pods of other pools.
+        ("good", "open", "any", ""),
+        ("in-none", "open", "any", ""),
+        ("in-open", "open", "any", ""),
+        ("in-own", "open", "own-1", "belongs to WorkerPool 'own'"),
+        ("in-own", "shops", "own-1", "belongs to WorkerPool 'own'"),
+    ],
+)
+async def test_a_worker_cannot_claim_a_pool_that_is_not_its_own(authenticator, token, pool, name, words):
+    worker = {**WORKER, "pool": pool, "name": name}
+    async with serving(ScriptedBackend(), authenticator=authenticator) as (caller, gateway):
+        for _ in range(2):  # from the caches, too
+            pull, problem, _ = await caller.post("/v1/pull", {**PULL, "worker": worker}, token=token)
+            report, _, _ = await caller.post("/v1/report", {"worker": worker}, token=token)
+            assert (pull, report) == ((403, 403) if words else (200, 200))
+        assert words in problem.get("detail", "")
+        assert sum(gateway.refusals.counts.values()) == (4 if words else 0)
+
+
+async def test_a_pod_of_an_earlier_pool_of_that_name_is_refused(authenticator, owners):
+    owners.owners["uid-of-own-1"] = PoolOwner("own", "uid-before-it-was-made-anew")
+    worker = {**WORKER, "pool": "own", "name": "own-1"}
+    async with serving(ScriptedBackend(), authenticator=authenticator) as (caller, _):
+        status, problem, _ = await caller.post("/v1/pull", {**PULL, "worker": worker}, token="in-own")
+    assert status == 403 and "an earlier WorkerPool 'own'" in problem["detail"]
+
+
+async def test_an_owner_that_cannot_be_looked_up_lets_nobody_in(authenticator, owners):
+    worker = {**WORKER, "pool": "own", "name": "own-1"}
+    owners.down = True
+    async with serving(ScriptedBackend(), authenticator=authenticator) as (caller, gateway):
+        status, problem, headers = await caller.post("/v1/pull", {**PULL, "worker": worker}, token="in-own")
+        assert (status, headers["Retry-After"]) == (503, "1") and "shops/own-1" in problem["detail"]
+        assert gateway.refusals.counts["CannotBeChecked"] == 1
+        owners.down = False
+        assert (await caller.post("/v1/pull", {**PULL, "worker": worker}, token="in-own"))[0] == 200
+
+
+async def test_a_user_token_that_claims_a_pod_has_none(authenticator, reviewer):
+    """Only of a ServiceAccount does the API server say it: of another user, anybody may have said so."""
+    reviewer.users["human"], reviewer.pods["human"] = "alice", "own-1"
+    principal = await authenticator.authenticate("human", {})
+    assert (principal.pod, principal.pod_uid) == ("", "")
+
+
+# --- the log ---------------------------------------------------------------------------------------------------------
+
+
+async def test_each_refusal_is_one_line_that_names_the_reason_and_a_repeated_one_is_not_repeated(authenticator, caplog):
+    worker = {**WORKER, "pool": "own", "name": "open-1"}
+    async with serving(ScriptedBackend(), authenticator=authenticator) as (caller, gateway):
+        for _ in range(5):
+            await caller.post("/v1/pull", {**PULL, "worker": worker}, token="in-open")
+        assert gateway.refusals.counts["PodOfAnotherPool"] == 5
+    lines = [record.getMessage() for record in caplog.records if "refused" in record.getMessage()]
+    assert len(lines) == 1
+    for word in ("PodOfAnotherPool", "POST '/v1/pull'", "127.0.0.1", "shops/open-1", "'open'", "'own'"):
+        assert word in lines[0]
+
+
+async def test_a_refused_token_is_told_by_its_own_words_which_are_marked_and_cut_short(authenticator):
+    claims = {
+        "exp": NOW_MS / 1000 - 90,
+        "aud": ["tickwheel"],
+        "kubernetes.io": {"namespace": "shops", "pod": {"name": "a\n" + "x" * 500}, "serviceaccount": {"name": "w"}},
+    }
+    payload = base64.urlsafe_b64encode(json.dumps(claims).encode()).decode()
+    detail = (await refused(authenticator.authenticate(f"x.{payload}.y", {}))).detail
+    assert "expired 90 s ago" in detail and "as it says itself" in detail
+    assert "pod shops/a?" in detail and "x" * 63 not in detail
+    claims = {"aud": "https://kubernetes.default.svc", "exp": NOW_MS / 1000 + 90}
+    payload = base64.urlsafe_b64encode(json.dumps(claims).encode()).decode()
+    problem = await refused(authenticator.authenticate(f"x.{payload}.y", {}))
+    assert "(it says it is for https://kubernetes.default.svc)" in problem.detail
+
+
+@pytest.mark.parametrize("claims", ['{"exp":1e308}', '{"exp":-1}', '{"aud":[1]}', "[" * 5_000, '{"kubernetes.io":3}'])
+async def test_a_token_with_odd_claims_is_refused_like_any_other(authenticator, claims):
+    payload = base64.urlsafe_b64encode(claims.encode()).decode()
+    assert (await refused(authenticator.authenticate(f"x.{payload}.y", {}))).status == 401
 
 
 async def test_submitting_asks_for_permission_in_the_tasks_namespace(authenticator, reviewer, clock):
@@ -236,8 +366,8 @@ async def test_many_requests_with_one_new_token_ask_about_it_few_times(authentic
     assert len(reviewer.asked) <= 16
 
 
-async def test_a_flood_of_bad_tokens_does_not_push_good_ones_out(reviewer, clock):
-    authenticator = TokenReviewAuthenticator(reviewer, lambda *_: None, cache_size=10, clock=clock)
+async def test_a_flood_of_bad_tokens_does_not_push_good_ones_out(reviewer, owners, clock):
+    authenticator = TokenReviewAuthenticator(reviewer, lambda *_: None, owners, cache_size=10, clock=clock)
     await authenticator.authenticate("good", {})
     for number in range(50):
         await refused(authenticator.authenticate(f"bad-{number}", {}))

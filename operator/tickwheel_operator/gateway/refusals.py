@@ -1,0 +1,107 @@
+"""Who was not let in, and why: one line in the log for the person who has to mend it, and a count for the metrics.
+
+A worker that is refused tries again for as long as it lives, so a line is written once a minute for each reason and
+caller, and for a bounded number of them. Invariant: no token, and nothing that only the token says, gets into a line
+without being marked as the caller's own words.
+"""
+
+from __future__ import annotations
+
+import enum
+import logging
+import time
+from collections.abc import Callable, Mapping
+
+from tickwheel_operator.gateway.problems import GatewayProblem
+
+__all__ = ["Reason", "Refusals", "Refused"]
+
+_log = logging.getLogger(__name__)
+_WINDOW_S = 60.0
+_LINES = 200
+"""The most callers that are named a minute."""
+
+
+class Reason(enum.Enum):
+    """Why a caller was not let in: the label `reason` of the metric, and the word in the log."""
+
+    NO_TOKEN = "NoToken"  # noqa: S105
+    INVALID_TOKEN = "InvalidToken"  # noqa: S105
+    """The API server does not accept it: expired, of a pod that is gone, not its own."""
+    WRONG_AUDIENCE = "WrongAudience"
+    NOT_A_SERVICE_ACCOUNT = "NotAServiceAccount"
+    OTHER_NAMESPACE = "OtherNamespace"
+    NO_SUCH_POOL = "NoSuchPool"
+    ACCOUNT_NOT_ADMITTED = "AccountNotAdmitted"
+    NOT_BOUND_TO_A_POD = "NotBoundToAPod"
+    """A pool with a template takes only tokens that kubelet projected into its pods."""
+    POD_OF_ANOTHER_POOL = "PodOfAnotherPool"
+    POD_OF_NO_POOL = "PodOfNoPool"
+    NAME_IS_NOT_THE_PODS = "NameIsNotThePods"
+    NOT_PERMITTED = "NotPermitted"
+    """RBAC does not let the caller submit runs."""
+    CANNOT_BE_CHECKED = "CannotBeChecked"
+    """The API server could not be asked; the caller tries again."""
+    PLAIN_HTTP = "PlainHTTP"
+    """No TLS at the TLS port."""
+    HANDSHAKE = "HandshakeFailed"
+
+
+_PROBLEMS = {
+    Reason.NO_TOKEN: "unauthenticated",
+    Reason.INVALID_TOKEN: "unauthenticated",
+    Reason.WRONG_AUDIENCE: "unauthenticated",
+    Reason.NO_SUCH_POOL: "no-such-pool",
+    Reason.CANNOT_BE_CHECKED: "not-ready",
+}
+_HEADERS: Mapping[str, Mapping[str, str]] = {
+    "unauthenticated": {"WWW-Authenticate": 'Bearer realm="tickwheel"'},
+    "not-ready": {"Retry-After": "1"},
+}
+
+
+class Refused(GatewayProblem):
+    """The answer to a caller who is not let in."""
+
+    def __init__(self, reason: Reason, detail: str, *, who: str = "") -> None:
+        """`who` tells callers apart in the log, such as the pod; empty: the address does."""
+        name = _PROBLEMS.get(reason, "forbidden")
+        super().__init__(name, detail, headers=_HEADERS.get(name))
+        self.reason = reason
+        self.who = who
+
+
+class Refusals:
+    """The log and the counts of one gateway."""
+
+    def __init__(self, now_s: Callable[[], float] = time.monotonic) -> None:
+        self._now_s = now_s
+        self._counts: dict[str, int] = dict.fromkeys((reason.value for reason in Reason), 0)
+        self._since_s = now_s()
+        self._told: dict[tuple[Reason, str], int] = {}
+        """How often more, in this minute, after the line."""
+        self._before: dict[tuple[Reason, str], int] = {}
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """By reason, since the start."""
+        return self._counts
+
+    def note(self, reason: Reason, detail: str, *, peer: str, what: str, who: str = "") -> None:
+        """`peer` is the caller's address, `what` the request."""
+        self._counts[reason.value] += 1
+        now_s = self._now_s()
+        if now_s - self._since_s >= _WINDOW_S:
+            self._since_s, self._before, self._told = now_s, self._told, {}
+        key = (reason, who or peer)
+        if key in self._told:
+            self._told[key] += 1
+            return
+        if len(self._told) >= _LINES:
+            return
+        self._told[key] = 0
+        more = self._before.get(key, 0)
+        times = f" ({more} more times in the minute before)" if more else ""
+        _log.warning("refused %s from %s: %s: %s%s", what, peer, reason.value, detail, times)
+        if len(self._told) == _LINES:
+            _log.warning("%d callers were refused within a minute: others are only counted, as metrics", _LINES)

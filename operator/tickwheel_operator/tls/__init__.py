@@ -1,0 +1,1 @@
+"""The gateway's TLS: the authority that workers trust, the leaf that a replica shows, and how both are renewed."""

@@ -1,0 +1,54 @@
+"""One line for each reason and caller a minute, in bounds; every refusal is counted."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from tickwheel_operator.gateway.refusals import Reason, Refusals
+
+
+@pytest.fixture
+def now():
+    return [0.0]
+
+
+@pytest.fixture
+def refusals(now, caplog) -> Refusals:
+    caplog.set_level(logging.WARNING)
+    return Refusals(lambda: now[0])
+
+
+def note(refusals: Refusals, who: str, reason: Reason = Reason.WRONG_AUDIENCE) -> None:
+    refusals.note(reason, "the detail", peer="10.0.0.1", what="POST '/v1/pull'", who=who)
+
+
+def test_the_same_caller_is_named_once_a_minute_with_how_often_it_was_refused(refusals, now, caplog):
+    for second in range(0, 90, 10):
+        now[0] = float(second)
+        note(refusals, "shops/a")
+    assert refusals.counts["WrongAudience"] == 9
+    assert [record.getMessage() for record in caplog.records] == [
+        "refused POST '/v1/pull' from 10.0.0.1: WrongAudience: the detail",
+        "refused POST '/v1/pull' from 10.0.0.1: WrongAudience: the detail (5 more times in the minute before)",
+    ]
+
+
+def test_another_caller_and_another_reason_have_lines_of_their_own(refusals, caplog):
+    note(refusals, "shops/a")
+    note(refusals, "shops/b")
+    note(refusals, "shops/b", Reason.INVALID_TOKEN)
+    note(refusals, "shops/b")
+    assert len(caplog.records) == 3
+
+
+def test_a_flood_of_callers_is_counted_and_not_written(refusals, now, caplog):
+    for number in range(10_000):
+        note(refusals, f"pod-{number}")
+    assert len(caplog.records) == 201 and "only counted" in caplog.records[-1].getMessage()
+    assert refusals.counts["WrongAudience"] == 10_000
+    assert len(refusals._told) == 200
+    now[0] = 60.0
+    note(refusals, "pod-9999")
+    assert len(caplog.records) == 202
