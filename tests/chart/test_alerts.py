@@ -1,0 +1,44 @@
+"""The alerts, by Prometheus' own tool: their syntax, and that each rings when it should and not before."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from tests.chart.rendering import only, render
+
+from tickwheel_cluster.binaries import find_tool
+
+TESTS = Path(__file__).with_name("alerts.yaml")
+
+
+@pytest.fixture(scope="module")
+def rules(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The groups of the PrometheusRule, as a file of rules."""
+    rule = only(render({"metrics": {"prometheusRule": {"enabled": True}}}), "PrometheusRule")
+    path = tmp_path_factory.mktemp("alerts") / "rules.yaml"
+    path.write_text(yaml.safe_dump(rule["spec"]))
+    return path
+
+
+def promtool(*arguments: str, cwd: Path) -> None:
+    done = subprocess.run([str(find_tool("promtool")), *arguments], cwd=cwd, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_promtool_finds_nothing_wrong_with_the_rules(rules: Path) -> None:
+    promtool("check", "rules", "--lint=all", "--lint-fatal", rules.name, cwd=rules.parent)
+
+
+def test_alerts_ring_when_they_should_and_not_before(rules: Path) -> None:
+    (rules.parent / TESTS.name).write_text(TESTS.read_text())
+    promtool("test", "rules", TESTS.name, cwd=rules.parent)
+
+
+def test_every_alert_has_a_test_that_makes_it_ring(rules: Path) -> None:
+    alerts = {rule["alert"] for group in yaml.safe_load(rules.read_text())["groups"] for rule in group["rules"]}
+    cases = [case for test in yaml.safe_load(TESTS.read_text())["tests"] for case in test["alert_rule_test"]]
+    assert {case["alertname"] for case in cases if case.get("exp_alerts")} == alerts
+    assert {case["alertname"] for case in cases if not case.get("exp_alerts")} == alerts, "and one in which it does not"
