@@ -1,0 +1,170 @@
+"""Losses under load, on real nodes: pods that are killed, drained and cut off, and rolling updates of everything.
+
+The ledger is the witness (`timeline`): no instant may be lost or fired twice, and every run ends. How long each loss
+took to mend is printed, not asserted: the machines are shared.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from tests.e2e.kube import until
+from tests.e2e.load import Load
+from tests.e2e.product import Installation
+from tests.e2e.timeline import Lease, Timeline, now_ms
+from tests.integration.soak.tail import LedgerTail
+
+NAMESPACE = "losses"
+
+
+@pytest.fixture(scope="module")
+def load(installed: Installation) -> Iterator[Load]:
+    with LedgerTail(installed.cluster, installed.namespace) as tail:
+        load = Load(installed.kube, Timeline(tail), NAMESPACE, installed.worker_image)
+        load.start()
+        yield load
+        installed.kube.kubectl("delete", "namespace", NAMESPACE, "--wait=false")
+
+
+@pytest.fixture
+def tell(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
+    def say(line: str) -> None:
+        with capsys.disabled():
+            print(f"\n  {line}", end="", flush=True)
+
+    return say
+
+
+def redelivery(load: Load, lost: list[Lease], lost_ms: int) -> str:
+    """How long after the loss the lost attempts were given to other workers."""
+    until("the lost work to be delivered again", lambda: None not in load.timeline.redelivered(lost), 60, 0.1)
+    again = [lease.at_ms - lost_ms for lease in load.timeline.redelivered(lost) if lease is not None]
+    return f"{len(lost)} attempts redelivered {min(again)}-{max(again)} ms after it"
+
+
+def test_a_deleted_worker_pod_gives_its_work_back_or_ends_it(load: Load, tell: Callable[[str], None]) -> None:
+    worker, held = load.busy_worker()
+    load.kube.kubectl("delete", "pod", worker, "-n", NAMESPACE, "--wait=false")
+    until("its work to end", lambda: not load.timeline.open_on(worker), 40)
+    book = load.timeline.read()
+    by_itself = sum(book.runs[lease.run].ended_by == lease.token for lease in held)
+    tell(f"worker pod deleted: {by_itself} of {len(held)} attempts ended on it while it drained")
+    assert by_itself == len(held), "it had the time to finish what it ran"
+    assert load.faults() == []
+
+
+def test_work_of_a_killed_worker_is_delivered_again(load: Load, installed: Installation, tell) -> None:
+    worker, held = load.busy_worker()
+    lost_ms = now_ms()
+    installed.kill(NAMESPACE, worker, "worker")
+    tell(f"worker container killed (SIGKILL): {redelivery(load, held, lost_ms)}")
+    until("three workers again", lambda: len(load.workers()) == 3, 60)
+    assert load.faults() == []
+
+
+def test_work_of_a_pod_that_is_deleted_by_force_is_delivered_again(load: Load, tell) -> None:
+    worker, held = load.busy_worker()
+    lost_ms = now_ms()
+    load.kube.kubectl("delete", "pod", worker, "-n", NAMESPACE, "--force", "--grace-period=0", "--wait=false")
+    tell(f"worker pod deleted by force: {redelivery(load, held, lost_ms)}")
+    until("three workers again", lambda: len(load.workers()) == 3, 60)
+    assert load.faults() == []
+
+
+def test_a_killed_leader_is_replaced_and_no_instant_is_lost(load: Load, installed: Installation, tell) -> None:
+    leader = installed.leader()
+    epoch = load.timeline.read().epochs[-1][0]
+    lost_ms = now_ms()
+    installed.kill(installed.namespace, leader, "operator")
+    fired = until("a new leader to fire", lambda: load.timeline.first_fire_after(lost_ms, above_epoch=epoch), 60, 0.05)
+    pause = load.timeline.longest_pause_ms(lost_ms - 1_500, now_ms())
+    tell(f"leader killed (SIGKILL): next fire {fired - lost_ms} ms after it; longest pause between fires {pause} ms")
+    installed.wait_ready()
+    assert load.faults() == []
+
+
+def test_a_deleted_leader_pod_hands_over(load: Load, installed: Installation, tell) -> None:
+    leader = installed.leader()
+    epoch = load.timeline.read().epochs[-1][0]
+    lost_ms = now_ms()
+    load.kube.kubectl("delete", "pod", leader, "-n", installed.namespace, "--wait=false")
+    fired = until("a new leader to fire", lambda: load.timeline.first_fire_after(lost_ms, above_epoch=epoch), 60, 0.05)
+    pause = load.timeline.longest_pause_ms(lost_ms - 1_500, now_ms())
+    tell(f"leader pod deleted: next leader's first fire {fired - lost_ms} ms after it; longest pause {pause} ms")
+    installed.wait_ready()
+    assert load.faults() == []
+
+
+def test_a_rolling_update_of_the_operator_loses_no_instant(load: Load, installed: Installation, tell) -> None:
+    began_ms = now_ms()
+    installed.kube.kubectl("rollout", "restart", f"deployment/{installed.deployment}", "-n", installed.namespace)
+    installed.kube.kubectl(
+        "rollout", "status", f"deployment/{installed.deployment}", "-n", installed.namespace, "--timeout=120s"
+    )
+    until("fires after it", lambda: load.timeline.first_fire_after(now_ms() - 500), 30)
+    pause = load.timeline.longest_pause_ms(began_ms, now_ms())
+    tell(f"operator rolled: longest pause between fires {pause} ms")
+    assert load.faults() == []
+
+
+def test_a_rolling_update_of_the_pool_to_a_new_image_loses_no_work(load: Load, installed: Installation, tell) -> None:
+    before = set(load.workers())
+    failures = len(load.timeline.read().failures)
+    image = installed.next_worker_image
+    path = "/spec/template/spec/containers/0/image"
+    patch = f'[{{"op": "replace", "path": "{path}", "value": "{image}"}}]'
+    load.kube.kubectl("patch", "workerpool", "load", "-n", NAMESPACE, "--type=json", "-p", patch)
+    until(
+        "all workers to be new",
+        lambda: len(set(load.workers()) - before) == 3 and not set(load.workers()) & before,
+        150,
+    )
+    time.sleep(2)
+    lost = load.timeline.read().failures[failures:]
+    tell(f"pool rolled to another image: {len(lost)} attempts failed or were lost")
+    assert lost == []
+    assert load.faults() == []
+
+
+def test_a_drained_node_loses_no_work(load: Load, installed: Installation, tell) -> None:
+    node = load.node_of(load.busy_worker()[0])
+    failures = len(load.timeline.read().failures)
+    began_ms = now_ms()
+    try:
+        load.kube.kubectl(
+            "drain", node, "--ignore-daemonsets", "--delete-emptydir-data", "--force", "--timeout=120s",
+            "--pod-selector=app.kubernetes.io/part-of!=cluster",
+        )  # fmt: skip
+        pause = load.timeline.longest_pause_ms(began_ms, now_ms())
+    finally:
+        load.kube.kubectl("uncordon", node)
+    lost = load.timeline.read().failures[failures:]
+    tell(f"node {node} drained: {len(lost)} attempts lost; longest pause between fires {pause} ms")
+    assert lost == []
+    installed.wait_ready()
+    until("three workers again", lambda: len(load.workers()) == 3, 90)
+    assert load.faults() == []
+
+
+def test_work_of_a_node_that_is_cut_off_goes_to_the_other(load: Load, installed: Installation, tell) -> None:
+    node = installed.cluster.nodes[-1]  # not the one of the control plane
+    on_it = [worker for worker in load.workers() if load.node_of(worker) == node]
+    if not on_it:
+        # After a drain they may all be on the other node.
+        load.kube.kubectl("delete", "pod", load.workers()[0], "-n", NAMESPACE)
+        on_it = until("a worker there", lambda: [w for w in load.workers() if load.node_of(w) == node], 60)
+    held = until("it to run something", lambda: load.slow_on(on_it[0]), 30, 0.1)
+    lost_ms = now_ms()
+    installed.cluster.cut(node)
+    try:
+        tell(f"node {node} cut off: {redelivery(load, held, lost_ms)}")
+        pause = load.timeline.longest_pause_ms(lost_ms, now_ms())
+    finally:
+        installed.cluster.heal(node)
+    tell(f"longest pause between fires meanwhile: {pause} ms")
+    until("both nodes to be ready", installed.nodes_ready, 90)
+    installed.wait_ready()
+    until("work to go on", lambda: load.timeline.first_fire_after(now_ms() - 500), 30)
+    assert load.faults() == []

@@ -1,0 +1,126 @@
+"""The ledger as a witness with a clock: when what was fired, leased and ended, and by whom.
+
+The soak's `Book` folds the same facts for its account; this keeps their times too. All nodes of these tests share one
+machine, so the leader's wall clock can be compared with the test's.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from dataclasses import dataclass
+
+from tests.integration.soak.account import Book, order_faults
+from tests.integration.soak.tail import LedgerTail
+
+from tickwheel_operator.ledger import facts as f
+
+__all__ = ["Lease", "Timeline", "now_ms"]
+
+
+@dataclass(frozen=True)
+class Lease:
+    token: int
+    run: int
+    worker: str
+    """The worker's name: its pod."""
+    at_ms: int
+
+
+class _TimedBook(Book):
+    def __init__(self) -> None:
+        self.leases: dict[int, Lease] = {}
+        self.ended_ms: dict[int, int] = {}
+        self.failures: list[str] = []
+        """What each failed attempt said."""
+        self._workers: dict[int, str] = {}
+        super().__init__()
+
+    def _fold(self, fact: f.Fact) -> None:
+        super()._fold(fact)
+        match fact:
+            case f.WorkerNamed():
+                self._workers[fact.worker] = fact.name
+            case f.Leased():
+                for token, run in enumerate(fact.dispatches, fact.first_token):
+                    self.leases[token] = Lease(token, run, self._workers[fact.worker], self._now_ms)
+            case f.Failed():
+                worker = self.leases[fact.token].worker
+                words = f"{fact.reason.name} {fact.error_type}: {fact.message}"
+                self.failures.append(f"{words} (attempt {fact.token} on {worker}, at {self._now_ms})")
+
+    def _end(self, number: int, state: str, token: int) -> None:
+        super()._end(number, state, token)
+        self.ended_ms[number] = self._now_ms
+
+
+class Timeline:
+    """What the ledger has said so far; `read` brings it up to date."""
+
+    def __init__(self, tail: LedgerTail) -> None:
+        self._tail = tail
+        self._book = _TimedBook()
+
+    def read(self) -> _TimedBook:
+        self._book.read(self._tail.segments())
+        return self._book
+
+    def order_faults(self) -> list[str]:
+        return order_faults(self._tail.segments())
+
+    def open_on(self, worker: str) -> list[Lease]:
+        """Attempts that run on the worker now, newest last."""
+        book = self.read()
+        return [
+            lease
+            for lease in book.leases.values()
+            if lease.worker == worker
+            and book.runs[lease.run].state == "open"
+            and book.runs[lease.run].tokens[-1] == lease.token
+        ]
+
+    def redelivered(self, lost: list[Lease]) -> list[Lease | None]:
+        """For each lost attempt the next one of its run, None while there is none."""
+        book = self.read()
+        return [
+            next((book.leases[token] for token in book.runs[lease.run].tokens if token > lease.token), None)
+            for lease in lost
+        ]
+
+    def first_fire_after(self, at_ms: int, *, above_epoch: int = 0) -> int | None:
+        """When an instant was fired for the first time after `at_ms`, in an epoch above the given one."""
+        fires = (fired for fired, epoch in self.read().fires if fired > at_ms and epoch > above_epoch)
+        return min(fires, default=None)
+
+    def longest_pause_ms(self, from_ms: int, until_ms: int) -> int:
+        """The longest time between two fires in the span."""
+        fires = [from_ms, *sorted(at for at, _ in self.read().fires if from_ms < at < until_ms), until_ms]
+        return max(after - before for before, after in itertools.pairwise(fires))
+
+    def instant_faults(self, names: list[str], period_ms: int) -> list[str]:
+        """Every instant of each fixedRate task between its first and its last has exactly one run; all runs ended well
+        but the newest ones, which may still be open."""
+        book, faults = self.read(), []
+        by_name = {task.name: task for task in book.tasks.values()}
+        horizon_ms = now_ms() - 30_000
+        for name in names:
+            task = by_name[name]
+            instants = sorted(task.runs)
+            missing = set(range(instants[0], instants[-1] + 1, period_ms)) - set(instants)
+            if missing:
+                faults.append(f"{name}: {len(missing)} instants without a run, such as {min(missing)}")
+            if twice := [at for at, count in task.runs.items() if count > 1]:
+                faults.append(f"{name}: {len(twice)} instants with more than one run, such as {twice[0]}")
+            if task.skipped:
+                faults.append(f"{name}: {task.skipped} instants were skipped")
+        bad = [run for run in book.runs.values() if run.state in ("failed", "cancelled")]
+        stuck = [run for run in book.open_runs if run.scheduled_ms < horizon_ms]
+        if bad:
+            faults.append(f"{len(bad)} runs did not succeed")
+        if stuck:
+            faults.append(f"{len(stuck)} runs are open for more than 30 s")
+        return faults + self.order_faults()
+
+
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000
