@@ -43,12 +43,16 @@ lint: .venv/.installed ## Format, lint, types, layers, generated files
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m tickwheel_operator.api.generate --check
+	$(BIN)/python -m tickwheel_operator.admission --check
+	$(BIN)/python gitops/build.py --check
 	$(BIN)/python -m tickwheel_operator.gateway.openapi --check
 	$(BIN)/python -m tickwheel_operator.projection.metrics --check
 
 .PHONY: generate
 generate: .venv/.installed ## Write crds/, docs/openapi.json and docs/metrics.md from the code
 	$(BIN)/python -m tickwheel_operator.api.generate
+	$(BIN)/python -m tickwheel_operator.admission
+	$(BIN)/python gitops/build.py
 	$(BIN)/python -m tickwheel_operator.gateway.openapi
 	$(BIN)/python -m tickwheel_operator.projection.metrics
 
@@ -56,10 +60,18 @@ generate: .venv/.installed ## Write crds/, docs/openapi.json and docs/metrics.md
 cluster-binaries: .venv/.installed ## Build etcd and kube-apiserver as Go tools into the user's cache (once, minutes)
 	$(BIN)/python -m tickwheel_cluster binaries
 
+.PHONY: image
+image: .venv/.installed ## Build the operator's and worker's images: with Docker, or packed for containerd in dist/images
+	$(BIN)/python -m images $(ARGS)
+
 .PHONY: lock
 lock: ## Resolve requirements.lock anew from the two pyproject files
 	uv pip compile --universal --generate-hashes --extra dev --no-emit-package tickwheel --no-annotate \
 	  --custom-compile-command "make lock" -q -o requirements.lock pyproject.toml worker-sdk/pyproject.toml
+	uv pip compile --universal --generate-hashes -c requirements.lock --no-emit-package tickwheel --no-annotate \
+	  --custom-compile-command "make lock" -q -o requirements-runtime.lock pyproject.toml
+	uv pip compile --universal --generate-hashes -c requirements.lock --extra fast --no-annotate \
+	  --custom-compile-command "make lock" -q -o requirements-worker.lock worker-sdk/pyproject.toml
 
 .PHONY: clean
 clean: ## Remove the environment and caches of this checkout
