@@ -77,6 +77,7 @@ class Load:
     def start(self) -> None:
         """Apply it, and wait until all workers serve it."""
         namespace = self.namespace
+        self.kube.kubectl("delete", "namespace", namespace, "--ignore-not-found")
         spread = {
             "maxSkew": 1,
             "topologyKey": "kubernetes.io/hostname",

@@ -86,6 +86,7 @@ def installed_product(folder: Path) -> Iterator[Installation]:
     with choose_nodes(folder / "cluster") as cluster:
         kube = Kube(cluster.admin_kubeconfig, find_binaries() / "kubectl", find_tool("helm"), folder / "kubectl-cache")
         images = _load(cluster, folder / "images")
+        _remove_former(kube)
         values = [f"election.{name}={value}" for name, value in TUNED.items()]
         kube.helm(
             "upgrade", "--install", RELEASE, str(ROOT / "charts" / "tickwheel"), "--namespace", NAMESPACE,
@@ -94,6 +95,13 @@ def installed_product(folder: Path) -> Iterator[Installation]:
         installation = Installation(cluster, kube, images["worker"], images["next"])
         installation.wait_ready()
         yield installation
+
+
+def _remove_former(kube: Kube) -> None:
+    """On a cluster that was kept: the witness has to see the ledger from its first segment."""
+    if RELEASE in kube.helm("list", "--namespace", NAMESPACE, "--short").split():
+        kube.helm("uninstall", RELEASE, "--namespace", NAMESPACE, "--wait")
+        kube.kubectl("delete", "ledgersegments.tickwheel.io", "--all", "--namespace", NAMESPACE)
 
 
 def _load(cluster: NodeCluster, folder: Path) -> dict[str, str]:

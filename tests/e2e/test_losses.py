@@ -23,9 +23,11 @@ NAMESPACE = "losses"
 def load(installed: Installation) -> Iterator[Load]:
     with LedgerTail(installed.cluster, installed.namespace) as tail:
         load = Load(installed.kube, Timeline(tail), NAMESPACE, installed.worker_image)
-        load.start()
-        yield load
-        installed.kube.kubectl("delete", "namespace", NAMESPACE, "--wait=false")
+        try:
+            load.start()
+            yield load
+        finally:
+            installed.kube.kubectl("delete", "namespace", NAMESPACE, "--wait=false")
 
 
 @pytest.fixture

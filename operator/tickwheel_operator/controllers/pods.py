@@ -19,6 +19,10 @@ from tickwheel_operator.pools.template import POOL_LABEL
 __all__ = ["POOL_LABEL", "ObservedPod", "PodWatch"]
 
 
+_MOST_GONE = 10_000
+"""As many pods end within the longest lease, in a large cluster, that is rolled."""
+
+
 class ObservedPod(msgspec.Struct, frozen=True):
     uid: str
     worker: WorkerKey
@@ -36,6 +40,14 @@ class PodWatch:
         self._post = post
         self._owners = owners
         self._ready: dict[str, WorkerKey] = {}
+        self._gone: dict[WorkerKey, None] = {}
+        """Workers that were lost and did not come back, the latest last."""
+
+    def lead(self) -> None:
+        """This replica leads now. Who was lost shortly before may still have work in the ledger: the last leader may
+        have fallen together with it, and each new one gives open attempts a whole lease."""
+        for worker in self._gone:
+            self._post(WorkerGone(key=worker))
 
     def read(self, raw: Mapping[str, Any], *, deleted: bool) -> ObservedPod:
         """What the raw object says. Called in the watch's thread."""
@@ -59,6 +71,11 @@ class PodWatch:
                 self._owners.note(pod.uid, pod.controller)
         if pod.over or (pod.uid in self._ready and not pod.ready):
             self._ready.pop(pod.uid, None)
+            self._gone.pop(pod.worker, None)
+            self._gone[pod.worker] = None
+            if len(self._gone) > _MOST_GONE:
+                del self._gone[next(iter(self._gone))]
             self._post(WorkerGone(key=pod.worker))
         elif pod.ready:
             self._ready[pod.uid] = pod.worker
+            self._gone.pop(pod.worker, None)

@@ -254,7 +254,7 @@ class PoolReconciler:
                 return None
             if live is not None and pool.spec.autoscaling is not None and self._desired_replicas(*key) is None:
                 # Nobody has decided yet under this leader: leave what there is.
-                pass
+                manifest["spec"]["replicas"] = live.desired
         if bundle:
             await self._write_ca(key, bundle)
         desired = manifest["spec"]["replicas"]

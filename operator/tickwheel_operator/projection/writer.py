@@ -192,7 +192,7 @@ class Writer:
                 outcome = {404: "gone", 409: "conflict", 410: "expired"}[code]
                 return Outcome(code, {})
             outcome = "refused" if 400 <= code < 500 and code != 429 else "error"
-            hint = "; grant the operator's account the rules of deploy/rbac.yaml" if code == 403 else ""
+            hint = "; grant the operator's account the rules of the chart" if code == 403 else ""
             text = f"{what}: {code} {error.reason}: {str(error.body)[:500]}{hint}"
             raise WriteFailed(text, kind=f"{kind} {code}") from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:

@@ -158,7 +158,7 @@ class Observability:
             runs_open=len(engine.state.runs),
             leases_open=len(engine.state.attempts),
             intake_held=host.intake_held,
-        clock_behind_ms=host.clock_behind_ms,
+            clock_behind_ms=host.clock_behind_ms,
             pools=[self._pool_figures(view) for view in pool_views(engine.state, engine.router)],
         )
 

@@ -91,6 +91,7 @@ class Operator:
         observability = Observability(
             client, catalog, requests, clock, settings, lease_name=_LEASE_NAME, unbuilt=unbuilt
         )
+        worker_pods = PodWatch(lambda gone: self._post(leadership, gone), owners)
         watch = Watch(
             client,
             catalog,
@@ -98,7 +99,7 @@ class Operator:
             clock,
             config=WatchConfig(namespaces=settings.watch_namespaces),
             read_status=observability.read_status,
-            pods=PodWatch(lambda gone: self._post(leadership, gone), owners),
+            pods=worker_pods,
             unbuilt=unbuilt,
             deployments=deployments,
         )
@@ -136,6 +137,7 @@ class Operator:
 
         def lead(host: PartitionHost) -> None:
             catalog.attach(host.post)
+            worker_pods.lead()
             requests.lead(backend.call, backend.new_request)
             observability.lead(host, host.ledger)
             pools.lead(host.engine)

@@ -87,7 +87,7 @@ class AuthorityStore:
     def _refused(self, what: str, answer: Answer) -> StoreFailed:
         hint = ""
         if answer.status == 403:
-            hint = "; grant the operator get, create and update on it, as deploy/rbac.yaml and the chart do"
+            hint = "; grant the operator get, create and update on it, as the chart does"
         return StoreFailed(f"cannot {what} {self._place}: the API server answers {answer.message}{hint}")
 
     def _secret(self, authorities: Authorities, replaces: Stored | None) -> dict[str, Any]:
