@@ -45,6 +45,7 @@ lint: .venv/.installed ## Format, lint, types, layers, generated files
 	$(BIN)/python -m tickwheel_operator.api.generate --check
 	$(BIN)/python -m tickwheel_operator.admission --check
 	$(BIN)/python gitops/build.py --check
+	$(BIN)/python charts/document.py --check
 	$(BIN)/python -m tickwheel_operator.gateway.openapi --check
 	$(BIN)/python -m tickwheel_operator.projection.metrics --check
 
@@ -55,6 +56,7 @@ generate: .venv/.installed ## Write crds/, docs/openapi.json and docs/metrics.md
 	$(BIN)/python gitops/build.py
 	$(BIN)/python -m tickwheel_operator.gateway.openapi
 	$(BIN)/python -m tickwheel_operator.projection.metrics
+	$(BIN)/python charts/document.py
 
 .PHONY: cluster-binaries
 cluster-binaries: .venv/.installed ## Build etcd and kube-apiserver as Go tools into the user's cache (once, minutes)

@@ -1,7 +1,8 @@
-"""The table of values in the chart's README, made from the comments of values.yaml: `python charts/document.py [--check]`.
+"""The table of values in the chart's README, made from the comments of values.yaml.
 
-A comment that begins with `# --` describes the value under it, up to that value; keys without one are only groups. It
-exits 1 where a value has no description, and with `--check` where the README is stale: `make lint` runs that.
+Run `python charts/document.py [--check]`. A comment that begins with `# --` describes the value under it; keys without
+one are only groups. It exits 1 where a value has no description, and with `--check` where the README is stale: `make
+lint` runs that.
 """
 
 from __future__ import annotations

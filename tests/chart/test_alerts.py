@@ -24,7 +24,9 @@ def rules(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def promtool(*arguments: str, cwd: Path) -> None:
-    done = subprocess.run([str(find_tool("promtool")), *arguments], cwd=cwd, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [str(find_tool("promtool")), *arguments], cwd=cwd, capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -39,6 +41,6 @@ def test_alerts_ring_when_they_should_and_not_before(rules: Path) -> None:
 
 def test_every_alert_has_a_test_that_makes_it_ring(rules: Path) -> None:
     alerts = {rule["alert"] for group in yaml.safe_load(rules.read_text())["groups"] for rule in group["rules"]}
-    cases = [case for test in yaml.safe_load(TESTS.read_text())["tests"] for case in test["alert_rule_test"]]
-    assert {case["alertname"] for case in cases if case.get("exp_alerts")} == alerts
-    assert {case["alertname"] for case in cases if not case.get("exp_alerts")} == alerts, "and one in which it does not"
+    cases = [case for test in yaml.safe_load(TESTS.read_text())["tests"] for case in test["promql_expr_test"]]
+    rings = {sample["labels"] for case in cases for sample in case.get("exp_samples", ())}
+    assert rings == {f'{{alertname="{alert}"}}' for alert in alerts}

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 from tests.chart.rendering import CHART, NAMESPACE, RELEASE, Refused, find, helm, only, render
+
 from tickwheel_operator.runtime.settings import Settings
 
 ROOT = CHART.parents[1]
@@ -247,7 +248,8 @@ def test_objects_of_ones_own_are_rendered() -> None:
         {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "{{ .Release.Name }}-one"}},
         "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: {{ .Release.Name }}-two\n",
     ]
-    names = [o["metadata"]["name"] for o in find(render({"extraObjects": extra, "test": {"enabled": False}}), "ConfigMap")]
+    made = find(render({"extraObjects": extra, "test": {"enabled": False}}), "ConfigMap")
+    names = [o["metadata"]["name"] for o in made]
     assert names == [f"{RELEASE}-one", f"{RELEASE}-two"]
 
 
@@ -300,6 +302,8 @@ def test_no_role_has_a_wildcard_or_may_give_itself_more(namespaces: list[str]) -
             assert "*" not in rule[field], (kind, name)
         assert not {"escalate", "bind", "impersonate"} & set(rule["verbs"])
         assert "rbac.authorization.k8s.io" not in rule["apiGroups"]
+    for role in find(render({"watchNamespaces": namespaces}), "Role"):
+        assert len(role["rules"]) == len({json.dumps(rule) for rule in role["rules"]}), "a rule stands there twice"
 
 
 def test_secrets_are_touched_in_the_operators_own_namespace_only_and_one_by_name() -> None:
@@ -419,7 +423,8 @@ def test_alerts_can_be_left_out_and_labelled() -> None:
 
 def test_every_alert_has_a_section_in_the_runbook() -> None:
     [group] = only(render(EVERYTHING), "PrometheusRule")["spec"]["groups"]
-    sections = {line[3:].lower() for line in (ROOT / "docs" / "runbook.md").read_text().splitlines() if line[:3] == "## "}
+    lines = (ROOT / "docs" / "runbook.md").read_text().splitlines()
+    sections = {line[3:].lower() for line in lines if line.startswith("## ")}
     for rule in group["rules"]:
         assert rule["annotations"]["runbook_url"].partition("#")[2] in sections, rule["alert"]
 
@@ -446,4 +451,3 @@ def test_the_version_of_the_chart_is_the_projects() -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
     assert (chart["version"], chart["appVersion"]) == (version, version)
-

@@ -117,8 +117,10 @@ class Timeline:
         stuck = [run for run in book.open_runs if run.scheduled_ms < horizon_ms]
         if bad:
             faults.append(f"{len(bad)} runs did not succeed")
-        if stuck:
-            faults.append(f"{len(stuck)} runs are open for more than 30 s")
+        for run in stuck[:3]:
+            held = [f"{book.leases[token].worker} at {book.leases[token].at_ms}" for token in run.tokens]
+            name = next(task.name for task in book.tasks.values() if task.uid == run.task)
+            faults.append(f"of {len(stuck)} runs open for 30 s: {name} of {run.scheduled_ms}, leased to {held}")
         return faults + self.order_faults()
 
 

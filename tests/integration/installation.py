@@ -1,4 +1,4 @@
-"""What `kubectl apply` would do: the CRDs and the operator's identity, by the API alone."""
+"""What Helm would install, by the API alone: the CRDs, and the operator's identity as the chart renders it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from tests.chart.rendering import render
 
 from tickwheel_cluster import Access
 
@@ -52,7 +53,7 @@ def install(cluster: Access) -> None:
     for path in sorted((_ROOT / "crds").glob("*.yaml")):
         apply(cluster, *yaml.safe_load_all(path.read_text()))
     create_namespace(cluster, SYSTEM_NAMESPACE)
-    apply(cluster, *yaml.safe_load_all((_ROOT / "deploy" / "rbac.yaml").read_text()))
+    apply(cluster, *_permissions(SYSTEM_NAMESPACE))
     wait_until_served(cluster)
 
 
@@ -70,21 +71,26 @@ def wait_until_served(cluster: Access) -> None:
 
 
 def install_operator(cluster: Access, namespace: str) -> None:
-    """An operator's ServiceAccount and roles in a namespace of its own: exactly what ships, but for the namespace.
+    """An operator's ServiceAccount and roles in a namespace of its own: exactly what the chart has.
 
     An operator there has a Lease and a ledger that no other test touches.
     """
     create_namespace(cluster, namespace)
-    for document in yaml.safe_load_all((_ROOT / "deploy" / "rbac.yaml").read_text()):
-        if document["kind"] == "ClusterRole":
-            continue  # one for all
-        if document["kind"] == "ClusterRoleBinding":
-            document["metadata"]["name"] += f"-{namespace}"
-        if "namespace" in document["metadata"]:
-            document["metadata"]["namespace"] = namespace
-        for subject in document.get("subjects", ()):
-            subject["namespace"] = namespace
-        apply(cluster, document)
+    apply(cluster, *_permissions(namespace))
+
+
+def _permissions(namespace: str) -> list[dict[str, Any]]:
+    """The ServiceAccount, roles and bindings of a release in the namespace that serves the whole cluster."""
+    values = {
+        "serviceAccount": {"name": OPERATOR_ACCOUNT},
+        "rbac": {"aggregate": False},
+        # Not looked at here, and large.
+        "crds": {"enabled": False},
+        "admission": {"enabled": False},
+        "test": {"enabled": False},
+    }
+    kinds = {"ServiceAccount", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"}
+    return [document for document in render(values, namespace=namespace) if document["kind"] in kinds]
 
 
 def create_namespace(cluster: Access, name: str) -> None:
@@ -129,7 +135,7 @@ def _path(kind: str, namespace: str) -> str:
 
 
 def _is_established(crd: dict[str, Any]) -> bool:
-    conditions = crd.get("status", {}).get("conditions", [])
+    conditions = crd.get("status", {}).get("conditions") or ()
     return any(c["type"] == "Established" and c["status"] == "True" for c in conditions)
 
 

@@ -64,6 +64,7 @@ class Replica:
         self.requests.on_run = self.projector.run_changed
         self._store = SqliteSegmentStore(ledger)
         self.host = PartitionHost(self._ledger(), Term(), self.clock, sink=self.projector)
+        self.new_request = itertools.count(1).__next__
         self._tasks: list[asyncio.Task[None]] = []
 
     def _ledger(self) -> Ledger:
@@ -79,7 +80,7 @@ class Replica:
     async def lead(self) -> None:
         await self.host.take_over(self.catalog.snapshot)
         self.catalog.attach(self.host.post)
-        self.requests.lead(self.host.call, self.host.new_request)
+        self.requests.lead(self.host.call, self.new_request)
         self.projector.lead()
         self._tasks.append(asyncio.create_task(self.host.run()))
 
@@ -109,7 +110,7 @@ class Replica:
     async def pull(self, *handlers: str) -> Pulled:
         answer = await self.host.call(
             Pull(
-                request=self.host.new_request(), worker=self.seen(*handlers), free=4,
+                request=self.new_request(), worker=self.seen(*handlers), free=4,
                 until_ms=self.clock.now_ms() + 500,
             )
         )  # fmt: skip
@@ -117,7 +118,7 @@ class Replica:
         return answer
 
     async def report(self, *handlers: str, **what: Any) -> None:
-        await self.host.call(Report(request=self.host.new_request(), worker=self.seen(*handlers), **what))
+        await self.host.call(Report(request=self.new_request(), worker=self.seen(*handlers), **what))
 
     async def work(self, handler: str, fail: bool = False) -> None:
         """Take and end one attempt."""

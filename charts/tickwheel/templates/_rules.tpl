@@ -30,14 +30,6 @@
 - apiGroups: [metrics.k8s.io]
   resources: [pods]
   verbs: [list]
-# Which worker pods go first when a pool shrinks: the annotation controller.kubernetes.io/pod-deletion-cost.
-- apiGroups: [""]
-  resources: [pods]
-  verbs: [patch]
-# What worker pods use, where the cluster has a metrics server.
-- apiGroups: [metrics.k8s.io]
-  resources: [pods]
-  verbs: [list]
 # Whose pod a worker's token is bound to: pod, ReplicaSet, Deployment (below), WorkerPool.
 - apiGroups: [apps]
   resources: [replicasets]
@@ -84,10 +76,12 @@
 - apiGroups: [tickwheel.io]
   resources: [ledgersegments]
   verbs: [get, list, create, delete, deletecollection]
+{{- if .Values.watchNamespaces }}
 # Who leads since when.
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create, patch]
+{{- end }}
 {{- end }}
 
 {{- /* Questions to the API server that belong to no namespace: who a caller is, and what RBAC lets it do. */ -}}
