@@ -20,7 +20,8 @@ dev: .venv/.installed ## Run examples/quickstart here, without a cluster (Ctrl-C
 	$(BIN)/tickwheel dev examples/quickstart $(ARGS)
 
 .PHONY: test
-test: .venv/.installed lint cluster-binaries ## Install what is missing and run every test, the API-server ones too
+test: .venv/.installed lint cluster-binaries ## Install what is missing and run every test, those on a real cluster too
+	@$(BIN)/python -m tickwheel_cluster packages || echo "the tests on a cluster with nodes will be skipped"
 	$(BIN)/pytest -q $(ARGS)
 
 .PHONY: test-fast
@@ -35,6 +36,10 @@ soak: .venv/.installed cluster-binaries ## Two minutes of load and kills on a re
 bench: .venv/.installed cluster-binaries ## Throughput beside asynq, Celery and taskiq; timers beside APScheduler
 	$(BIN)/python benchmarks/throughput/run.py $(ARGS)
 	$(BIN)/python benchmarks/timers/run.py
+
+.PHONY: bench-cluster
+bench-cluster: .venv/.installed cluster-binaries ## Start latency and runs/s beside CronJob and Job, on a real cluster
+	$(BIN)/python benchmarks/cluster/run.py $(ARGS)
 
 .PHONY: lint
 lint: .venv/.installed ## Format, lint, types, layers, generated files
@@ -59,8 +64,20 @@ generate: .venv/.installed ## Write crds/, docs/openapi.json and docs/metrics.md
 	$(BIN)/python charts/document.py
 
 .PHONY: cluster-binaries
-cluster-binaries: .venv/.installed ## Build etcd and kube-apiserver as Go tools into the user's cache (once, minutes)
+cluster-binaries: .venv/.installed ## Build Kubernetes, etcd, Helm and so on as Go tools into the user's cache (once, minutes)
 	$(BIN)/python -m tickwheel_cluster binaries
+
+.PHONY: cluster-packages
+cluster-packages: .venv/.installed ## Install the Debian packages that the local cluster needs (as root)
+	$(BIN)/python -m tickwheel_cluster packages
+
+.PHONY: cluster-up
+cluster-up: .venv/.installed ## Start a cluster with two nodes and leave it running: a given one, kind, or the local one
+	$(BIN)/python -m tickwheel_cluster nodes-up
+
+.PHONY: cluster-down
+cluster-down: .venv/.installed ## Remove it
+	$(BIN)/python -m tickwheel_cluster nodes-down
 
 .PHONY: image
 image: .venv/.installed ## Build the operator's and worker's images: with Docker, or packed for containerd in dist/images

@@ -1,4 +1,7 @@
-"""`python -m tickwheel_cluster binaries | run [DIR] | up --dir DIR | down --dir DIR`."""
+"""`python -m tickwheel_cluster binaries | packages | run [DIR] | up --dir D | down --dir D | nodes-up | nodes-down`.
+
+The last two are a cluster with nodes, the three before them a control plane alone.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,10 @@ import sys
 import time
 from pathlib import Path
 
-from tickwheel_cluster import BinariesError, ControlPlane, ControlPlaneError, find_binaries
+from tickwheel_cluster import BinariesError, ControlPlane, ControlPlaneError, find_binaries, kept
+from tickwheel_cluster.binaries import build_all
+from tickwheel_cluster.local import ClusterImpossible
+from tickwheel_cluster.local.requirements import install_packages
 from tickwheel_cluster.occupancy import holder
 
 _DEFAULT = Path(".tickwheel-cluster")
@@ -24,14 +30,21 @@ def main(arguments: list[str]) -> int:
     try:
         match options.command:
             case "binaries":
-                print(f"etcd, kube-apiserver and kubectl are in {find_binaries()}")
+                build_all()
+                print(f"etcd, kube-apiserver and kubectl are in {find_binaries()}, the others in folders beside it")
             case "run":
                 _run((options.dir or options.folder or _DEFAULT).resolve())
             case "up":
                 _up(options.dir.resolve())
+            case "nodes-up":
+                kept.up()
+            case "nodes-down":
+                kept.down()
+            case "packages":
+                install_packages()
             case _:
                 _down(options.dir.resolve())
-    except (BinariesError, ControlPlaneError) as error:
+    except (BinariesError, ControlPlaneError, ClusterImpossible, OSError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0
@@ -40,7 +53,10 @@ def main(arguments: list[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tickwheel_cluster", description="A control plane on loopback.")
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("binaries", help="build etcd, kube-apiserver and kubectl into the user's cache (minutes, once)")
+    commands.add_parser("binaries", help="build all programs, Helm too, into the user's cache (ten minutes, once)")
+    commands.add_parser("nodes-up", help="start a cluster whose nodes run pods, and leave it running")
+    commands.add_parser("nodes-down", help="remove it")
+    commands.add_parser("packages", help="install the Debian packages that the local cluster needs and are missing")
     run = commands.add_parser("run", help="run a control plane until Ctrl-C; the folder keeps its data")
     run.add_argument("folder", nargs="?", type=Path, help=f"where its state is (default: {_DEFAULT})")
     run.add_argument("--dir", type=Path, help="the same")

@@ -18,7 +18,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["NODE_MODULES", "TOOLS", "BinariesError", "Tool", "find_binaries", "find_tool"]
+__all__ = ["NODE_MODULES", "TOOLS", "BinariesError", "Tool", "build_all", "find_binaries", "find_tool"]
 
 _SOURCES = Path(__file__).resolve().parent.parent / "tools"
 _KUBERNETES = "1.36.3"
@@ -109,6 +109,13 @@ def find_tool(name: str, *, build: bool = True) -> Path:
     if module is None:
         raise BinariesError(f"{name} is not one of the cluster's programs: {', '.join(tool.name for tool in _MORE)}")
     return _found(tuple(tool for tool in _MORE if tool.module == module), build=build) / name
+
+
+def build_all() -> None:
+    """Build everything that is not in the cache: some ten minutes on two cores, once. Raises `BinariesError`."""
+    find_binaries()
+    for module in dict.fromkeys(tool.module for tool in _MORE):
+        find_tool(next(tool.name for tool in _MORE if tool.module == module))
 
 
 def _found(tools: tuple[Tool, ...], *, build: bool) -> Path:

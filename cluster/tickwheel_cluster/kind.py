@@ -17,12 +17,12 @@ _UP_S = 600.0
 
 
 class KindCluster(GivenCluster):
-    """The kind cluster `tickwheel`. Idempotent; as a context manager it is gone at the end."""
+    """The kind cluster `tickwheel`. As a context manager it is gone at the end, unless it was there before."""
 
-    def __init__(self, directory: Path, *, keep: bool = False) -> None:
+    def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.admin_kubeconfig = directory / "admin.kubeconfig"
-        self._keep = keep
+        self._made = False
 
     @staticmethod
     def possible() -> bool:
@@ -36,7 +36,8 @@ class KindCluster(GivenCluster):
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.down()
+        if self._made:
+            self.down()
 
     @property
     def nodes(self) -> list[str]:
@@ -47,6 +48,7 @@ class KindCluster(GivenCluster):
         self.directory.mkdir(parents=True, exist_ok=True)
         if _NAME not in self._kind("get", "clusters").split():
             self._kind("create", "cluster", "--name", _NAME, "--config", str(CONFIG), "--wait", "120s")
+            self._made = True
         self.admin_kubeconfig.write_text(self._kind("get", "kubeconfig", "--name", _NAME))
         self.admin_kubeconfig.chmod(0o600)
         super().__init__(self.admin_kubeconfig, self.directory)

@@ -126,6 +126,7 @@ disabled_plugins = ["io.containerd.nri.v1.nri"]
   sandbox = "{PAUSE_IMAGE}"
 [plugins.'io.containerd.cri.v1.runtime']
   restrict_oom_score_adj = true
+  netns_mounts_under_state_dir = true
 [plugins.'io.containerd.cri.v1.runtime'.cni]
   bin_dirs = ["{cni}/bin"]
   conf_dir = "{cni}/conf"
@@ -176,12 +177,8 @@ disabled_plugins = ["io.containerd.nri.v1.nri"]
 
 
 def unmount(directory: Path) -> None:
-    """What containerd, kubelet and the containers' networks left mounted."""
+    """What containerd, kubelet and the pods left mounted in the folder; the pods' namespaces are there too."""
     mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
     ours = [mount for mount in mounts if mount == str(directory) or mount.startswith(f"{directory}/")]
     for mount in sorted(ours, reverse=True):
         subprocess.run(["umount", "-l", mount], capture_output=True, check=False)
-    for file in Path("/run/netns").glob("cni-*"):
-        while subprocess.run(["umount", "-l", str(file)], capture_output=True, check=False).returncode == 0:
-            pass
-        file.unlink(missing_ok=True)

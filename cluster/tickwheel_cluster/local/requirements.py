@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 
-__all__ = ["ClusterImpossible", "missing_packages", "require"]
+__all__ = ["ClusterImpossible", "install_packages", "missing_packages", "require"]
 
 _PROGRAMS = {
     "runc": "runc",
@@ -30,6 +30,23 @@ def missing_packages() -> list[str]:
     """Debian packages that have to be installed."""
     path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
     return sorted(package for program, package in _PROGRAMS.items() if shutil.which(program, path=path) is None)
+
+
+def install_packages() -> None:
+    """Install what is missing, and nothing where nothing is. Raises `ClusterImpossible`."""
+    packages = missing_packages()
+    if not packages:
+        print("nothing is missing")
+        return
+    if os.geteuid() != 0 or shutil.which("apt-get") is None:
+        raise ClusterImpossible(
+            f"not installed: {', '.join(packages)}; as root on Debian this target installs them, elsewhere use the"
+            " system's own package manager"
+        )
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    for command in (["update", "-q"], ["install", "-q", "-y", "--no-install-recommends", *packages]):
+        if subprocess.run(["apt-get", *command], env=environment).returncode != 0:
+            raise ClusterImpossible(f"`apt-get {' '.join(command)}` failed; what it said is above")
 
 
 def require() -> None:
