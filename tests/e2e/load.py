@@ -90,7 +90,7 @@ class Load:
         slow = [task(namespace, name, "load", "slow", "5s", parameters={"seconds": 3}) for name in _SLOW]
         self.kube.apply(*namespace_objects(namespace), workers, *quick, *slow)
         until("three workers", lambda: len(self.workers()) == 3, 90)
-        until("work to be done", lambda: len(self.timeline.read().ended_ms) > 60, 60)
+        until("work to be done", lambda: self.timeline.ended() > 60, 60)
 
     def workers(self) -> list[str]:
         """Names of the pool's pods that are ready."""

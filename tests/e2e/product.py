@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from images import build
 from tests.e2e.kube import Kube, until
+from tests.integration.soak.tail import LedgerTail
 
 from tickwheel_cluster import NodeCluster, choose_nodes, find_binaries, find_tool
 
@@ -36,6 +37,8 @@ class Installation:
 
     cluster: Any
     kube: Kube
+    tail: LedgerTail
+    """The ledger, all of it."""
     worker_image: str
     next_worker_image: str
     """The same contents under another name: what a new version of a user's workers looks like."""
@@ -92,9 +95,11 @@ def installed_product(folder: Path) -> Iterator[Installation]:
             "upgrade", "--install", RELEASE, str(ROOT / "charts" / "tickwheel"), "--namespace", NAMESPACE,
             "--create-namespace", "--set", ",".join(values), "--wait", "--timeout", "180s",
         )  # fmt: skip
-        installation = Installation(cluster, kube, images["worker"], images["next"])
-        installation.wait_ready()
-        yield installation
+        # From its first segment on: a few minutes later a checkpoint may have replaced it.
+        with LedgerTail(cluster, NAMESPACE) as tail:
+            installation = Installation(cluster, kube, tail, images["worker"], images["next"])
+            installation.wait_ready()
+            yield installation
 
 
 def _remove_former(kube: Kube) -> None:

@@ -14,20 +14,18 @@ from tests.e2e.kube import until
 from tests.e2e.load import Load
 from tests.e2e.product import Installation
 from tests.e2e.timeline import Lease, Timeline, now_ms
-from tests.integration.soak.tail import LedgerTail
 
 NAMESPACE = "losses"
 
 
 @pytest.fixture(scope="module")
 def load(installed: Installation) -> Iterator[Load]:
-    with LedgerTail(installed.cluster, installed.namespace) as tail:
-        load = Load(installed.kube, Timeline(tail), NAMESPACE, installed.worker_image)
-        try:
-            load.start()
-            yield load
-        finally:
-            installed.kube.kubectl("delete", "namespace", NAMESPACE, "--wait=false")
+    load = Load(installed.kube, Timeline(installed.tail, NAMESPACE), NAMESPACE, installed.worker_image)
+    try:
+        load.start()
+        yield load
+    finally:
+        installed.kube.kubectl("delete", "namespace", NAMESPACE, "--wait=false")
 
 
 @pytest.fixture
@@ -113,7 +111,7 @@ def test_a_rolling_update_of_the_operator_loses_no_instant(load: Load, installed
 
 def test_a_rolling_update_of_the_pool_to_a_new_image_loses_no_work(load: Load, installed: Installation, tell) -> None:
     before = set(load.workers())
-    failures = len(load.timeline.read().failures)
+    failures = len(load.timeline.failures())
     image = installed.next_worker_image
     path = "/spec/template/spec/containers/0/image"
     patch = f'[{{"op": "replace", "path": "{path}", "value": "{image}"}}]'
@@ -124,7 +122,7 @@ def test_a_rolling_update_of_the_pool_to_a_new_image_loses_no_work(load: Load, i
         150,
     )
     time.sleep(2)
-    lost = load.timeline.read().failures[failures:]
+    lost = load.timeline.failures()[failures:]
     tell(f"pool rolled to another image: {len(lost)} attempts failed or were lost")
     assert lost == []
     assert load.faults() == []
@@ -132,7 +130,7 @@ def test_a_rolling_update_of_the_pool_to_a_new_image_loses_no_work(load: Load, i
 
 def test_a_drained_node_loses_no_work(load: Load, installed: Installation, tell) -> None:
     node = load.node_of(load.busy_worker()[0])
-    failures = len(load.timeline.read().failures)
+    failures = len(load.timeline.failures())
     began_ms = now_ms()
     try:
         load.kube.kubectl(
@@ -142,7 +140,7 @@ def test_a_drained_node_loses_no_work(load: Load, installed: Installation, tell)
         pause = load.timeline.longest_pause_ms(began_ms, now_ms())
     finally:
         load.kube.kubectl("uncordon", node)
-    lost = load.timeline.read().failures[failures:]
+    lost = load.timeline.failures()[failures:]
     tell(f"node {node} drained: {len(lost)} attempts lost; longest pause between fires {pause} ms")
     assert lost == []
     installed.wait_ready()

@@ -5,30 +5,16 @@ It goes last: it ends with the product uninstalled.
 
 from __future__ import annotations
 
-import io
-import subprocess
-import tarfile
 from pathlib import Path
 
 import pytest
+from tests.chart.previous import previous_chart
 from tests.e2e.kube import until
 from tests.e2e.load import Load
 from tests.e2e.product import NAMESPACE, RELEASE, ROOT, TUNED, Installation
 from tests.e2e.timeline import Timeline, now_ms
-from tests.integration.soak.tail import LedgerTail
 
 WORK = "upgrade"
-
-
-def former_chart(folder: Path) -> Path:
-    """The chart as the commit before this one has it."""
-    command = ["git", "-C", str(ROOT), "archive", "HEAD~1", "charts/tickwheel"]
-    archive = subprocess.run(command, capture_output=True)
-    if archive.returncode != 0:
-        pytest.skip("there is no commit before this one, or it has no chart")
-    with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as files:
-        files.extractall(folder, filter="data")
-    return folder / "charts" / "tickwheel"
 
 
 def upgrade(product: Installation, chart: Path) -> None:
@@ -43,18 +29,19 @@ def upgrade(product: Installation, chart: Path) -> None:
 def test_an_upgrade_keeps_tasks_firing_and_an_uninstall_leaves_what_users_wrote(
     installed: Installation, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    chart = former_chart(tmp_path)
+    chart = previous_chart(tmp_path)
+    if chart is None:
+        pytest.skip("no commit before this one has a chart")
     kube = installed.kube
     upgrade(installed, chart)
-    with LedgerTail(installed.cluster, NAMESPACE) as tail:
-        load = Load(kube, Timeline(tail, from_the_start=False), WORK, installed.worker_image)
-        load.start()
-        began_ms = now_ms()
-        upgrade(installed, ROOT / "charts" / "tickwheel")
-        installed.wait_ready()
-        until("fires after it", lambda: load.timeline.first_fire_after(now_ms() - 500), 30)
-        pause = load.timeline.longest_pause_ms(began_ms, now_ms())
-        faults = load.faults()
+    load = Load(kube, Timeline(installed.tail, WORK), WORK, installed.worker_image)
+    load.start()
+    began_ms = now_ms()
+    upgrade(installed, ROOT / "charts" / "tickwheel")
+    installed.wait_ready()
+    until("fires after it", lambda: load.timeline.first_fire_after(now_ms() - 500), 30)
+    pause = load.timeline.longest_pause_ms(began_ms, now_ms())
+    faults = load.faults()
     with capsys.disabled():
         print(f"\n  upgraded from the last commit's chart: longest pause between fires {pause} ms")
     assert faults == []

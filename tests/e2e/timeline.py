@@ -31,23 +31,28 @@ class _TimedBook(Book):
     def __init__(self) -> None:
         self.leases: dict[int, Lease] = {}
         self.ended_ms: dict[int, int] = {}
-        self.failures: list[str] = []
-        """What each failed attempt said."""
+        self.failures: list[tuple[str, str]] = []
+        """Namespace, and what was said, of each failed attempt."""
+        self.namespaces: dict[str, str] = {}
+        """Of each task, by its uid."""
         self._workers: dict[int, str] = {}
         super().__init__()
 
     def _fold(self, fact: f.Fact) -> None:
         super()._fold(fact)
         match fact:
+            case f.TaskNamed():
+                self.namespaces[fact.uid] = fact.namespace
             case f.WorkerNamed():
                 self._workers[fact.worker] = fact.name
             case f.Leased():
                 for token, run in enumerate(fact.dispatches, fact.first_token):
                     self.leases[token] = Lease(token, run, self._workers[fact.worker], self._now_ms)
             case f.Failed():
-                worker = self.leases[fact.token].worker
+                lease = self.leases[fact.token]
                 words = f"{fact.reason.name} {fact.error_type}: {fact.message}"
-                self.failures.append(f"{words} (attempt {fact.token} on {worker}, at {self._now_ms})")
+                told = f"{words} (attempt {fact.token} on {lease.worker}, at {self._now_ms})"
+                self.failures.append((self.namespaces[self.runs[lease.run].task], told))
 
     def _end(self, number: int, state: str, token: int) -> None:
         super()._end(number, state, token)
@@ -55,10 +60,12 @@ class _TimedBook(Book):
 
 
 class Timeline:
-    """What the ledger has said so far; `read` brings it up to date."""
+    """What the ledger has said so far of one namespace; `read` brings it up to date."""
 
-    def __init__(self, tail: LedgerTail) -> None:
+    def __init__(self, tail: LedgerTail, namespace: str) -> None:
+        """The tail must have the ledger from its first segment on."""
         self._tail = tail
+        self._namespace = namespace
         self._book = _TimedBook()
 
     def read(self) -> _TimedBook:
@@ -67,6 +74,18 @@ class Timeline:
 
     def order_faults(self) -> list[str]:
         return order_faults(self._tail.segments())
+
+    def failures(self) -> list[str]:
+        """What each failed attempt said."""
+        return [told for namespace, told in self.read().failures if namespace == self._namespace]
+
+    def ended(self) -> int:
+        """How many runs have ended."""
+        book = self.read()
+        return sum(self._is_ours(book.runs[number].task) for number in book.ended_ms)
+
+    def _is_ours(self, uid: str) -> bool:
+        return self._book.namespaces.get(uid) == self._namespace
 
     def open_on(self, worker: str) -> list[Lease]:
         """Attempts that run on the worker now, newest last."""
@@ -101,7 +120,7 @@ class Timeline:
         """Every instant of each fixedRate task between its first and its last has exactly one run; all runs ended well
         but the newest ones, which may still be open."""
         book, faults = self.read(), []
-        by_name = {task.name: task for task in book.tasks.values()}
+        by_name = {task.name: task for task in book.tasks.values() if self._is_ours(task.uid)}
         horizon_ms = now_ms() - 30_000
         for name in names:
             task = by_name[name]
@@ -113,8 +132,9 @@ class Timeline:
                 faults.append(f"{name}: {len(twice)} instants with more than one run, such as {twice[0]}")
             if task.skipped:
                 faults.append(f"{name}: {task.skipped} instants were skipped")
-        bad = [run for run in book.runs.values() if run.state in ("failed", "cancelled")]
-        stuck = [run for run in book.open_runs if run.scheduled_ms < horizon_ms]
+        ours = [run for run in book.runs.values() if self._is_ours(run.task)]
+        bad = [run for run in ours if run.state in ("failed", "cancelled")]
+        stuck = [run for run in ours if run.state == "open" and run.scheduled_ms < horizon_ms]
         if bad:
             faults.append(f"{len(bad)} runs did not succeed")
         for run in stuck[:3]:
