@@ -84,9 +84,9 @@ def _contained() -> set[int]:
     found: set[int] = set()
     for root in (CGROUPS, *(folder for folder in CGROUPS.iterdir() if folder.is_dir())):
         for top in root.glob(f"{CGROUP_PREFIX}*"):
-            for file in top.rglob("cgroup.procs"):
+            for folder, _, _ in os.walk(top):  # which takes no offence at folders that vanish under it
                 with contextlib.suppress(OSError):
-                    found |= {int(word) for word in file.read_text().split()}
+                    found |= {int(word) for word in (Path(folder) / "cgroup.procs").read_text().split()}
     return found - {0}
 
 
