@@ -107,6 +107,10 @@ class ScheduledTask(Resource):
                 name="Message", path=".status.conditions[?(@.type=='Ready')].message", wide=True,
                 description="Why it is or is not ready",
             ),
+            Column(
+                name="Stalled", path=".status.conditions[?(@.type=='Stalled')].message", wide=True,
+                description="What somebody has to mend, also of a task that fires: a handler that nobody registered",
+            ),
             AGE,
         ),
         selectable=(".spec.pool", ".spec.handler"),

@@ -166,7 +166,12 @@ class TaskRun(Resource):
             Column(name="Attempts", path=".status.attempts", type="integer", description="Deliveries so far"),
             Column(name="Worker", path=".status.worker", description="The last attempt's worker"),
             Column(name="Error", path=".status.error.type", wide=True, description="Why it failed"),
-            Column(name="Message", path=".status.error.message", wide=True, description="What the error says"),
+            Column(
+                name="Message",
+                path=".status.conditions[?(@.type=='Succeeded')].message",
+                wide=True,
+                description="Why it failed, or was refused",
+            ),
             AGE,
         ),
         selectable=(".spec.task", ".status.state"),

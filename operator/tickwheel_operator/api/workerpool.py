@@ -305,6 +305,12 @@ class WorkerPool(Resource):
             Column(name="CPU", path=".status.usage.cpu", wide=True, description="CPU in use, of all pods"),
             Column(name="Memory", path=".status.usage.memory", wide=True, description="Memory in use, of all pods"),
             Column(name="Scaling", path=".status.scaling", wide=True, description="Why so many workers"),
+            Column(
+                name="Message",
+                path=".status.conditions[?(@.type=='Ready')].message",
+                wide=True,
+                description="Why it is or is not ready",
+            ),
             READY,
             AGE,
         ),
