@@ -11,6 +11,7 @@ import importlib
 import importlib.util
 import logging
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -87,4 +88,7 @@ def load(name: str) -> None:
 
 
 if __name__ == "__main__":
+    # The first process of a container ignores SIGTERM until it says otherwise: a pod that is deleted while its handlers
+    # are being imported would wait for its whole grace period. The worker's own handling follows.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     sys.exit(main())

@@ -115,3 +115,11 @@ def test_outside_of_a_worker_pod_the_command_does_nothing(
     monkeypatch.setattr(command, "drain", lambda: pytest.fail("it would tell processes that are none of its business"))
     assert command.main(["drain"]) == 2
     assert "only in the container of a worker" in capsys.readouterr().err
+
+
+def test_a_worker_that_still_imports_its_handlers_ends_at_once(tmp_path: Path, start: Start) -> None:
+    handlers = tmp_path / "handlers.py"
+    handlers.write_text("import time; print('ready', flush=True); time.sleep(60)\n")
+    process = start(sys.executable, "-m", "tickwheel", str(handlers))
+    process.terminate()
+    assert process.wait(10) == 0
