@@ -75,6 +75,11 @@ cluster-packages: .venv/.installed ## Install the Debian packages that the local
 cluster-up: .venv/.installed ## Start a cluster with two nodes and leave it running: a given one, kind, or the local one
 	$(BIN)/python -m tickwheel_cluster nodes-up
 
+.PHONY: cluster-load
+cluster-load: .venv/.installed ## Give it the images that `make image` packed (ARGS=--pack where Docker runs without kind)
+	$(BIN)/python -m images --pack
+	$(BIN)/python -m tickwheel_cluster nodes-load dist/images/*.tar
+
 .PHONY: cluster-down
 cluster-down: .venv/.installed ## Remove it
 	$(BIN)/python -m tickwheel_cluster nodes-down

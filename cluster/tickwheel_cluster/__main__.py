@@ -38,6 +38,8 @@ def main(arguments: list[str]) -> int:
                 _up(options.dir.resolve())
             case "nodes-up":
                 kept.up()
+            case "nodes-load":
+                kept.load(options.archives)
             case "nodes-down":
                 kept.down()
             case "packages":
@@ -56,6 +58,8 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("binaries", help="build all programs, Helm too, into the user's cache (ten minutes, once)")
     commands.add_parser("nodes-up", help="start a cluster whose nodes run pods, and leave it running")
     commands.add_parser("nodes-down", help="remove it")
+    load = commands.add_parser("nodes-load", help="give it images")
+    load.add_argument("archives", nargs="+", type=Path, help="as `docker save` or `make image` writes them")
     commands.add_parser("packages", help="install the Debian packages that the local cluster needs and are missing")
     run = commands.add_parser("run", help="run a control plane until Ctrl-C; the folder keeps its data")
     run.add_argument("folder", nargs="?", type=Path, help=f"where its state is (default: {_DEFAULT})")

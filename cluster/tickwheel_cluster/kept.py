@@ -8,9 +8,9 @@ from pathlib import Path
 
 from tickwheel_cluster.kind import KindCluster
 from tickwheel_cluster.local import LocalCluster
-from tickwheel_cluster.provider import GIVEN
+from tickwheel_cluster.provider import GIVEN, choose_nodes
 
-__all__ = ["FOLDER", "down", "up"]
+__all__ = ["FOLDER", "down", "load", "up"]
 
 FOLDER = Path(".tickwheel-cluster") / "nodes"
 """The state of one that these commands start; relative to the checkout, where make runs them."""
@@ -35,6 +35,14 @@ def up() -> None:
         local.down()  # does nothing to a cluster of another folder
         raise
     _tell(local.admin_kubeconfig)
+
+
+def load(archives: list[Path]) -> None:
+    """Give images, as `make image` packs them, to the nodes of the cluster that runs."""
+    with choose_nodes(FOLDER.resolve()) as cluster:
+        for archive in archives:
+            cluster.load_image(archive)
+            print(f"loaded {archive.name} into {', '.join(cluster.nodes)}")
 
 
 def down() -> None:

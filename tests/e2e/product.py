@@ -21,6 +21,7 @@ from tests.e2e.kube import Kube, until
 from tests.integration.soak.tail import LedgerTail
 
 from tickwheel_cluster import NodeCluster, choose_nodes, find_binaries, find_tool
+from tickwheel_cluster.provider import GIVEN
 
 __all__ = ["NAMESPACE", "RELEASE", "ROOT", "Installation", "installed_product"]
 
@@ -89,7 +90,7 @@ def installed_product(folder: Path) -> Iterator[Installation]:
     with choose_nodes(folder / "cluster") as cluster:
         kube = Kube(cluster.admin_kubeconfig, find_binaries() / "kubectl", find_tool("helm"), folder / "kubectl-cache")
         images = _load(cluster, folder / "images")
-        _remove_former(kube)
+        _remove_former(kube, given=bool(os.environ.get(GIVEN)))
         values = [f"election.{name}={value}" for name, value in TUNED.items()]
         kube.helm(
             "upgrade", "--install", RELEASE, str(ROOT / "charts" / "tickwheel"), "--namespace", NAMESPACE,
@@ -102,9 +103,12 @@ def installed_product(folder: Path) -> Iterator[Installation]:
             yield installation
 
 
-def _remove_former(kube: Kube) -> None:
+def _remove_former(kube: Kube, *, given: bool) -> None:
     """On a cluster that was kept: the witness has to see the ledger from its first segment."""
     if RELEASE in kube.helm("list", "--namespace", NAMESPACE, "--short").split():
+        if given:
+            # Somebody's tasks may hang on it.
+            raise AssertionError(f"{GIVEN} names a cluster that has the release {RELEASE} already: uninstall it first")
         kube.helm("uninstall", RELEASE, "--namespace", NAMESPACE, "--wait")
         kube.kubectl("delete", "ledgersegments.tickwheel.io", "--all", "--namespace", NAMESPACE)
 

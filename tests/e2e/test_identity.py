@@ -101,6 +101,12 @@ def said(product: Installation, pod: str, *words: str) -> None:
     until(f"{pod} to say {words}", line, 60, 1)
 
 
+def assert_only_the_welcome(product: Installation) -> None:
+    """The pool without a template has the one worker that was let in, and nobody else."""
+    status = product.kube.get("workerpool", "external", "-n", NAMESPACE)["status"]
+    assert status["slots"]["total"] <= 16
+
+
 def test_an_outside_pod_with_the_pools_account_works_in_a_pool_without_a_template(product: Installation) -> None:
     start(product, "welcome", pool="external")
     until("it to be counted", lambda: _ready(product, "external"), 60)
@@ -108,12 +114,12 @@ def test_an_outside_pod_with_the_pools_account_works_in_a_pool_without_a_templat
 
 def test_a_pod_of_another_service_account_is_refused(product: Installation) -> None:
     start(product, "stranger", pool="external", account="other")
-    heard(product, "stranger", "stranger", "other", "external")
+    heard(product, "stranger", "AccountNotAdmitted", "stranger", "other", "external")
 
 
 def test_a_pod_that_the_pool_does_not_own_is_refused(product: Installation) -> None:
     start(product, "impostor", pool="own")
-    heard(product, "impostor", "impostor", "own")
+    heard(product, "impostor", "PodOfNoPool", "impostor", "own")
 
 
 def test_a_worker_of_another_pool_is_refused(product: Installation) -> None:
@@ -129,20 +135,23 @@ def test_a_worker_of_another_pool_is_refused(product: Installation) -> None:
         " os.execvp('python3', ['python3', '-m', 'tickwheel', '/handlers/handlers.py'])"
     )
     product.kube.kubectl("exec", name, "-n", NAMESPACE, "--", "python3", "-c", script, check=False)
-    heard(product, name, name, "theirs")
+    heard(product, name, "PodOfAnotherPool", name, "theirs")
 
 
 def test_a_token_of_a_wrong_audience_is_refused(product: Installation) -> None:
     start(product, "wrong-audience", pool="external", audience="somebody-else")
-    heard(product, "wrong-audience", "audience")
+    heard(product, "wrong-audience", "WrongAudience", "wrong-audience")
+    assert_only_the_welcome(product)
 
 
 def test_plain_http_is_refused(product: Installation) -> None:
     endpoint = f"http://{product.deployment}.{product.namespace}.svc:8443"
     start(product, "plain", pool="external", TICKWHEEL_ENDPOINT=endpoint)
-    heard(product, "plain", "HTTP")
+    heard(product, "plain", "PlainHTTP", product.kube.get("pod", "plain", "-n", NAMESPACE)["status"]["podIP"])
+    assert_only_the_welcome(product)
 
 
 def test_a_worker_that_trusts_another_authority_does_not_connect(product: Installation) -> None:
     start(product, "distrustful", pool="external", TICKWHEEL_CA_FILE="/var/run/tickwheel/system.crt")
     said(product, "distrustful", "TICKWHEEL_CA_FILE")
+    assert_only_the_welcome(product)

@@ -125,7 +125,8 @@ class Timeline:
         for name in names:
             task = by_name[name]
             instants = sorted(task.runs)
-            missing = set(range(instants[0], instants[-1] + 1, period_ms)) - set(instants)
+            # To the horizon, not to its last one: a task that fires no more has lost all that came after.
+            missing = set(range(instants[0], max(instants[-1], horizon_ms) + 1, period_ms)) - set(instants)
             if missing:
                 faults.append(f"{name}: {len(missing)} instants without a run, such as {min(missing)}")
             if twice := [at for at, count in task.runs.items() if count > 1]:

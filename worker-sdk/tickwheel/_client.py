@@ -109,8 +109,8 @@ class _Trust:
             try:
                 version = _version(self._file)
                 if version != self._version:
-                    self._version = version
                     self._context = ssl.create_default_context(cafile=str(self._file))
+                    self._version, self._problem = version, ""  # a file that could not be read is read again
                     _log.info("trusting the authorities that %s holds now", self._file)
             except (OSError, ssl.SSLError) as error:
                 if str(error) != self._problem:

@@ -1,13 +1,14 @@
-"""Worker pods: a worker whose pod is gone, failed or no longer ready is lost before it falls silent.
+"""Worker pods: a worker whose pod is gone or failed, or whose container has ended, is lost before it falls silent.
 
-A pod says by its label which pool its worker is of, and the worker has the pod's name. Invariant: a pod that was never
-ready says nothing: its worker may connect before the kubelet has probed it. Who really owns the pod goes on to
-`pools.ownership`, which the gateway asks.
+A pod says by its label which pool its worker is of, and the worker has the pod's name. Readiness says nothing: it is of
+the whole pod, so a sidecar that ends or a probe that fails would give away work that is being done; a node that is gone
+shows as silence, long before its pods are unready. Invariant: only an end that kubelet saw counts. Who really owns the
+pod goes on to `pools.ownership`, which the gateway asks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -19,6 +20,8 @@ from tickwheel_operator.pools.template import POOL_LABEL
 __all__ = ["POOL_LABEL", "ObservedPod", "PodWatch"]
 
 
+WORKER = "worker"
+"""The worker's container, if one is called so."""
 _MOST_GONE = 10_000
 """As many pods end within the longest lease, in a large cluster, that is rolled."""
 
@@ -26,7 +29,10 @@ _MOST_GONE = 10_000
 class ObservedPod(msgspec.Struct, frozen=True):
     uid: str
     worker: WorkerKey
-    ready: bool
+    running: bool
+    """The worker's container runs now."""
+    ends: frozenset[str]
+    """The worker's containers that have ended, as far as kubelet tells: the present and the last one."""
     over: bool
     """Deleted, failed or completed."""
     controller: Controller | None
@@ -39,7 +45,8 @@ class PodWatch:
         """`post` gives the command to the leading engine, or drops it where none leads."""
         self._post = post
         self._owners = owners
-        self._ready: dict[str, WorkerKey] = {}
+        self._ends: dict[str, frozenset[str]] = {}
+        """By pod: what is known to have ended."""
         self._gone: dict[WorkerKey, None] = {}
         """Workers that were lost and did not come back, the latest last."""
 
@@ -52,12 +59,15 @@ class PodWatch:
     def read(self, raw: Mapping[str, Any], *, deleted: bool) -> ObservedPod:
         """What the raw object says. Called in the watch's thread."""
         metadata, status = raw["metadata"], raw.get("status") or {}
-        conditions = {condition["type"]: condition["status"] for condition in status.get("conditions") or ()}
+        containers = status.get("containerStatuses") or [{}]
+        worker = next((c for c in containers if c.get("name") == WORKER), _first(containers, raw))
+        states = (worker.get("state") or {}, worker.get("lastState") or {})
         pool = (metadata.get("labels") or {}).get(POOL_LABEL, "")
         return ObservedPod(
             uid=metadata["uid"],
             worker=WorkerKey(metadata["namespace"], pool, metadata["name"]),
-            ready=conditions.get("Ready") == "True",
+            running="running" in states[0],
+            ends=frozenset(state["terminated"].get("containerID", "") for state in states if "terminated" in state),
             over=deleted or status.get("phase") in ("Failed", "Succeeded"),
             controller=controller_of(metadata),
         )
@@ -69,13 +79,21 @@ class PodWatch:
                 self._owners.forget(pod.uid)
             else:
                 self._owners.note(pod.uid, pod.controller)
-        if pod.over or (pod.uid in self._ready and not pod.ready):
-            self._ready.pop(pod.uid, None)
+        ended = not pod.ends <= self._ends.get(pod.uid, pod.ends if pod.running else frozenset())
+        self._ends[pod.uid] = pod.ends
+        if pod.over:
+            del self._ends[pod.uid]
+        if pod.over or ended:
             self._gone.pop(pod.worker, None)
             self._gone[pod.worker] = None
             if len(self._gone) > _MOST_GONE:
                 del self._gone[next(iter(self._gone))]
             self._post(WorkerGone(key=pod.worker))
-        elif pod.ready:
-            self._ready[pod.uid] = pod.worker
+        if pod.running and not pod.over:
             self._gone.pop(pod.worker, None)
+
+
+def _first(containers: Sequence[Mapping[str, Any]], raw: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The status of the template's first container, which is the worker where none is called so."""
+    named = (raw.get("spec") or {}).get("containers") or [{}]
+    return next((c for c in containers if c.get("name") == named[0].get("name")), containers[0])

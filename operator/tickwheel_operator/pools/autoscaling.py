@@ -262,7 +262,8 @@ class Autoscaler:
         if engine is None:
             return False
         for key, state in self._states.items():
-            if state.decided is not None and not state.decided.workers:
+            decided = self._decided(*key) if state.decided is not None else None
+            if decided is not None and not decided.workers:
                 queue = engine.router.pools.get(key)
                 if queue is not None and queue.backlog():
                     return True

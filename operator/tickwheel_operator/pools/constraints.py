@@ -192,6 +192,7 @@ def _containers(spec: Mapping[str, Any]) -> Iterator[FieldFault]:
         for index, port in enumerate(_list(container.get("ports"))):
             if port.get("hostPort"):
                 yield FieldFault(f"{path}.ports[{index}].hostPort", _HOST)
+        yield from _called(container, path)
     containers = _list(spec.get("containers"))
     worker = worker_index(containers)
     path = f"{_SPEC}.containers[{worker}]"
@@ -200,11 +201,24 @@ def _containers(spec: Mapping[str, Any]) -> Iterator[FieldFault]:
         if why is not None:
             yield FieldFault(f"{path}.env[{index}]", f"{variable['name']} is set by the operator: {why}")
     for index, mount in enumerate(_list(containers[worker].get("volumeMounts"))):
-        folder = posixpath.normpath(str(mount.get("mountPath", "")))
+        folder = posixpath.normpath("/" + str(mount.get("mountPath", "")).lstrip("/"))
         if f"{folder}/".removeprefix("/var").startswith(f"{MOUNT}/".removeprefix("/var")):  # /var/run is /run
             yield FieldFault(
                 f"{path}.volumeMounts[{index}].mountPath", f"{MOUNT} is the operator's own; mount elsewhere"
             )
+
+
+def _called(container: Mapping[str, Any], path: str) -> Iterator[FieldFault]:
+    """Probes and hooks are requests that kubelet makes, from the node's network: to the pod, and nowhere else."""
+    lifecycle = _object_or_empty(container.get("lifecycle"))
+    callers = [(name, container.get(name)) for name in ("livenessProbe", "readinessProbe", "startupProbe")]
+    callers += [(f"lifecycle.{name}", lifecycle.get(name)) for name in ("postStart", "preStop")]
+    for name, caller in callers:
+        for kind in ("httpGet", "tcpSocket"):
+            if _object_or_empty(_object_or_empty(caller).get(kind)).get("host"):
+                yield FieldFault(
+                    f"{path}.{name}.{kind}.host", "kubelet would call another host than the pod; remove it"
+                )
 
 
 def _account(pool: WorkerPool, spec: Mapping[str, Any], patterns: tuple[str, ...]) -> Iterator[FieldFault]:

@@ -50,7 +50,8 @@ class PoolConfig(msgspec.Struct, frozen=True, kw_only=True):
     """A template that the API server refuses is tried again after so long, then twice as long each time up to
     `resync_s`: a quota or a policy may have changed."""
     unready_s: float = 10.0
-    """Pods that take longer than this to become ready are asked why, and again so often."""
+    """Pods that take longer than this to become ready are asked why, and again after twice as long each time, up to
+    `resync_s`."""
     drift_s: float = 1.0
     """A field that others changed is set back at once; each further time within `resync_s` waits twice as long, from
     this up to a minute."""
@@ -64,6 +65,8 @@ class _Applied(msgspec.Struct):
     uid: str
     ours: str
     """Digest of the fields that we owned then."""
+    generation: int
+    """Of the Deployment: another one says that somebody changed a value, a leader before us with our own name even."""
 
 
 class _Refusal(msgspec.Struct):
@@ -74,6 +77,17 @@ class _Refusal(msgspec.Struct):
     tries: int
     again: float
     """When to ask again, on the loop's clock."""
+
+
+class _TermOver(Exception):
+    """Another replica leads: what was on its way is not written."""
+
+
+class _Unready(msgspec.Struct):
+    """When pods that do not become ready are asked why, the next time."""
+
+    again: float
+    pause_s: float
 
 
 class _Drift(msgspec.Struct):
@@ -116,7 +130,7 @@ class PoolReconciler:
         self._applied: dict[PoolKey, _Applied] = {}
         self._refused: dict[PoolKey, _Refusal] = {}
         self._drift: dict[PoolKey, _Drift] = {}
-        self._unready_since: dict[PoolKey, float] = {}
+        self._unready: dict[PoolKey, _Unready] = {}
         self._told: dict[PoolKey, tuple[str, str]] = {}
         """The pods' own problem when they were last asked."""
         self._ca_written: dict[str, str] = {}
@@ -138,7 +152,7 @@ class PoolReconciler:
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
-        for memory in (self._applied, self._refused, self._drift, self._unready_since, self._told, self._ca_written):
+        for memory in (self._applied, self._refused, self._drift, self._unready, self._told, self._ca_written):
             memory.clear()
 
     def changed(self, namespace: str, name: str) -> None:
@@ -158,7 +172,9 @@ class PoolReconciler:
             while True:
                 await asyncio.sleep(self._config.resync_s)
                 if self._leading:
+                    # Applying what is so already changes nothing; what vanished while the watch was broken shows.
                     self._ca_written.clear()
+                    self._applied.clear()
                     self._resync()
 
     def _resync(self) -> None:
@@ -178,6 +194,12 @@ class PoolReconciler:
 
     async def _reconcile(self, key: PoolKey) -> float | None:
         """Make it so; seconds after which to look again, or None: when something changes."""
+        try:
+            return await self._look(key)
+        except _TermOver:
+            return None
+
+    async def _look(self, key: PoolKey) -> float | None:
         if not self._leading:
             return None
         pool = self._pool(*key)
@@ -185,6 +207,8 @@ class PoolReconciler:
             if key not in self._pools():
                 # Gone: the garbage collector takes the Deployment.
                 self._forget(key)
+            else:
+                await self._keep_trust(key)
             return None  # invalid or being deleted: its pods stay as they are
         if pool.spec.template is None:
             await self._remove(key, pool)
@@ -193,6 +217,7 @@ class PoolReconciler:
         found = faults(pool, self._config.service_accounts)
         if found:
             self._deployments.expect(*key, desired, PoolProblem(TEMPLATE_NOT_ALLOWED, sentence(found), True))
+            await self._keep_trust(key)
             return None
         try:
             return await self._ensure(key, pool, desired)
@@ -216,13 +241,15 @@ class PoolReconciler:
             try:
                 live = await self._write(key, pool, live, manifest, bundle)
             except Refused as error:
+                if error.status == 409:
+                    await self._read_anew(key)
                 return self._note_refusal(key, desired, digest, error)
             if live is None:  # what is there belongs to somebody else
                 return self._config.refused_s
             if drift is not None:
                 self._note_drift(key, drift)
             self._refused.pop(key, None)
-            self._applied[key] = _Applied(digest, live.uid, live.ours)
+            self._applied[key] = _Applied(digest, live.uid, live.ours, live.generation)
             self._deployments.seen(live)
         elif bundle and self._ca_written.get(key[0]) != bundle:
             await self._write_ca(key, bundle)
@@ -234,7 +261,7 @@ class PoolReconciler:
             applied is None
             or live is None
             or live.owner != pool.metadata.uid
-            or applied != _Applied(digest, live.uid, live.ours)
+            or applied != _Applied(digest, live.uid, live.ours, live.generation)
         )
 
     async def _write(
@@ -263,11 +290,26 @@ class PoolReconciler:
             manifest["metadata"]["uid"] = live.uid
             if live.desired > desired:
                 await self._prepare_scale_down(key, live.desired - desired)
-        raw = await self._cluster.apply(manifest)
-        _log.info(
-            "WorkerPool %s/%s: applied Deployment %s, %d workers", namespace, name, raw["metadata"]["name"], desired
-        )
-        return self._deployments.read(raw)
+        self._check_term()
+        after = self._deployments.read(await self._cluster.apply(manifest))
+        if live is None or (live.uid, live.generation) != (after.uid, after.generation):
+            _log.info("WorkerPool %s/%s: applied Deployment %s, %d workers", namespace, name, after.name, desired)
+        return after
+
+    def _check_term(self) -> None:
+        """Before each write: what came before it took its time."""
+        if not self._leading:
+            raise _TermOver
+
+    async def _read_anew(self, key: PoolKey) -> None:
+        """The Deployment is not the one that was seen last: the watch does not tell of what vanished while it was
+        broken."""
+        live = self._deployments.live(*key)
+        raw = await self._cluster.read(key[0], deployment_name(key[1]))
+        if raw is not None:
+            self._deployments.seen(self._deployments.read(raw))
+        elif live is not None:
+            self._deployments.gone(live.namespace, live.name, live.uid)
 
     def _ours_to_take(self, live: ObservedDeployment, pool: WorkerPool) -> bool:
         """Whether the Deployment is the pool's, or was left behind by `kubectl delete --cascade=orphan`."""
@@ -294,19 +336,27 @@ class PoolReconciler:
 
     async def _write_ca(self, key: PoolKey, bundle: str) -> None:
         if self._ca_written.get(key[0]) != bundle:
+            self._check_term()
             await self._cluster.apply_ca(key[0], bundle)
             self._ca_written[key[0]] = bundle
+
+    async def _keep_trust(self, key: PoolKey) -> None:
+        """Pods that stay as they are must still learn of a new authority, or they lose the gateway."""
+        bundle, live = self._ca_bundle(), self._deployments.live(*key)
+        if bundle and live is not None and live.ours:
+            await self._write_ca(key, bundle)
 
     async def _remove(self, key: PoolKey, pool: WorkerPool) -> None:
         """The pool has no template (any more): its workers run elsewhere."""
         live = self._deployments.live(*key)
         if live is not None and live.owner == pool.metadata.uid and not live.deleting:
+            self._check_term()
             await self._cluster.delete(live.namespace, live.name, live.uid)
             _log.info("WorkerPool %s/%s has no template: deleted Deployment %s", *key, live.name)
         self._forget(key)
 
     def _forget(self, key: PoolKey) -> None:
-        for memory in (self._applied, self._refused, self._drift, self._unready_since, self._told):
+        for memory in (self._applied, self._refused, self._drift, self._unready, self._told):
             memory.pop(key, None)
         self._deployments.forget(*key)
 
@@ -337,7 +387,8 @@ class PoolReconciler:
     def _drifted(self, key: PoolKey, digest: str) -> _Drift | None:
         """How often others changed our fields of late; None: it is we who want something else now."""
         applied = self._applied.get(key)
-        if applied is None or applied.manifest != digest:
+        live = self._deployments.live(*key)
+        if applied is None or applied.manifest != digest or (live is not None and live.ours == applied.ours):
             return None
         drift = self._drift.get(key)
         if drift is None or _now() - drift.last > self._config.resync_s:
@@ -376,14 +427,15 @@ class PoolReconciler:
         problem = live.failure if live is not None else None
         waiting = live is not None and (live.ready < desired or live.updated < desired)
         if not waiting:
-            self._unready_since.pop(key, None)
+            self._unready.pop(key, None)
             self._told.pop(key, None)
             self._deployments.expect(*key, desired, None)
             return None
-        now = _now()
-        since = self._unready_since.setdefault(key, now)
-        if now - since >= self._config.unready_s:
-            self._unready_since[key] = now
+        now, first = _now(), self._config.unready_s
+        unready = self._unready.setdefault(key, _Unready(now + first, first))
+        if now >= unready.again:
+            unready.pause_s = min(unready.pause_s * 2, self._config.resync_s)
+            unready.again = now + unready.pause_s
             # They may wait for it: somebody may have deleted the ConfigMap. It is looked at anew with the next look.
             self._ca_written.pop(key[0], None)
             found = pod_problem(await self._pods(key))
@@ -399,7 +451,7 @@ class PoolReconciler:
             elif problem.reason == "ProgressDeadlineExceeded":
                 problem = PoolProblem(problem.reason, message, True)
         self._deployments.expect(*key, desired, problem)
-        return self._config.unready_s
+        return max(0.1, unready.again - now)
 
     async def _pods(self, key: PoolKey) -> list[Mapping[str, Any]]:
         try:

@@ -8,10 +8,25 @@ from tickwheel_operator.controllers.pods import PodWatch
 from tickwheel_operator.engine.messages import WorkerGone
 
 
-def a_pod(name: str, *, ready: bool = True, phase: str = "Running") -> dict[str, Any]:
+def a_pod(
+    name: str, *, ended: str = "", running: bool = True, ready: bool = True, phase: str = "Running"
+) -> dict[str, Any]:
+    """A pod with a sidecar before its worker, whose container `ended` is its last one or, not running, its present."""
+    terminated = {"terminated": {"containerID": ended}} if ended else {}
+    worker = {
+        "name": "worker",
+        "state": {"running": {}} if running else terminated,
+        "lastState": terminated if running else {},
+    }
+    sidecar = {"name": "a-sidecar", "state": {"running": {}} if ready else {"terminated": {"containerID": "s"}}}
     return {
         "metadata": {"uid": f"uid-{name}", "namespace": "shops", "name": name, "labels": {"tickwheel.io/pool": "p"}},
-        "status": {"phase": phase, "conditions": [{"type": "Ready", "status": str(ready)}]},
+        "spec": {"containers": [{"name": "a-sidecar"}, {"name": "worker"}]},
+        "status": {
+            "phase": phase,
+            "conditions": [{"type": "Ready", "status": str(ready)}],
+            "containerStatuses": [sidecar, worker],
+        },
     }
 
 
@@ -29,20 +44,33 @@ class Watched:
         self.heard.append(gone.key.name)
 
 
-def test_a_pod_that_was_never_ready_says_nothing():
+def test_a_pod_that_is_not_ready_says_nothing_while_its_worker_runs():
     watched = Watched()
+    watched.see(a_pod("a", ready=False))
+    watched.see(a_pod("a"))
     watched.see(a_pod("a", ready=False))
     assert watched.heard == []
 
 
-def test_a_worker_whose_pod_is_deleted_fails_or_loses_readiness_is_lost():
+def test_a_worker_whose_pod_is_deleted_or_failed_or_whose_container_ended_is_lost():
     watched = Watched()
-    for name in "abc":
+    for name in "abcd":
         watched.see(a_pod(name))
     watched.see(a_pod("a"), deleted=True)
-    watched.see(a_pod("b", ready=False))
-    watched.see(a_pod("c", ready=False, phase="Failed"))
-    assert watched.heard == ["a", "b", "c"]
+    watched.see(a_pod("b", ended="1", running=False))
+    watched.see(a_pod("c", phase="Failed", running=False))
+    watched.see(a_pod("d", ended="1"))  # it ended and is back before anybody saw it
+    assert watched.heard == ["a", "b", "c", "d"]
+    watched.see(a_pod("b", ended="1"))
+    watched.see(a_pod("d", ended="1"))
+    assert watched.heard == ["a", "b", "c", "d"], "an end counts once"
+
+
+def test_a_worker_that_had_restarted_before_this_replica_looked_is_not_lost():
+    watched = Watched()
+    watched.see(a_pod("a", ended="1"))
+    watched.see(a_pod("b", ended="1", running=False))
+    assert watched.heard == ["b"]
 
 
 def test_a_new_leader_hears_of_the_workers_that_were_lost_before_its_term_and_did_not_come_back():
@@ -50,8 +78,8 @@ def test_a_new_leader_hears_of_the_workers_that_were_lost_before_its_term_and_di
     for name in "abc":
         watched.see(a_pod(name))
     watched.see(a_pod("a"), deleted=True)
-    watched.see(a_pod("b", ready=False))
-    watched.see(a_pod("b"))
+    watched.see(a_pod("b", ended="1", running=False))
+    watched.see(a_pod("b", ended="1"))
     watched.heard.clear()
     watched.pods.lead()
     assert watched.heard == ["a"]

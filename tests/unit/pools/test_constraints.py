@@ -175,3 +175,16 @@ def test_a_pool_without_a_template_has_nothing_to_refuse() -> None:
 )
 def test_a_template_that_is_no_pod_is_refused_and_breaks_nothing(pod: dict[str, Any], path: str) -> None:
     assert paths(a_pool(pod=pod)) == [f"{POD}.{path}"]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("livenessProbe", {"httpGet": {"port": 80, "host": "127.0.0.1"}}),
+        ("readinessProbe", {"tcpSocket": {"port": 22, "host": "10.0.0.1"}}),
+    ],
+)
+def test_kubelet_may_not_be_made_to_call_another_host(field: str, value: dict[str, Any]) -> None:
+    (kind,) = value
+    found = faults(a_pool(worker(**{field: value})))
+    assert [fault.path for fault in found] == [f"spec.template.spec.containers[0].{field}.{kind}.host"]

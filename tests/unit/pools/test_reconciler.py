@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -31,6 +32,7 @@ class Scene:
         self.removed: list[tuple[int, int]] = []
         """Calls of the scale-down hook: how many go, and how many there were then."""
         self.hook_error: Exception | None = None
+        self.follow_in_the_hook = False
         self.reconciler = PoolReconciler(
             self.cluster,
             self.deployments,
@@ -44,6 +46,8 @@ class Scene:
 
     async def _before_scale_down(self, namespace: str, name: str, pods: int) -> None:
         self.removed.append((pods, self.live["spec"]["replicas"]))
+        if self.follow_in_the_hook:
+            self.reconciler.follow()
         if self.hook_error is not None:
             raise self.hook_error
 
@@ -107,6 +111,48 @@ Start = Callable[..., Scene]
 
 
 # --- when it writes ---
+
+
+async def test_a_deployment_that_vanished_while_the_watch_was_broken_is_made_again(start: Start) -> None:
+    scene = start(resync_s=0.1)
+    scene.put(a_pool())
+    await until(lambda: NAME in scene.cluster.stored)
+    del scene.cluster.stored[NAME]
+    await until(lambda: NAME in scene.cluster.stored)
+
+
+async def test_a_late_write_of_the_leader_before_is_set_right(start: Start) -> None:
+    scene = start()
+    scene.put(a_pool(worker(image="shop:2")))
+    await until(lambda: NAME in scene.cluster.stored)
+    late = copy.deepcopy(scene.live)
+    late["spec"]["template"]["spec"]["containers"][0]["image"] = "shop:1"
+    await scene.cluster.apply(late)
+    scene.watch_tells()
+    await until(lambda: scene.live["spec"]["template"]["spec"]["containers"][0]["image"] == "shop:2")
+
+
+async def test_a_term_that_ends_while_a_scale_down_is_prepared_writes_nothing_more(start: Start) -> None:
+    scene = start()
+    scene.put(a_pool(replicas=5))
+    await until(lambda: NAME in scene.cluster.stored)
+    scene.follow_in_the_hook = True
+    scene.put(a_pool(replicas=1))
+    await until(lambda: scene.removed)
+    await settled()
+    assert scene.live["spec"]["replicas"] == 5
+
+
+async def test_pods_that_stay_as_they_are_learn_of_a_new_authority_all_the_same(start: Start) -> None:
+    scene = start()
+    scene.bundle = "OLD"
+    scene.put(a_pool())
+    await until(lambda: scene.cluster.authorities == {NAMESPACE: "OLD"})
+    await until(lambda: NAME in scene.cluster.stored)
+    scene.put(None)
+    scene.bundle = "OLD NEW"
+    scene.reconciler.ca_changed()
+    await until(lambda: scene.cluster.authorities == {NAMESPACE: "OLD NEW"})
 
 
 async def test_a_pool_is_applied_once_however_often_it_is_told_of(start: Start) -> None:
