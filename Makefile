@@ -22,7 +22,7 @@ dev: .venv/.installed ## Run examples/quickstart here, without a cluster (Ctrl-C
 .PHONY: test
 test: .venv/.installed lint cluster-binaries ## Install what is missing and run every test, those on a real cluster too
 	@$(BIN)/python -m tickwheel_cluster packages || echo "the tests on a cluster with nodes will be skipped"
-	$(BIN)/pytest -q $(ARGS)
+	$(BIN)/python -m tests.run $(ARGS)
 
 .PHONY: test-fast
 test-fast: .venv/.installed ## The tests that need no API server
@@ -76,7 +76,7 @@ cluster-up: .venv/.installed ## Start a cluster with two nodes and leave it runn
 	$(BIN)/python -m tickwheel_cluster nodes-up
 
 .PHONY: cluster-load
-cluster-load: .venv/.installed ## Give it the images that `make image` packed (ARGS=--pack where Docker runs without kind)
+cluster-load: .venv/.installed ## Pack the operator's and worker's images and give them to its nodes
 	$(BIN)/python -m images --pack
 	$(BIN)/python -m tickwheel_cluster nodes-load dist/images/*.tar
 

@@ -1,0 +1,40 @@
+"""All tests, as `make test` runs them: those on a real cluster beside the others, since they mostly wait for it.
+
+Two pytest processes: one for the cluster with nodes (a machine has room for one), one for the rest. The first one's
+output is kept and shown when it has ended. Arguments go to a single pytest instead.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import time
+
+ON_NODES = ("cluster/tests/test_local_cluster.py", "tests/e2e")
+_PYTEST = (sys.executable, "-m", "pytest", "-q")
+
+
+def main(arguments: list[str]) -> int:
+    if arguments:
+        return subprocess.call([*_PYTEST, *arguments])
+    began = time.monotonic()
+    with tempfile.TemporaryFile("w+") as output:
+        on_nodes = subprocess.Popen([*_PYTEST, *ON_NODES], stdout=output, stderr=subprocess.STDOUT)
+        try:
+            rest = subprocess.call([*_PYTEST, *(f"--ignore={path}" for path in ON_NODES)])
+            if on_nodes.poll() is None:
+                print("waiting for the tests on a cluster with nodes", flush=True)
+            nodes = on_nodes.wait()
+        finally:
+            if on_nodes.poll() is None:  # Ctrl-C: it removes its cluster
+                on_nodes.terminate()
+                on_nodes.wait()
+        output.seek(0)
+        print(output.read())
+    print(f"tests: exit {rest}; tests on nodes: exit {nodes}; {time.monotonic() - began:.0f} s")
+    return rest or nodes
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
