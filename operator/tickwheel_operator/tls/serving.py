@@ -48,10 +48,18 @@ def server_context() -> ssl.SSLContext:
 
 def load(context: ssl.SSLContext, certificate: bytes, key: bytes) -> None:
     """Serve this pair from now on. Raises ssl.SSLError if they do not belong together; the old pair stays then."""
+    fresh = server_context()
     with _as_file(certificate + b"\n" + key) as path:
         # A pair that does not match raises here, before the context that is in use has lost its own.
-        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(path)
+        fresh.load_cert_chain(path)
         context.load_cert_chain(path)
+
+    # A context keeps one pair of each kind of key and prefers one kind: after a change from EC to RSA it would show the
+    # old certificate until it expires. Whoever names the host, as all workers do, is served from the fresh one.
+    def choose(connection: ssl.SSLObject, name: str | None, serving: ssl.SSLContext) -> None:
+        connection.context = fresh
+
+    context.sni_callback = choose
 
 
 @contextmanager
