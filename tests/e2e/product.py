@@ -23,11 +23,13 @@ from tests.integration.soak.tail import LedgerTail
 from tickwheel_cluster import NodeCluster, choose_nodes, find_binaries, find_tool
 from tickwheel_cluster.provider import GIVEN
 
-__all__ = ["NAMESPACE", "RELEASE", "ROOT", "Installation", "installed_product"]
+__all__ = ["NAMESPACE", "NEXT", "RELEASE", "ROOT", "Installation", "installed_product"]
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMESPACE = "tickwheel-system"
 RELEASE = "tickwheel"
+NEXT = "0.1.1"
+"""The tag of the same contents as a next version."""
 # A second or two to find out that a leader is gone, where a whole node is lost with it.
 TUNED = {"leaseDuration": "3s", "renewDeadline": "2s", "retryPeriod": "400ms"}
 
@@ -78,6 +80,13 @@ class Installation:
         identity = next(status["containerID"] for status in statuses if status["name"] == container)
         os.kill(_first_process(identity.rpartition("/")[2]), signal.SIGKILL)
 
+    def roll(self, *values: str) -> None:
+        """`helm upgrade` with these values changed, and wait until it is through."""
+        self.kube.helm(
+            "upgrade", RELEASE, str(ROOT / "charts" / "tickwheel"), "--namespace", self.namespace, "--reuse-values",
+            *(word for value in values for word in ("--set", value)), "--wait", "--timeout", "180s",
+        )  # fmt: skip
+
     def logs(self, *arguments: str) -> str:
         """Of all replicas of the operator."""
         selector = f"app.kubernetes.io/instance={RELEASE},app.kubernetes.io/component=operator"
@@ -117,7 +126,7 @@ def _load(cluster: NodeCluster, folder: Path) -> dict[str, str]:
     """Build this checkout's images and give them to the nodes; their references."""
     folder.mkdir(parents=True, exist_ok=True)
     built = build(("operator", "worker"), output=folder)
-    following = build(("worker",), tag="0.1.1", output=folder)
+    following = build(("operator", "worker"), tag=NEXT, output=folder)
     for image in (*built.values(), *following.values()):
         if image.tar is not None:
             cluster.load_image(image.tar)
