@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.e2e.kube import Kube, until
-from tests.e2e.timeline import Lease, Timeline
+from tests.e2e.timeline import Lease, Timeline, now_ms
 
 __all__ = ["PERIOD_MS", "Load", "namespace_objects", "pool", "task"]
 
@@ -114,9 +114,15 @@ class Load:
         return until("a worker that runs a slow task", busy, 30, 0.1)
 
     def slow_on(self, worker: str) -> list[Lease]:
+        """The slow attempts that have just begun on the worker: time enough to hit them."""
         book = self.timeline.read()
+        since_ms = now_ms() - 1_000
         slow = {task.uid for task in book.tasks.values() if task.name.startswith("slow-")}
-        return [lease for lease in self.timeline.open_on(worker) if book.runs[lease.run].task in slow]
+        return [
+            lease
+            for lease in self.timeline.open_on(worker)
+            if book.runs[lease.run].task in slow and lease.at_ms > since_ms
+        ]
 
     def faults(self) -> list[str]:
         """What the ledger says went wrong: nothing may be lost or fired twice."""

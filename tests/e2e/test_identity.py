@@ -147,7 +147,8 @@ def test_a_token_of_a_wrong_audience_is_refused(product: Installation) -> None:
 def test_plain_http_is_refused(product: Installation) -> None:
     endpoint = f"http://{product.deployment}.{product.namespace}.svc:8443"
     start(product, "plain", pool="external", TICKWHEEL_ENDPOINT=endpoint)
-    heard(product, "plain", "PlainHTTP", product.kube.get("pod", "plain", "-n", NAMESPACE)["status"]["podIP"])
+    address = until("its address", lambda: product.kube.get("pod", "plain", "-n", NAMESPACE)["status"].get("podIP"), 60)
+    heard(product, "plain", "PlainHTTP", address)
     assert_only_the_welcome(product)
 
 

@@ -41,7 +41,8 @@ def redelivery(load: Load, lost: list[Lease], lost_ms: int) -> str:
     """How long after the loss the lost attempts were given to other workers."""
     until("the lost work to be delivered again", lambda: None not in load.timeline.redelivered(lost), 60, 0.1)
     again = [lease.at_ms - lost_ms for lease in load.timeline.redelivered(lost) if lease is not None]
-    return f"{len(lost)} attempts redelivered {min(again)}-{max(again)} ms after it"
+    assert again, f"all {len(lost)} attempts had ended when they were to be lost: the test shows nothing"
+    return f"{len(again)} attempts redelivered {min(again)}-{max(again)} ms after it"
 
 
 def test_a_deleted_worker_pod_gives_its_work_back_or_ends_it(load: Load, tell: Callable[[str], None]) -> None:

@@ -99,11 +99,12 @@ class Timeline:
         ]
 
     def redelivered(self, lost: list[Lease]) -> list[Lease | None]:
-        """For each lost attempt the next one of its run, None while there is none."""
+        """For each lost attempt the next one of its run, None while there is none; without those that had ended."""
         book = self.read()
         return [
             next((book.leases[token] for token in book.runs[lease.run].tokens if token > lease.token), None)
             for lease in lost
+            if book.runs[lease.run].ended_by != lease.token
         ]
 
     def first_fire_after(self, at_ms: int, *, above_epoch: int = 0) -> int | None:
