@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import yaml
 
-__all__ = ["Kube", "until"]
+__all__ = ["Kube", "is_ready", "until"]
 
 _T = TypeVar("_T")
 
@@ -59,3 +59,9 @@ def until(what: str, probe: Callable[[], _T], timeout: float = 60, every: float 
         assert time.monotonic() < deadline, f"{what}: not within {timeout:g} s"
         time.sleep(every)
     return found
+
+
+def is_ready(pod: dict[str, Any]) -> bool:
+    """Whether the pod's condition Ready is True."""
+    conditions = pod.get("status", {}).get("conditions", ())
+    return any(condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions)

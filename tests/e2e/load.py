@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.kube import Kube, until
+from tests.e2e.kube import Kube, is_ready, until
 from tests.e2e.timeline import Lease, Timeline, now_ms
 
 __all__ = ["PERIOD_MS", "Load", "namespace_objects", "pool", "task"]
@@ -95,9 +95,7 @@ class Load:
     def workers(self) -> list[str]:
         """Names of the pool's pods that are ready."""
         pods = self.kube.items("pods", "-n", self.namespace, "-l", "tickwheel.io/pool=load")
-        return [
-            pod["metadata"]["name"] for pod in pods if _is_ready(pod) and "deletionTimestamp" not in pod["metadata"]
-        ]
+        return [pod["metadata"]["name"] for pod in pods if is_ready(pod) and "deletionTimestamp" not in pod["metadata"]]
 
     def node_of(self, pod: str) -> str:
         return str(self.kube.get("pod", pod, "-n", self.namespace)["spec"]["nodeName"])
@@ -130,8 +128,3 @@ class Load:
             *self.timeline.instant_faults(_QUICK, PERIOD_MS),
             *self.timeline.instant_faults(_SLOW, 5 * PERIOD_MS),
         ]
-
-
-def _is_ready(pod: dict[str, Any]) -> bool:
-    conditions = pod.get("status", {}).get("conditions", ())
-    return any(condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions)

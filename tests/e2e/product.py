@@ -17,17 +17,19 @@ from typing import Any
 
 import pytest
 from images import build
-from tests.e2e.kube import Kube, until
+from tests.e2e.kube import Kube, is_ready, until
 from tests.integration.soak.tail import LedgerTail
 
 from tickwheel_cluster import NodeCluster, choose_nodes, find_binaries, find_tool
 from tickwheel_cluster.provider import GIVEN
 
-__all__ = ["NAMESPACE", "NEXT", "RELEASE", "ROOT", "Installation", "installed_product"]
+__all__ = ["NAMESPACE", "NEXT", "OPERATOR", "RELEASE", "ROOT", "Installation", "installed_product"]
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMESPACE = "tickwheel-system"
 RELEASE = "tickwheel"
+OPERATOR = f"app.kubernetes.io/instance={RELEASE},app.kubernetes.io/component=operator"
+"""Selects the operator's pods."""
 NEXT = "0.1.1"
 """The tag of the same contents as a next version."""
 # A second or two to find out that a leader is gone, where a whole node is lost with it.
@@ -80,6 +82,22 @@ class Installation:
         identity = next(status["containerID"] for status in statuses if status["name"] == container)
         os.kill(_first_process(identity.rpartition("/")[2]), signal.SIGKILL)
 
+    def spread(self, namespace: str, selector: str) -> None:
+        """Delete pods, one at a time, until both nodes have one that is ready."""
+
+        def placed() -> dict[str, str] | None:
+            pods = self.kube.items("pods", "-n", namespace, "-l", selector)
+            if any("deletionTimestamp" in pod["metadata"] or not is_ready(pod) for pod in pods):
+                return None
+            return {pod["spec"]["nodeName"]: pod["metadata"]["name"] for pod in pods}
+
+        for _ in range(6):
+            nodes = until(f"pods of {selector}", placed, 90)
+            if len(nodes) == len(self.cluster.nodes):
+                return
+            self.kube.kubectl("delete", "pod", next(iter(nodes.values())), "-n", namespace)
+        raise AssertionError(f"the pods of {selector} stay on one node")
+
     def roll(self, *values: str) -> None:
         """`helm upgrade` with these values changed, and wait until it is through."""
         self.kube.helm(
@@ -89,8 +107,7 @@ class Installation:
 
     def logs(self, *arguments: str) -> str:
         """Of all replicas of the operator."""
-        selector = f"app.kubernetes.io/instance={RELEASE},app.kubernetes.io/component=operator"
-        return self.kube.kubectl("logs", "-n", self.namespace, "-l", selector, "--tail=2000", *arguments)
+        return self.kube.kubectl("logs", "-n", self.namespace, "-l", OPERATOR, "--tail=2000", *arguments)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from tests.e2e.kube import until
 from tests.e2e.load import Load
-from tests.e2e.product import NEXT, Installation
+from tests.e2e.product import NEXT, OPERATOR, Installation
 from tests.e2e.timeline import Lease, Timeline, now_ms
 
 NAMESPACE = "losses"
@@ -152,11 +152,10 @@ def test_a_drained_node_loses_no_work(load: Load, installed: Installation, tell)
 
 def test_work_of_a_node_that_is_cut_off_goes_to_the_other(load: Load, installed: Installation, tell) -> None:
     node = installed.cluster.nodes[-1]  # not the one of the control plane
+    # After a drain they may all be on one node, and pods do not move by themselves.
+    installed.spread(installed.namespace, OPERATOR)
+    installed.spread(NAMESPACE, "tickwheel.io/pool=load")
     on_it = [worker for worker in load.workers() if load.node_of(worker) == node]
-    if not on_it:
-        # After a drain they may all be on the other node.
-        load.kube.kubectl("delete", "pod", load.workers()[0], "-n", NAMESPACE)
-        on_it = until("a worker there", lambda: [w for w in load.workers() if load.node_of(w) == node], 60)
     held = until("it to run something", lambda: load.slow_on(on_it[0]), 30, 0.1)
     lost_ms = now_ms()
     installed.cluster.cut(node)
