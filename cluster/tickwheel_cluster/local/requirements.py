@@ -16,9 +16,8 @@ _PROGRAMS = {
     "ethtool": "ethtool",
     "socat": "socat",
     "nsenter": "util-linux",
-    "debootstrap": "debootstrap",
 }
-"""What kubelet, kube-proxy and this package call, and the Debian package that has it; debootstrap is for the images."""
+"""What kubelet, kube-proxy and this package call, and the Debian package that has it."""
 _PROBE = "tickwheel-probe"
 
 
