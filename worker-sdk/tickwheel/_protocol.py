@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Meta
 
 __all__ = [
+    "ClockEstimate",
     "ErrorReport",
     "Lease",
     "Load",
@@ -68,6 +69,15 @@ class Load(_Message):
     memory_bytes: int = 0
 
 
+class ClockEstimate(_Message):
+    """What a worker knows of the operator's clock, from the exchanges before."""
+
+    offset_us: Annotated[int, Meta(ge=-(2**53), le=2**53)]
+    """The worker's wall clock minus the operator's, in microseconds."""
+    error_us: Annotated[int, Meta(ge=0, le=2**53)]
+    """By how much the estimate may be wrong, either way."""
+
+
 class PullRequest(_Message):
     """`POST /v1/pull`: asks for work and waits for it (long poll)."""
 
@@ -89,6 +99,8 @@ class PullRequest(_Message):
     """How long to wait for work, 0 to 30,000."""
     now_ms: int = 0
     """The worker's clock when it sent this."""
+    clock: ClockEstimate | None = None
+    """Without one, or with one that is far off or vague, the worker gets no early leases."""
     labels: Annotated[dict[LabelKey, LabelValue], Meta(max_length=64)] = {}
     """The worker's labels, for a task's `requirements`."""
 
@@ -105,6 +117,8 @@ class Lease(_Message):
     handler: str
     scheduled_ms: int
     """The run's logical instant."""
+    not_before_ms: int = 0
+    """An early lease: the handler must not begin before this instant of the operator's clock. 0: at once."""
     attempt: int = 1
     """Counts deliveries of this dispatch, from 1."""
     lease_ms: int = 15_000
@@ -123,6 +137,10 @@ class PullAnswer(_Message):
     epoch: int
     now_ms: int
     """The operator's clock when it answered."""
+    received_us: int = 0
+    """The operator's clock when the request had arrived, microseconds since the Unix epoch; 0: it does not say."""
+    answered_us: int = 0
+    """The operator's clock when it sent this answer."""
     leases: list[Lease] = []
     cancel: list[int] = []
     """Tokens whose handlers must stop: cancelled, or no longer this worker's."""
@@ -186,6 +204,10 @@ class ReportAnswer(_Message):
     """All of the report is durable, but for what `fenced` names."""
 
     epoch: int
+    received_us: int = 0
+    """The operator's clock when the request had arrived, microseconds since the Unix epoch; 0: it does not say."""
+    answered_us: int = 0
+    """The operator's clock when it sent this answer."""
     fenced: list[int] = []
     """Tokens that are not (or no longer) open attempts of this worker: their reports changed nothing."""
     cancel: list[int] = []

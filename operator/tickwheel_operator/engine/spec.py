@@ -10,14 +10,22 @@ import enum
 
 import msgspec
 
-from tickwheel_operator.engine.triggers import Trigger
+from tickwheel_operator.engine.filters import Filter
+from tickwheel_operator.engine.triggers import Trigger, spell_duration
 
 __all__ = [
+    "AfterRun",
     "Backoff",
+    "CalendarUse",
+    "Completion",
     "EngineConfig",
+    "FixedDelay",
     "Guarantee",
     "Misfire",
     "MisfirePolicy",
+    "Outcome",
+    "Overlap",
+    "OverlapPolicy",
     "PoolSpec",
     "RetryPolicy",
     "TaskSpec",
@@ -37,6 +45,73 @@ class Guarantee(enum.Enum):
 
     AT_MOST_ONCE = "AtMostOnce"
     AT_LEAST_ONCE = "AtLeastOnce"
+
+
+class OverlapPolicy(enum.Enum):
+    """What happens when a run is due while others are open."""
+
+    ALLOW = "Allow"
+    """It starts too; beyond `max_concurrent` it waits for an end."""
+    FORBID = "Forbid"
+    """It is skipped."""
+    REPLACE = "Replace"
+    """The oldest open one is cancelled, and it starts when that has stopped."""
+    QUEUE = "Queue"
+    """It waits for an end, and `queue_limit` may wait."""
+
+
+class Outcome(enum.Enum):
+    """How the run of another task ended."""
+
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+    ANY = "Any"
+
+
+class FixedDelay(msgspec.Struct, frozen=True):
+    """The next instant is this long after the end of the last run; the first, after the task was armed."""
+
+    delay_ms: int
+
+    def describe(self) -> str:
+        """One line for people, and the fingerprint of the schedule."""
+        return f"{spell_duration(self.delay_ms)} after the end of the last run"
+
+
+class Completion(msgspec.Struct, frozen=True):
+    """A run for each end of a run of another task of the namespace."""
+
+    task: str
+    outcome: Outcome = Outcome.SUCCEEDED
+
+    def describe(self) -> str:
+        """One line for people, and the fingerprint of the schedule."""
+        ended = "ended" if self.outcome is Outcome.ANY else self.outcome.value.lower()
+        return f"after a run of {self.task} {ended}"
+
+
+AfterRun = FixedDelay | Completion
+"""The triggers that follow the end of a run, instead of the clock."""
+
+
+class CalendarUse(msgspec.Struct, frozen=True):
+    """A Calendar of the task's namespace that its trigger honours."""
+
+    name: str
+    exclude: bool = True
+    """False: instants on its dates only."""
+
+
+class Overlap(msgspec.Struct, frozen=True, kw_only=True):
+    """`spec.concurrency`: how many runs may be open, and what becomes of one more."""
+
+    policy: OverlapPolicy = OverlapPolicy.ALLOW
+    max_concurrent: int | None = None
+    """None: no limit (`ALLOW` only)."""
+    queue_limit: int = 100
+    key: str | None = None
+    """A JSON pointer into the parameters: runs with an equal value there are counted together, over all tasks of the
+    namespace that name the same pointer."""
 
 
 class Misfire(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,6 +148,16 @@ class TaskSpec(msgspec.Struct, frozen=True, kw_only=True):
     generation: int
     created_ms: int
     trigger: Trigger | None
+    """What makes instants of time, its window and calendars included; None: `after` does, or nobody."""
+    after: AfterRun | None = None
+    """What follows the end of a run; at most one of `trigger` and `after` is set."""
+    filter: Filter | None = None
+    """The window and calendars once more, for `after`: its instants are none of the trigger's."""
+    calendars: tuple[CalendarUse, ...] = ()
+    """By name, as the manifest says: `compile.bind_calendars` puts their dates into `trigger` and `filter`."""
+    jitter_ms: int = 0
+    """A run of the schedule starts up to so much after its instant; the same run always by the same amount."""
+    overlap: Overlap = Overlap()
     suspend: bool = False
     pool: str
     handler: str
@@ -89,9 +174,10 @@ class TaskSpec(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def schedule(self) -> str:
-        """The fingerprint of what decides its instants: a change of it re-arms the task."""
-        trigger = "manual" if self.trigger is None else self.trigger.describe()
-        return f"suspended {trigger}" if self.suspend else trigger
+        """The fingerprint of what decides its instants: a change of it re-arms the task. A suspend does not: what it
+        passed over is settled by the misfire policy when the task is resumed."""
+        source = self.trigger or self.after
+        return "manual" if source is None else source.describe()
 
 
 class PoolSpec(msgspec.Struct, frozen=True, kw_only=True):

@@ -15,7 +15,7 @@ import msgspec
 
 from .cron import CronSchedule, parse, zone_named
 
-__all__ = ["AnyTrigger", "CronTrigger", "FixedRateTrigger", "OnceTrigger", "Trigger"]
+__all__ = ["AnyTrigger", "CronTrigger", "FixedRateTrigger", "OnceTrigger", "Trigger", "spell_duration"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -114,7 +114,7 @@ class FixedRateTrigger(msgspec.Struct, frozen=True, tag_field="type", tag="fixed
         return ("fixedRate", self.period_ms, self.anchor_ms)
 
     def describe(self) -> str:
-        return f"every {_duration(self.period_ms)} from {_timestamp(self.anchor_ms)}"
+        return f"every {spell_duration(self.period_ms)} from {_timestamp(self.anchor_ms)}"
 
     def _begun_until(self, instant_ms: int) -> int:
         """Return how many instants there are at or before `instant_ms`."""
@@ -155,7 +155,7 @@ def _timestamp(instant_ms: int) -> str:
     return moment.replace(tzinfo=None).isoformat(timespec=precision) + "Z"
 
 
-def _duration(milliseconds: int) -> str:
+def spell_duration(milliseconds: int) -> str:
     """Return a duration as a user writes it: `500ms`, `1h30m`, `7d`."""
     text = ""
     for unit, size in (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)):
