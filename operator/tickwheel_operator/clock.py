@@ -20,6 +20,10 @@ class Clock(Protocol):
         """Wall-clock milliseconds since the Unix epoch, UTC. May jump either way."""
         ...
 
+    def now_us(self) -> int:
+        """The same in microseconds: for those who compare clocks."""
+        ...
+
     def boot_ms(self) -> int:
         """Milliseconds of a clock that never jumps and runs on through a suspend. The origin means nothing."""
         ...
@@ -30,6 +34,9 @@ class SystemClock:
 
     def now_ms(self) -> int:
         return time.time_ns() // 1_000_000
+
+    def now_us(self) -> int:
+        return time.time_ns() // 1_000
 
     def boot_ms(self) -> int:
         return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000

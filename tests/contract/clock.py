@@ -13,6 +13,9 @@ class ManualClock:
     def now_ms(self) -> int:
         return self._now_ms
 
+    def now_us(self) -> int:
+        return self.now_ms() * 1_000
+
     def boot_ms(self) -> int:
         return self._boot_ms
 

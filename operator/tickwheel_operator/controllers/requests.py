@@ -16,6 +16,7 @@ from tickwheel_operator.engine.messages import (
     Effect,
     RefusalReason,
     RunState,
+    StartBackfill,
     Submission,
     Submit,
     Submitted,
@@ -25,12 +26,14 @@ from tickwheel_operator.workqueue import WorkQueue
 
 __all__ = ["Call", "Requests", "RunEntry"]
 
-Call = Callable[[Submit | CancelRun], Awaitable[Effect]]
+Call = Callable[[Submit | StartBackfill | CancelRun], Awaitable[Effect]]
 _WORKERS = 16
 _REASONS = {
     RefusalReason.NO_SUCH_TASK: "NoSuchTask",
     RefusalReason.NO_SUCH_RUN: "NoSuchRun",
     RefusalReason.BACKLOG_FULL: "BacklogFull",
+    RefusalReason.OVERLAP: "Overlap",
+    RefusalReason.NOT_POSSIBLE: "NotPossible",
     RefusalReason.NOT_READY: "NotReady",
 }
 _PATIENCE_S = 2.0
@@ -39,6 +42,8 @@ _LOOK_AGAIN_S = {
     RefusalReason.NO_SUCH_TASK: 30.0,
     RefusalReason.NO_SUCH_RUN: 30.0,
     RefusalReason.BACKLOG_FULL: 5.0,
+    RefusalReason.OVERLAP: 2.0,
+    RefusalReason.NOT_POSSIBLE: 300.0,
     RefusalReason.NOT_READY: 0.5,
 }
 
@@ -182,7 +187,19 @@ class Requests:
             self._answered(entry, answer)
         return None
 
-    def _submission(self, entry: RunEntry, request: RunRequest) -> Submit:
+    def _submission(self, entry: RunEntry, request: RunRequest) -> Submit | StartBackfill:
+        if (span := request.backfill) is not None:
+            return StartBackfill(
+                request=self._new_request(),
+                namespace=entry.seen.namespace,
+                name=request.task,
+                key=request.key,
+                from_ms=span.from_ms,
+                to_ms=span.to_ms,
+                max_parallel=span.max_parallel,
+                parameters=request.parameters,
+                object_name=entry.seen.name,
+            )
         scheduled_ms = self._now_ms() if request.scheduled_ms is None else request.scheduled_ms
         return Submit(
             request=self._new_request(),
@@ -194,6 +211,8 @@ class Requests:
                     scheduled_ms=scheduled_ms,
                     parameters=request.parameters,
                     object_name=entry.seen.name,
+                    delay_ms=request.delay_ms,
+                    front=request.front,
                 )
             ],
         )

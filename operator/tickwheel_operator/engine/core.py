@@ -12,42 +12,76 @@ from typing import Any
 
 from tickwheel_operator.engine import messages as m
 from tickwheel_operator.engine import snapshot
+from tickwheel_operator.engine.backfill import Backfills
+from tickwheel_operator.engine.following import Delay
 from tickwheel_operator.engine.identity import keyed_run_id, uid_of
 from tickwheel_operator.engine.journal import Journal
 from tickwheel_operator.engine.leasing import Leasing
+from tickwheel_operator.engine.overlap import Overlaps, Verdict
 from tickwheel_operator.engine.routing import Router
-from tickwheel_operator.engine.scheduler import Group, Scheduler
-from tickwheel_operator.engine.spec import EngineConfig
+from tickwheel_operator.engine.scheduler import Scheduler
+from tickwheel_operator.engine.spec import EngineConfig, TaskSpec
 from tickwheel_operator.engine.state import Run, State
 from tickwheel_operator.engine.stats import Stats
 from tickwheel_operator.engine.views import Views, pool_views, task_views
 from tickwheel_operator.engine.wheel import TimingWheel
 from tickwheel_operator.ledger import facts as f
+from tickwheel_operator.ledger.facts import Origin
 
 __all__ = ["Engine"]
 
 _SWEEPS_PER_LEASE = 15
+_OBJECTIONS = {
+    Verdict.SKIP: "as many runs are open as spec.concurrency.maxConcurrent allows, and its policy is Forbid",
+    Verdict.FULL: "as many runs wait for open ones as spec.concurrency.queueLimit allows",
+}
 
 
 class Engine:
     """The state machine of one partition."""
 
-    def __init__(self, config: EngineConfig | None = None, *, now_ms: int) -> None:
+    def __init__(self, config: EngineConfig | None = None, *, now_ms: int, boot_ms: int | None = None) -> None:
+        """`boot_ms` is the same moment by a clock that never jumps; without one the wall clock stands for it."""
+        boot_ms = now_ms if boot_ms is None else boot_ms
         self.config = config or EngineConfig()
         self.stats = Stats()
         self.state = State(max_keys=self.config.max_keys, max_detail_bytes=self.config.max_detail_bytes)
         self.journal = Journal(self.state)
-        self.journal.now_ms = now_ms
-        self.router = Router()
+        self.journal.now_ms = self.journal.wall_ms = now_ms
+        self.journal.boot_ms = boot_ms
+        self.router = Router(early_offset_ms=self.config.early_offset_ms, early_error_ms=self.config.early_error_ms)
         self.wheel = TimingWheel(now_ms)
+        """Instants of schedules, by the wall clock."""
+        self.delays = TimingWheel(boot_ms)
+        """Everything that lasts, by the boot clock."""
+        self.overlaps = Overlaps(self.state, self.config.max_backlog)
         self.scheduler = Scheduler(
-            self.journal, self.state, self.router, self.wheel, self.stats, self.config, self._created
+            self.journal,
+            self.state,
+            self.router,
+            self.wheel,
+            self.delays,
+            self.stats,
+            self.config,
+            self.overlaps,
+            self._created,
         )
         self.leasing = Leasing(
-            self.journal, self.state, self.router, self.scheduler, self.wheel, self.stats, self.config
+            self.journal,
+            self.state,
+            self.router,
+            self.scheduler,
+            self.delays,
+            self.stats,
+            self.config,
+            self._delay_over,
         )
+        self.backfills = Backfills(self.journal, self.state, self.scheduler, self.config)
+        self._effects: list[m.Effect] = []
+        """Of the command that is carried out."""
         self._sweep_ms = max(50, self.config.lease_ms // _SWEEPS_PER_LEASE)
-        self._next_sweep_ms = now_ms + self._sweep_ms
+        self._next_sweep_ms = boot_ms + self._sweep_ms
+        """By the boot clock."""
         self._handlers: dict[type, Callable[[Any, list[m.Effect]], None]] = {
             m.TaskApplied: self._task_applied,
             m.TaskRemoved: self._task_removed,
@@ -61,7 +95,9 @@ class Engine:
             m.Report: self.leasing.report,
             m.WorkerGone: self.leasing.gone,
             m.Submit: self._submit,
+            m.StartBackfill: self._backfill,
             m.CancelRun: self._cancel,
+            m.LeadSet: lambda command, _: self._set_lead(command.lead_ms),
         }
 
     # --- taking over ---
@@ -82,21 +118,27 @@ class Engine:
 
     # --- leading ---
 
-    def handle(self, command: m.Command, now_ms: int) -> m.Output:
-        """Carry out `command` at the instant `now_ms` (milliseconds since the epoch).
+    def handle(self, command: m.Command, now_ms: int, boot_ms: int | None = None) -> m.Output:
+        """Carry out `command` at the instant `now_ms` (milliseconds since the epoch), which is `boot_ms` by a clock
+        that never jumps (without one the wall clock stands for it).
 
         Time that passed since the last command is caught up first, so that a due instant fires before a later pull
-        is answered. A clock that went back is held: the engine's instants never decrease.
+        is answered. A wall clock that went back is held: the engine's instants never decrease, and those that it had
+        reached stay settled; leases, silence and backoffs go on by the boot clock meanwhile.
         """
-        now_ms = max(now_ms, self.journal.now_ms)
-        self.journal.now_ms = now_ms
-        effects: list[m.Effect] = []
-        self._pass_time(now_ms, effects)
+        journal = self.journal
+        journal.wall_ms = now_ms
+        journal.now_ms = max(now_ms, journal.now_ms)
+        journal.boot_ms = max(now_ms if boot_ms is None else boot_ms, journal.boot_ms)
+        effects = self._effects = []
+        self._pass_time(effects)
         self._handlers[type(command)](command, effects)
+        if self.state.news:
+            self._hear_of_ends()
         self.leasing.deal(effects)
         if isinstance(command, m.Pull) and command.until_ms <= now_ms:
             self.leasing.end_pull(command, effects)
-        return m.Output(self.journal.take(), effects)
+        return m.Output(journal.take(), effects)
 
     @property
     def has_news(self) -> bool:
@@ -110,55 +152,112 @@ class Engine:
 
     def views(self, limit: int) -> Views:
         """Up to `limit` tasks that changed since they were last viewed, and all pools."""
-        return Views(task_views(self.state, self.scheduler, self.router, limit), pool_views(self.state, self.router))
+        tasks = task_views(self.state, self.scheduler, self.router, limit, self.journal.now_ms)
+        return Views(tasks, pool_views(self.state, self.router))
 
-    def wake_ms(self) -> int:
-        """The instant by which the host must call `handle` again, at the latest."""
-        due = self.wheel.next_occupied()
-        return self._next_sweep_ms if due is None else min(due, self._next_sweep_ms)
+    def pause_ms(self, now_ms: int, boot_ms: int | None = None) -> int:
+        """How long the host may wait until it calls `handle` again, at the latest; 0 or less: it is time."""
+        boot_ms = now_ms if boot_ms is None else boot_ms
+        pause = self._next_sweep_ms - boot_ms
+        if (instant := self.wheel.next_occupied()) is not None:
+            pause = min(pause, instant - now_ms)
+        if (end := self.delays.next_occupied()) is not None:
+            pause = min(pause, end - boot_ms)
+        return pause
 
-    def _pass_time(self, now_ms: int, effects: list[m.Effect]) -> None:
-        for timer in self.wheel.advance(now_ms):
+    def _pass_time(self, effects: list[m.Effect]) -> None:
+        journal = self.journal
+        for timer in self.wheel.advance(journal.now_ms):
+            self.scheduler.fire(timer.payload)
+        for timer in self.delays.advance(journal.boot_ms):
             payload = timer.payload
-            if isinstance(payload, Group):
-                self.scheduler.fire(payload)
+            if isinstance(payload, Delay):
+                self.scheduler.following.due(payload)
             elif payload.timer is timer:  # no earlier one of this moment changed it
                 self.leasing.due(payload)
-        if now_ms >= self._next_sweep_ms:
-            self._next_sweep_ms = now_ms + self._sweep_ms
+        if journal.boot_ms >= self._next_sweep_ms:
+            self._next_sweep_ms = journal.boot_ms + self._sweep_ms
             if self.scheduler.synced:
                 self.leasing.sweep(effects)
+                self.backfills.nudge()
+
+    def _set_lead(self, lead_ms: int) -> None:
+        self.scheduler.lead_ms = self.leasing.lead_ms = lead_ms
+
+    # --- runs that begin and end ---
+
+    def _created(self, run: Run) -> None:
+        """A run was made: it counts for its overlap policy, and waits for a worker or for others to end."""
+        dispatch = run.dispatch
+        if run.origin is Origin.REQUEST and dispatch.ready_ms > self.journal.now_ms:
+            run.delayed = True
+        elif not self._enters(run):
+            return
+        self.leasing.ready(dispatch)
+
+    def _enters(self, run: Run) -> bool:
+        for other in self.overlaps.enter(run, self._spec_of(run)):
+            self.leasing.cancel(other, f"replaced by the run {run.id}", self._effects)
+        return not run.held
+
+    def _delay_over(self, run: Run) -> bool:
+        run.delayed = False
+        verdict = self.overlaps.verdict(self._spec_of(run), run.parameters)
+        if verdict in (Verdict.SKIP, Verdict.FULL):
+            self.journal.emit(f.Cancelled(run.number, f"its delay was over, but {_OBJECTIONS[verdict]}"))
+            return False
+        return self._enters(run)
+
+    def _hear_of_ends(self) -> None:
+        """What follows from the runs that ended: others are admitted, tasks that follow them fire, backfills go on."""
+        state = self.state
+        while state.news:
+            news, state.news = state.news, []
+            for run, outcome in news:
+                for admitted in self.overlaps.leave(run, self._spec_of):
+                    self.leasing.ready(admitted.dispatch)
+                self.scheduler.following.ended(run, outcome)
+                if run.backfill and (whole := state.runs.get(run.backfill)) is not None:
+                    self.backfills.advance(whole)
+
+    def _spec_of(self, run: Run) -> TaskSpec:
+        return self.scheduler.spec(run.task)
 
     def _synced(self, _: m.CatalogSynced, effects: list[m.Effect]) -> None:
         if not self.scheduler.synced:
             # What was folded until now, another leader did.
             self.state.ended = dict.fromkeys(self.state.ended, 0)
             self.stats.runs_ended = self.state.ended
+            self.state.news.clear()
+            runs, now = self.state.runs.values(), self.journal.now_ms
+            for run in runs:
+                run.delayed = run.origin is Origin.REQUEST and not run.attempts and run.dispatch.ready_ms > now
+            self.overlaps.regroup([run for run in runs if not run.delayed], self._spec_of)
             self.leasing.take_over()
             self.scheduler.sync()
+            self.backfills.resume()
 
     def _task_applied(self, command: m.TaskApplied, _: list[m.Effect]) -> None:
         self.scheduler.apply(command)
         task = self.state.by_uid.get(command.spec.uid)
         if task is not None and self.scheduler.synced:
-            # Its pool or handler may be another now: what waits, waits there.
-            for run in task.runs.values():
-                if not run.dispatch.token:
+            # Its pool, handler or overlap policy may be another now: what waits, waits there.
+            runs = [run for run in task.runs.values() if not run.delayed]
+            admitted = self.overlaps.regroup(runs, self._spec_of)
+            for run in [*task.runs.values(), *admitted]:
+                if not run.dispatch.token and run.dispatch.ready_ms >= 0:
                     self.leasing.ready(run.dispatch)
 
     def _task_removed(self, command: m.TaskRemoved, effects: list[m.Effect]) -> None:
         task = self.state.by_uid.get(command.uid)
         if command.forget and task is not None:
             for run in list(task.runs.values()):
-                self.leasing.cancel(run, "the task was deleted", effects)
+                self.leasing.end_now(run, "the task was deleted", effects)
         self.scheduler.remove(command)
 
     def _pool_applied(self, command: m.PoolApplied, _: list[m.Effect]) -> None:
         spec = command.spec
         self.router.declare(spec.namespace, spec.name, spec.silence_ms)
-
-    def _created(self, run: Run) -> None:
-        self.leasing.ready(run.dispatch)
 
     # --- runs by hand ---
 
@@ -179,22 +278,36 @@ class Engine:
                 )
                 continue
             number = state.next_run
-            self.journal.emit(
-                f.Submitted(
-                    number,
-                    task.number,
-                    wanted.scheduled_ms,
-                    wanted.key,
-                    wanted.object_name,
-                    wanted.parameters,
-                )
-            )
+            self.journal.emit(self._asked_for(number, task.number, wanted))
             self.stats.runs_created += 1
             self._created(state.runs[number])
             answers.append(m.SubmittedRun(run_id=run_id, created=True, state=m.RunState.PENDING))
         effects.append(m.Submitted(request=command.request, runs=answers))
 
-    def _refusal(self, command: m.Submit) -> m.CommandRefused | None:
+    def _asked_for(self, number: int, task: int, wanted: m.Submission) -> f.Fact:
+        if not wanted.delay_ms:
+            return f.Submitted(number, task, wanted.scheduled_ms, wanted.key, wanted.object_name, wanted.parameters)
+        ready_ms = self.journal.now_ms + wanted.delay_ms
+        return f.Requested(
+            number,
+            task,
+            ready_ms,
+            ready_ms,
+            wanted.key,
+            Origin.REQUEST,
+            wanted.front,
+            wanted.object_name,
+            wanted.parameters,
+        )
+
+    def _backfill(self, command: m.StartBackfill, effects: list[m.Effect]) -> None:
+        refusal = self._refusal(command)
+        if refusal is not None:
+            effects.append(refusal)
+            return
+        effects.append(self.backfills.start(command, self.scheduler.by_name[command.namespace, command.name]))
+
+    def _refusal(self, command: m.Submit | m.StartBackfill) -> m.CommandRefused | None:
         reason = None
         if not self.scheduler.synced:
             reason, detail = m.RefusalReason.NOT_READY, "this leader is still reading the catalog; try again"
@@ -206,15 +319,31 @@ class Engine:
                 reason = m.RefusalReason.NO_SUCH_TASK
                 detail = f"no armed ScheduledTask {command.namespace}/{command.name}"
             else:
+                runs = command.runs if isinstance(command, m.Submit) else []
                 backlog = self.router.pool(command.namespace, entry.spec.pool).backlog()
-                if backlog + len(command.runs) > self.config.max_backlog:
+                if backlog + len(runs) > self.config.max_backlog:
                     reason = m.RefusalReason.BACKLOG_FULL
                     detail = (
                         f"{backlog} dispatches wait in pool {entry.spec.pool}; at most {self.config.max_backlog} may"
                     )
+                elif (verdict := self._blocked(entry.spec, runs)) is not None:
+                    reason = m.RefusalReason.OVERLAP
+                    detail = f"{entry.spec.namespace}/{entry.spec.name}: {_OBJECTIONS[verdict]}"
         if reason is None:
             return None
         return m.CommandRefused(request=command.request, reason=reason, detail=detail)
+
+    def _blocked(self, spec: TaskSpec, runs: list[m.Submission]) -> Verdict | None:
+        """Why one of these runs may not be made now. One that is known already is no new one, and a delayed one is
+        judged when its delay is over."""
+        if spec.overlap.max_concurrent is None:
+            return None
+        for wanted in runs:
+            if not wanted.delay_ms and keyed_run_id(spec.uid, wanted.key) not in self.state.keys:
+                verdict = self.overlaps.verdict(spec, wanted.parameters)
+                if verdict in (Verdict.SKIP, Verdict.FULL):
+                    return verdict
+        return None
 
     def _cancel(self, command: m.CancelRun, effects: list[m.Effect]) -> None:
         run_id = command.run_id
@@ -223,7 +352,10 @@ class Engine:
             for run in task.runs.values():
                 if run.id == run_id:
                     self.leasing.cancel(run, command.message, effects)
-                    effects.append(self._state_of(command, m.RunState.CANCELLED))
+                    if run.span is not None:
+                        self.backfills.advance(run)
+                    still = run.number in self.state.runs
+                    effects.append(self._state_of(command, run.state if still else m.RunState.CANCELLED))
                     return
             for ended in (*task.history_succeeded, *task.history_failed):
                 if ended.run_id == run_id:

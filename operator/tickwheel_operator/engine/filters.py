@@ -2,29 +2,121 @@
 
 `triggers.FilteredTrigger` asks it for every instant, and the engine for the ends of runs that trigger a task. An
 answer says how long it stands, so that nobody walks over the instants of an excluded year one by one.
+Invariant: `next_admitted` and `previous_admitted` name the nearest instant that `admits` is true of.
 """
 
 from __future__ import annotations
 
 import msgspec
 
-__all__ = ["Filter"]
+from .calendar import FOREVER_MS, CalendarDates
+from .spelling import spell_instant
+
+__all__ = ["HORIZON_MS", "Filter"]
+
+HORIZON_MS = 40 * 366 * 86_400_000
+"""A search for an admitted instant ends here: forty years, in which every date of every weekday has come."""
+_CHANGES = 10_000
+"""And after so many changes of the answer: calendars that take turns second by second end it within 3 hours."""
 
 
 class Filter(msgspec.Struct, frozen=True, kw_only=True):
-    """The instants from `not_before_ms` to `not_after_ms`, both included."""
+    """The instants from `not_before_ms` to `not_after_ms`, both included, that the calendars leave."""
 
     not_before_ms: int | None = None
     not_after_ms: int | None = None
+    exclude: tuple[CalendarDates, ...] = ()
+    """No instant that is in one of these."""
+    include: tuple[CalendarDates, ...] = ()
+    """If there are any: only instants that are in at least one of these."""
 
     def admits(self, instant_ms: int) -> bool:
         """Whether a run may be due at this instant."""
+        return self.stands(instant_ms)[0]
+
+    def stands(self, instant_ms: int) -> tuple[bool, int]:
+        """Whether the instant is admitted, and until when (exclusive) all instants are as this one, at least."""
+        until_ms = FOREVER_MS
         if self.not_before_ms is not None and instant_ms < self.not_before_ms:
-            return False
-        return self.not_after_ms is None or instant_ms <= self.not_after_ms
+            return False, self.not_before_ms
+        if self.not_after_ms is not None:
+            if instant_ms > self.not_after_ms:
+                return False, FOREVER_MS
+            until_ms = self.not_after_ms + 1
+        for calendar in self.exclude:
+            inside, change_ms = calendar.covers(instant_ms)
+            if inside:
+                return False, change_ms
+            until_ms = min(until_ms, change_ms)
+        if not self.include:
+            return True, until_ms
+        answers = [calendar.covers(instant_ms) for calendar in self.include]
+        included = [change_ms for inside, change_ms in answers if inside]
+        if included:
+            return True, min(until_ms, max(included))
+        return False, min(change_ms for _, change_ms in answers)
 
     def next_admitted(self, instant_ms: int) -> int | None:
-        """The first instant at or after `instant_ms` that is admitted; None: there is none."""
-        if self.not_before_ms is not None and instant_ms < self.not_before_ms:
-            instant_ms = self.not_before_ms
-        return instant_ms if self.admits(instant_ms) else None
+        """The first instant at or after `instant_ms` that is admitted.
+
+        None: there is none in the next 40 years, or before the answer has changed 10,000 times.
+        """
+        return self._first(instant_ms, self.horizon(instant_ms))
+
+    def horizon(self, instant_ms: int) -> int:
+        """Where a search from `instant_ms` on ends: 40 years after it, and after the window begins."""
+        return max(instant_ms, self.not_before_ms or instant_ms) + HORIZON_MS
+
+    def previous_admitted(self, instant_ms: int, after_ms: int) -> int | None:
+        """The last instant at or before `instant_ms`, but after `after_ms`, that is admitted; None: there is none."""
+        if instant_ms <= after_ms:
+            return None
+        if self.admits(instant_ms):
+            return instant_ms
+        # Answers reach forwards only. So go back in growing steps to an instant from which an admitted one is met
+        # before `instant_ms`, then halve what lies between: one is met from all up to the last, and from none past it.
+        step_ms, unmet_ms = 60_000, instant_ms
+        while True:
+            probe_ms = max(after_ms + 1, instant_ms - step_ms)
+            met_ms = self._first(probe_ms, instant_ms)
+            if met_ms is not None:
+                break
+            if probe_ms == after_ms + 1:
+                return None
+            step_ms, unmet_ms = step_ms * 4, probe_ms
+        while met_ms + 1 < unmet_ms:
+            # All instants up to the end of an answer are as its first: leap there before halving.
+            _, until_ms = self.stands(met_ms)
+            met_ms = min(until_ms, unmet_ms) - 1
+            if met_ms + 1 >= unmet_ms:
+                break
+            middle_ms = (met_ms + unmet_ms) // 2
+            found_ms = self._first(middle_ms, instant_ms)
+            if found_ms is None:
+                unmet_ms = middle_ms
+            else:
+                met_ms = found_ms
+        return met_ms
+
+    def describe(self) -> str:
+        """One line for people: the window, and the calendars by name."""
+        parts = []
+        if self.not_before_ms is not None:
+            parts.append(f"not before {spell_instant(self.not_before_ms)}")
+        if self.not_after_ms is not None:
+            parts.append(f"not after {spell_instant(self.not_after_ms)}")
+        parts += [f"except on {name}" for name in sorted(calendar.name for calendar in self.exclude)]
+        if self.include:
+            parts.append(f"only on {' or '.join(sorted(calendar.name for calendar in self.include))}")
+        return "; ".join(parts)
+
+    def _first(self, instant_ms: int, until_ms: int) -> int | None:
+        """The first admitted instant from `instant_ms` to `until_ms`, both included."""
+        for _ in range(_CHANGES):
+            admitted, change_ms = self.stands(instant_ms)
+            if admitted:
+                return instant_ms
+            if change_ms > until_ms:
+                return None
+            instant_ms = change_ms
+        return None

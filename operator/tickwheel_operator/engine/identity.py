@@ -5,7 +5,16 @@ from __future__ import annotations
 import hashlib
 import zlib
 
-__all__ = ["keyed_run_id", "run_name", "scheduled_run_id", "uid_of", "unit_interval"]
+__all__ = [
+    "backfill_run_id",
+    "completion_run_id",
+    "jitter_ms",
+    "keyed_run_id",
+    "run_name",
+    "scheduled_run_id",
+    "uid_of",
+    "unit_interval",
+]
 
 
 def scheduled_run_id(uid: str, scheduled_ms: int) -> str:
@@ -17,6 +26,22 @@ def keyed_run_id(uid: str, key: str) -> str:
     """The id of a run that was asked for: the task's uid and a digest of the idempotency key."""
     digest = hashlib.sha256(key.encode()).hexdigest()
     return f"{uid}.k{digest[:20]}"
+
+
+def completion_run_id(uid: str, ended_run_id: str) -> str:
+    """The id of the run that follows another task's: the task's uid and a digest of the other run's id."""
+    digest = hashlib.sha256(ended_run_id.encode()).hexdigest()
+    return f"{uid}.c{digest[:20]}"
+
+
+def backfill_run_id(uid: str, scheduled_ms: int) -> str:
+    """The id of the run that makes up for an instant: the same for all backfills, so that it is made once."""
+    return f"{uid}.b{scheduled_ms}"
+
+
+def jitter_ms(uid: str, scheduled_ms: int, most_ms: int) -> int:
+    """By how much the run of an instant starts later, 0 to `most_ms`: the same on every leader and in every tool."""
+    return round(unit_interval(scheduled_run_id(uid, scheduled_ms), 0) * most_ms)
 
 
 def uid_of(run_id: str) -> str:

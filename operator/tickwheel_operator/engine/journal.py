@@ -15,13 +15,19 @@ class Journal:
     depends on it is an effect, and the host holds those back.
     """
 
-    __slots__ = ("_recorded_ms", "_state", "facts", "now_ms")
+    __slots__ = ("_recorded_ms", "_state", "boot_ms", "facts", "now_ms", "wall_ms")
 
     def __init__(self, state: State) -> None:
         self._state = state
         self._recorded_ms = -1
         self.facts: list[Fact] = []
         self.now_ms = 0
+        """The instant, by the wall clock; it never goes back. Instants of schedules are on it, and facts."""
+        self.wall_ms = 0
+        """What the wall clock really says."""
+        self.boot_ms = 0
+        """The same moment by a clock that never jumps: leases, silence, backoffs and all other durations are on it, so
+        that they go on while a wall clock that was set back catches up."""
 
     def emit(self, fact: Fact) -> None:
         """Decide `fact` at the current instant."""

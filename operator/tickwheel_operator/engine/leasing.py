@@ -6,7 +6,9 @@ only while it is open: any other report is fenced. Whoever is silent too long, o
 
 from __future__ import annotations
 
-from tickwheel_operator.engine.identity import unit_interval
+from collections.abc import Callable
+
+from tickwheel_operator.engine.identity import jitter_ms, unit_interval
 from tickwheel_operator.engine.journal import Journal
 from tickwheel_operator.engine.messages import (
     Delivery,
@@ -29,9 +31,12 @@ from tickwheel_operator.engine.stats import Stats
 from tickwheel_operator.engine.wheel import TimingWheel
 from tickwheel_operator.engine.worker import LiveWorker
 from tickwheel_operator.ledger import facts as f
+from tickwheel_operator.ledger.facts import Origin
 
 __all__ = ["Leasing"]
 
+_STOP_PATIENCE_MS = 120_000
+"""Beyond timeout and grace: a worker that must end itself to stop a handler lets the others finish first."""
 _UNKNOWN = "not tried again, since the ScheduledTask is invalid and what it said before is not known to this leader"
 
 
@@ -44,18 +49,24 @@ class Leasing:
         state: State,
         router: Router,
         scheduler: Scheduler,
-        wheel: TimingWheel,
+        delays: TimingWheel,
         stats: Stats,
         config: EngineConfig,
+        admit: Callable[[Run], bool],
     ) -> None:
+        """`delays` runs by the boot clock. `admit` is asked when a delayed run's time has come: false, it waits for
+        others, or was dropped."""
+        self._admit = admit
         self._journal = journal
         self._state = state
         self._router = router
         self._scheduler = scheduler
-        self._wheel = wheel
+        self._delays = delays
         self._stats = stats
         self._config = config
         self._pulls: dict[object, LiveWorker] = {}
+        self.lead_ms = 0
+        """How long before their instant dispatches are leased; 0: at it."""
 
     # --- workers ---
 
@@ -66,11 +77,18 @@ class Leasing:
             self._lose(worker, "another process took the worker's place", effects)
             worker = None
         if worker is None:
-            worker = self._router.join(seen, self._journal.now_ms)
+            worker = self._router.join(seen, self._journal.boot_ms)
             number = self._state.worker_numbers.get(WorkerName(seen.key, seen.instance), 0)
             worker.number = number
             self._lose_predecessors(seen, number)
-        worker.seen_ms = self._journal.now_ms
+            if number:
+                # What a leader before has asked it to stop, it may not have heard.
+                worker.cancelled = [
+                    d.token
+                    for d in self._state.attempts.values()
+                    if d.worker == number and d.run.cancelling is not None
+                ]
+        worker.seen_ms = self._journal.boot_ms
         return worker
 
     def _lose_predecessors(self, seen: WorkerSeen, number: int) -> None:
@@ -113,19 +131,30 @@ class Leasing:
         worker.last_token = max([worker.last_token, command.received, *(d.token for d in lost_on_the_way)])
         again = []
         for dispatch in lost_on_the_way:
-            dispatch.lease_until_ms = self._journal.now_ms + self._config.lease_ms
+            dispatch.lease_until_ms = self._lease_end(dispatch)
             if self._scheduler.knows(dispatch.run.task):
                 again.append(dispatch)
             else:
                 # Invalid since before this leader led: nobody knows the handler. The attempt is kept for the worker
                 # until it pulls again, and sent when the task is mended.
-                dispatch.lease_until_ms = max(dispatch.lease_until_ms, command.until_ms + self._config.lease_ms)
+                dispatch.lease_until_ms = max(dispatch.lease_until_ms, self._boot(command) + self._config.lease_ms)
         if again:
             effects.append(Pulled(request=command.request, deliveries=[self._delivery(d) for d in again]))
             return
         credit = 0 if command.worker.draining else min(command.free, self._config.max_leases_per_pull)
         self._pulls[command.request] = worker
-        self._router.wait(worker, command.request, credit, command.until_ms)
+        self._router.wait(worker, command.request, credit, self._boot(command))
+        if worker.cancelled:
+            self._answer(worker, [], effects)
+
+    def _boot(self, command: Pull) -> int:
+        """When the pull's time is up, by the boot clock."""
+        return self._journal.boot_ms + max(0, command.until_ms - self._journal.wall_ms)
+
+    def _lease_end(self, dispatch: Dispatch) -> int:
+        """Of a lease from now on, or from its instant where that is ahead."""
+        journal = self._journal
+        return journal.boot_ms + max(0, dispatch.ready_ms - journal.now_ms) + self._config.lease_ms
 
     def end_pull(self, command: Pull, effects: list[Effect]) -> None:
         """The time of a pull is up."""
@@ -150,18 +179,36 @@ class Leasing:
         """Lease what waits to who waits."""
         state, journal = self._state, self._journal
         now = journal.now_ms
-        for worker, dispatches in self._router.deal(now).items():
+        for worker, dispatches in self._router.deal().items():
+            if worker.request is None:
+                # It was dealt to ahead of its instant, and left, or was answered, in this very command.
+                for dispatch in dispatches:
+                    if dispatch.ready_ms >= 0:
+                        self._arm(dispatch, dispatch.due_boot_ms)
+                continue
+            # Nor may the run have ended meanwhile.
+            dispatches = [dispatch for dispatch in dispatches if dispatch.ready_ms >= 0]
+            if not dispatches:
+                continue
             if worker.number not in state.workers:
                 key = worker.key
                 worker.number = state.next_worker
                 journal.emit(f.WorkerNamed(worker.number, key.namespace, key.pool, key.name, worker.instance))
             journal.emit(f.Leased(worker.number, state.next_token, [d.number for d in dispatches]))
-            until = now + self._config.lease_ms
+            until = journal.boot_ms + self._config.lease_ms
             observe = self._stats.dispatch_latency.observe
             for dispatch in dispatches:
                 self._disarm(dispatch)
-                dispatch.lease_until_ms = until
-                observe(now - dispatch.ready_ms)
+                dispatch.due_boot_ms = 0
+                dispatch.leased_boot_ms = journal.boot_ms
+                ahead = dispatch.ready_ms - now
+                if ahead > 0:
+                    dispatch.lease_until_ms = until + ahead
+                    self._stats.early_leases += 1
+                    observe(0)
+                else:
+                    dispatch.lease_until_ms = until
+                    observe(-ahead)
             worker.last_token = state.next_token - 1
             self._stats.leases += len(dispatches)
             self._answer(worker, [self._delivery(d) for d in dispatches], effects)
@@ -170,7 +217,8 @@ class Leasing:
         run = dispatch.run
         spec = self._spec(dispatch)
         parameters = merge(spec.parameters, run.parameters) if run.parameters else spec.parameters
-        return Delivery(dispatch.token, run.id, spec, run.scheduled_ms, dispatch.attempts, parameters)
+        not_before = dispatch.ready_ms if dispatch.ready_ms > self._journal.now_ms else 0
+        return Delivery(dispatch.token, run.id, spec, run.scheduled_ms, dispatch.attempts, parameters, not_before)
 
     def _spec(self, dispatch: Dispatch) -> TaskSpec:
         return self._scheduler.spec(dispatch.run.task)
@@ -210,7 +258,10 @@ class Leasing:
             back = [attempts[token] for token in returned]
             self._journal.emit(f.Returned(returned))
             for dispatch in back:
-                self.ready(dispatch)
+                if dispatch.run.cancelling is None:
+                    self.ready(dispatch)
+                else:
+                    self._journal.emit(f.Cancelled(dispatch.run.number, dispatch.run.cancelling))
         for token in command.renew:
             if (dispatch := self._held(token, number, fenced)) is not None:
                 self._renew(dispatch, fenced)
@@ -253,9 +304,10 @@ class Leasing:
         return dispatch
 
     def _renew(self, dispatch: Dispatch, fenced: list[int]) -> None:
-        spec, now = self._spec(dispatch), self._journal.now_ms
+        spec, now = self._spec(dispatch), self._journal.boot_ms
         limit = spec.timeout_ms
-        if limit is not None and now > dispatch.leased_ms + limit + spec.grace_ms:
+        begun = dispatch.leased_boot_ms + max(0, dispatch.ready_ms - dispatch.leased_ms)
+        if limit is not None and now > begun + limit + spec.grace_ms + _STOP_PATIENCE_MS:
             fenced.append(dispatch.token)
             self._fail(
                 dispatch,
@@ -263,7 +315,7 @@ class Leasing:
                 message="its worker did not stop it at spec.delivery.timeout",
             )
         else:
-            dispatch.lease_until_ms = now + self._config.lease_ms
+            dispatch.lease_until_ms = self._lease_end(dispatch)
 
     # --- failures ---
 
@@ -277,6 +329,11 @@ class Leasing:
             traceback=failed.traceback[-limit:],
         )
 
+    def _stopped(self, dispatch: Dispatch, why: str, told: str) -> None:
+        """The attempt of a run that is being cancelled has ended: so does the run."""
+        message = f"{why}; {told}" if why and told else why or told
+        self._journal.emit(f.Cancelled(dispatch.run.number, message[: self._config.max_error_chars]))
+
     def _fail(
         self,
         dispatch: Dispatch,
@@ -286,6 +343,9 @@ class Leasing:
         message: str = "",
         traceback: str = "",
     ) -> None:
+        if dispatch.run.cancelling is not None:
+            self._stopped(dispatch, dispatch.run.cancelling, message)
+            return
         retry_ms = self._retry_at(dispatch, reason)
         if not self._scheduler.knows(dispatch.run.task):
             message = f"{message}; {_UNKNOWN}" if message else _UNKNOWN
@@ -303,7 +363,7 @@ class Leasing:
         if attempts > spec.retry.limit or spec.guarantee is Guarantee.AT_MOST_ONCE:
             return 0
         if reason is f.FailureReason.LOST:
-            return now
+            return max(now, dispatch.ready_ms)  # an early lease may be lost before its instant
         backoff = spec.retry.backoff
         delay = min(backoff.initial_ms * backoff.factor ** min(attempts - 1, 64), backoff.max_ms)
         if backoff.jitter:
@@ -311,20 +371,45 @@ class Leasing:
         return now + int(delay)
 
     def cancel(self, run: Run, why: str, effects: list[Effect]) -> None:
-        """End the run now. A worker that holds an attempt of it is told at once, where it waits for work, or with its
-        next answer."""
+        """Stop the run. One that no worker holds ends now; else its worker is told at once, where it waits for work, or
+        with its next answer, and the run ends when that says that the handler has stopped, or is lost."""
         dispatch = run.dispatch
         token, number = dispatch.token, dispatch.worker
-        self._journal.emit(f.Cancelled(run.number, why))
+        if run.span is not None:
+            self._cancel_span(run, why, effects)
+            return
         if not token:
+            self._journal.emit(f.Cancelled(run.number, why))
             self._disarm(dispatch)
             self._router.withdraw(dispatch)
             return
+        if run.cancelling is not None:
+            return
+        self._journal.emit(f.CancelAsked(run.number, why))
+        self._tell(number, token, effects)
+
+    def end_now(self, run: Run, why: str, effects: list[Effect]) -> None:
+        """Its task is gone: the run ends now, whoever holds it. The worker's report will be fenced."""
+        dispatch = run.dispatch
+        token, number = dispatch.token, dispatch.worker
+        self._journal.emit(f.Cancelled(run.number, why))
+        self._disarm(dispatch)
+        self._router.withdraw(dispatch)
+        if token:
+            self._tell(number, token, effects)
+
+    def _tell(self, number: int, token: int, effects: list[Effect]) -> None:
         name = self._state.workers.get(number)
         worker = self._router.find(name.key) if name is not None else None
         if worker is not None and worker.number == number:
             worker.cancelled.append(token)
             self._answer(worker, [], effects)
+
+    def _cancel_span(self, run: Run, why: str, effects: list[Effect]) -> None:
+        if run.cancelling is None:
+            self._journal.emit(f.CancelAsked(run.number, why))
+        for child in [other for other in run.task.runs.values() if other.backfill == run.number]:
+            self.cancel(child, why, effects)
 
     # --- waiting ---
 
@@ -333,16 +418,44 @@ class Leasing:
         entry = self._scheduler.entries.get(dispatch.run.task.uid)
         if entry is None:
             return
-        now = self._journal.now_ms
-        if dispatch.ready_ms > now:
-            self._arm(dispatch, dispatch.ready_ms)
+        run = dispatch.run
+        if run.held or run.span is not None:
+            self._disarm(dispatch)
+            self._router.withdraw(dispatch)
             return
-        spec = entry.spec
+        spec, journal = entry.spec, self._journal
+        if not dispatch.due_boot_ms:
+            start_ms = dispatch.ready_ms
+            if spec.jitter_ms and not dispatch.attempts and run.origin in (Origin.SCHEDULE, Origin.COMPLETION):
+                start_ms = max(start_ms, run.scheduled_ms + jitter_ms(spec.uid, run.scheduled_ms, spec.jitter_ms))
+            if start_ms > journal.now_ms:
+                dispatch.due_boot_ms = journal.boot_ms + start_ms - journal.now_ms
+        ahead = dispatch.due_boot_ms - journal.boot_ms
+        if ahead > 0:
+            self._wait_until(dispatch, spec, ahead)
+            return
+        dispatch.due_boot_ms = 0
+        if run.delayed and not self._admit(run):
+            return
         if dispatch.lane is None:
-            dispatch.waits_ms = now
+            dispatch.waits_ms = journal.boot_ms
         self._router.enqueue(self._router.pool(spec.namespace, spec.pool), spec.handler, dispatch)
         timeout_ms = spec.dispatch_timeout_ms
         self._arm(dispatch, None if timeout_ms is None else dispatch.waits_ms + timeout_ms)
+
+    def _wait_until(self, dispatch: Dispatch, spec: TaskSpec, ahead_ms: int) -> None:
+        """Its instant is ahead: lease it early if that is near and a worker is free, else sleep on it."""
+        due = dispatch.due_boot_ms
+        if ahead_ms > self.lead_ms:
+            self._arm(dispatch, due - self.lead_ms)
+        elif (
+            not dispatch.run.delayed
+            and dispatch.ready_ms > self._journal.now_ms
+            and self._router.reserve(self._router.pool(spec.namespace, spec.pool), spec.handler, dispatch)
+        ):
+            self._disarm(dispatch)
+        else:
+            self._arm(dispatch, due)
 
     def due(self, dispatch: Dispatch) -> None:
         """Its timer is due: the backoff is over, or nobody took it within the dispatch timeout."""
@@ -359,7 +472,7 @@ class Leasing:
         self._journal.emit(f.Undelivered(dispatch.number, retry_ms))
         if retry_ms:
             # It keeps its place in the lane: only the clock of the next delivery starts.
-            dispatch.waits_ms = now
+            dispatch.waits_ms = self._journal.boot_ms
             self.ready(dispatch)
         else:
             self._router.withdraw(dispatch)
@@ -368,18 +481,18 @@ class Leasing:
         """Set its timer anew; None: it needs none."""
         self._disarm(dispatch)
         if at_ms is not None:
-            dispatch.timer = self._wheel.insert(at_ms, dispatch)
+            dispatch.timer = self._delays.insert(at_ms, dispatch)
 
     def _disarm(self, dispatch: Dispatch) -> None:
         if dispatch.timer is not None:
-            self._wheel.cancel(dispatch.timer)
+            self._delays.cancel(dispatch.timer)
             dispatch.timer = None
 
     # --- silence ---
 
     def sweep(self, effects: list[Effect]) -> None:
         """Answer pulls whose time is up; lose the silent and the unrenewed."""
-        now = self._journal.now_ms
+        now = self._journal.boot_ms
         # A copy: what a lost worker held may go to a pool that nobody named before.
         for pool in list(self._router.pools.values()):
             for worker in list(pool.workers.values()):
@@ -397,9 +510,11 @@ class Leasing:
 
     def take_over(self) -> None:
         """A new leader: every open attempt gets one full lease, everything else waits again."""
-        until = self._journal.now_ms + self._config.lease_ms
+        boot = self._journal.boot_ms
         for run in self._state.runs.values():
-            if run.dispatch.token:
-                run.dispatch.lease_until_ms = until
+            dispatch = run.dispatch
+            if dispatch.token:
+                dispatch.lease_until_ms = self._lease_end(dispatch)
+                dispatch.leased_boot_ms = boot
             else:
-                self.ready(run.dispatch)
+                self.ready(dispatch)

@@ -27,6 +27,7 @@ __all__ = [
     "Effect",
     "FailedAttempt",
     "IntakeHeld",
+    "LeadSet",
     "Output",
     "PoolApplied",
     "PoolRemoved",
@@ -37,6 +38,7 @@ __all__ = [
     "Report",
     "Reported",
     "RunState",
+    "StartBackfill",
     "Submission",
     "Submit",
     "Submitted",
@@ -119,8 +121,15 @@ class IntakeHeld(_Value, frozen=True, kw_only=True):
     """For the one who submits; empty: the intake is open again."""
 
 
+class LeadSet(_Value, frozen=True, kw_only=True):
+    """Runs that are sure to start are made, and leased, so long before their instant: the time that their append
+    takes. 0: at their instant."""
+
+    lead_ms: int
+
+
 class Tick(_Value, frozen=True, kw_only=True):
-    """Time has passed: fire what is due, expire what is over. The host sends it at `engine.wake_ms()`."""
+    """Time has passed: fire what is due, expire what is over. The host sends it when `engine.pause_ms` is over."""
 
 
 class WorkerSeen(_Value, frozen=True, kw_only=True):
@@ -134,6 +143,10 @@ class WorkerSeen(_Value, frozen=True, kw_only=True):
     cpu: float = 0.0
     memory: float = 0.0
     labels: dict[str, str] = {}
+    clock_offset_us: int = 0
+    """Its wall clock minus the operator's, as it estimates."""
+    clock_error_us: int | None = None
+    """By how much that may be wrong; None: it does not know, and gets no early leases."""
 
 
 class Pull(_Value, frozen=True, kw_only=True):
@@ -191,6 +204,25 @@ class Submission(_Value, frozen=True, kw_only=True):
     """JSON object merged over the task's; empty for none."""
     object_name: str = ""
     """The TaskRun object that asks, or empty."""
+    delay_ms: int = 0
+    """It starts so long after it was asked for; then that instant is its scheduled one."""
+    front: bool = False
+    """When the delay is over: ahead of what waits, instead of at the tail."""
+
+
+class StartBackfill(_Value, frozen=True, kw_only=True):
+    """One run for each instant of the task from `from_ms` until before `to_ms`, up to `max_parallel` open at a time.
+    Answered by `Submitted` (the run that stands for all of them) or `CommandRefused`."""
+
+    request: Hashable
+    namespace: str
+    name: str
+    key: str
+    from_ms: int
+    to_ms: int
+    max_parallel: int = 10
+    parameters: bytes = b""
+    object_name: str = ""
 
 
 class Submit(_Value, frozen=True, kw_only=True):
@@ -223,7 +255,9 @@ Command: TypeAlias = (
     | Report
     | WorkerGone
     | Submit
+    | StartBackfill
     | CancelRun
+    | LeadSet
 )
 
 # --- effects ---
@@ -238,6 +272,8 @@ class Delivery(msgspec.Struct, frozen=True, gc=False):
     scheduled_ms: int
     attempt: int
     parameters: bytes
+    not_before_ms: int = 0
+    """The handler must not begin before; 0: at once."""
 
 
 class Pulled(_Value, frozen=True, kw_only=True):
@@ -273,6 +309,10 @@ class RefusalReason(enum.Enum):
     NO_SUCH_TASK = "no-such-task"
     NO_SUCH_RUN = "no-such-run"
     BACKLOG_FULL = "backlog-full"
+    OVERLAP = "overlap"
+    """The concurrency policy does not allow another run now."""
+    NOT_POSSIBLE = "not-possible"
+    """What was asked for makes no sense for this task; the detail says why. Asking again does not help."""
     NOT_READY = "not-ready"
     """The catalog is not complete yet: ask again."""
 

@@ -14,9 +14,9 @@ from tickwheel_operator.engine.spec import Misfire, MisfirePolicy
 from tickwheel_operator.engine.triggers import Trigger
 from tickwheel_operator.ledger.facts import SkipReason
 
-__all__ = ["Settlement", "Skip", "settle"]
+__all__ = ["COUNT_LIMIT", "Settlement", "Skip", "settle"]
 
-_COUNT_LIMIT = 100_000
+COUNT_LIMIT = 100_000
 """Missed instants are counted up to here; more are reported as this many."""
 
 
@@ -65,14 +65,14 @@ def _skip(trigger: Trigger, after_ms: int, until_ms: int, reason: SkipReason, re
     """Skip the instants in `(after_ms, until_ms]`; returns the end of the settled span."""
     if until_ms <= after_ms:
         return after_ms
-    count = trigger.count_between(after_ms, until_ms, _COUNT_LIMIT)
+    count = trigger.count_between(after_ms, until_ms, COUNT_LIMIT)
     if count:
         result.skipped.append(Skip(until_ms, count, reason))
     return until_ms
 
 
 def _fire_latest(trigger: Trigger, after_ms: int, until_ms: int, limit: int, result: Settlement) -> int:
-    count = trigger.count_between(after_ms, until_ms, _COUNT_LIMIT)
+    count = trigger.count_between(after_ms, until_ms, COUNT_LIMIT)
     if count == 0:
         return after_ms
     latest: deque[int] = deque(maxlen=limit)

@@ -20,52 +20,71 @@ _STALE_KEPT = 32
 class Lane:
     """One handler of one pool: what waits for it, and the workers that could take it now."""
 
-    __slots__ = ("_pool", "handler", "queue", "stale", "waiting", "workers")
+    __slots__ = ("_pool", "backfills", "handler", "queue", "stale", "waiting", "workers")
 
     def __init__(self, handler: str, pool: PoolQueue) -> None:
         self.handler = handler
         self._pool = pool
         self.queue: deque[Dispatch] = deque()
+        self.backfills: deque[Dispatch] = deque()
+        """Runs that make up for the past: whatever waits in `queue` goes before them."""
         self.stale = 0
-        """Entries of the queue whose dispatch waits here no more."""
+        """Entries of both queues whose dispatch waits here no more."""
         self.waiting: dict[LiveWorker, None] = {}
         """Workers with an open pull and credit, the one whose turn it is first (round robin)."""
         self.workers = 0
         """Live workers that registered the handler."""
 
     def enqueue(self, dispatch: Dispatch) -> None:
-        """The dispatch, which waits nowhere, waits at the tail."""
+        """The dispatch, which waits nowhere, waits at the tail; or at the head, if its run goes ahead of others."""
         dispatch.lane = self
-        self.queue.append(dispatch)
+        run = dispatch.run
+        if run.backfill:
+            self.backfills.append(dispatch)
+        elif run.front:
+            self.queue.appendleft(dispatch)
+        else:
+            self.queue.append(dispatch)
         self._pool.waits += 1
 
-    def take(self) -> Dispatch | None:
-        """The head, which waits no more; None: it was a stale entry. The queue must not be empty."""
-        dispatch = self.queue.popleft()
-        if dispatch.lane is not self:
-            self.stale -= 1
-            return None
+    def head(self) -> Dispatch | None:
+        """The dispatch whose turn it is; None: nothing waits. Drops stale entries."""
+        for queue in (self.queue, self.backfills):
+            while queue:
+                dispatch = queue[0]
+                if dispatch.lane is self:
+                    return dispatch
+                queue.popleft()
+                self.stale -= 1
+        return None
+
+    def take(self, dispatch: Dispatch) -> None:
+        """The head, which waits no more."""
+        (self.backfills if dispatch.run.backfill else self.queue).popleft()
         dispatch.lane = None
         self._pool.waits -= 1
-        return dispatch
 
     def withdraw(self, dispatch: Dispatch) -> None:
         """The dispatch, which waits here, waits no more."""
         dispatch.lane = None
         self._pool.waits -= 1
         self.stale += 1
-        if self.stale > _STALE_KEPT and 2 * self.stale > len(self.queue):
+        if self.stale > _STALE_KEPT and 2 * self.stale > self._entries():
             # One entry each: a dispatch that went and came back has two.
             self.queue = deque(dict.fromkeys(d for d in self.queue if d.lane is self))
+            self.backfills = deque(dict.fromkeys(d for d in self.backfills if d.lane is self))
             self.stale = 0
         self.drop_if_unused()
 
     def drop_if_unused(self) -> None:
         """Nothing waits here and nobody could take it: a handler that was renamed leaves nothing behind."""
-        if not self.workers and len(self.queue) == self.stale:
+        if not self.workers and self._entries() == self.stale:
             lanes = self._pool.lanes
             if lanes.get(self.handler) is self:
                 del lanes[self.handler]
+
+    def _entries(self) -> int:
+        return len(self.queue) + len(self.backfills)
 
 
 class PoolQueue:

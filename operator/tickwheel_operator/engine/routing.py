@@ -22,7 +22,11 @@ _DEFAULT_SILENCE_MS = 10_000
 class Router:
     """Pools, their lanes and their live workers."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, early_offset_ms: int = 1_000, early_error_ms: int = 10) -> None:
+        self._early_offset_us = early_offset_ms * 1_000
+        self._early_error_us = early_error_ms * 1_000
+        self._reserved: dict[LiveWorker, list[Dispatch]] = {}
+        """Dealt before their turn in this command, since their instant is ahead."""
         self.pools: dict[tuple[str, str], PoolQueue] = {}
         self._ready: dict[Lane, None] = {}
         """Lanes in which a dispatch may meet a worker, since something changed."""
@@ -94,6 +98,13 @@ class Router:
         worker.cpu = seen.cpu
         worker.memory = seen.memory
         worker.labels = seen.labels
+        error_us = worker.clock_error_us = seen.clock_error_us
+        worker.clock_offset_us = seen.clock_offset_us
+        worker.early = (
+            error_us is not None
+            and error_us <= self._early_error_us
+            and abs(seen.clock_offset_us) <= self._early_offset_us
+        )
         if seen.handlers != worker.handlers:
             self._set_handlers(worker, seen.handlers)
 
@@ -117,7 +128,7 @@ class Router:
         for handler in worker.handlers:
             lane = worker.pool.lane(handler)
             lane.waiting[worker] = None
-            if lane.queue:
+            if lane.queue or lane.backfills:
                 self._ready[lane] = None
 
     def stop_waiting(self, worker: LiveWorker) -> None:
@@ -128,27 +139,52 @@ class Router:
         worker.request = None
         worker.credit = 0
 
-    def deal(self, now_ms: int) -> dict[LiveWorker, list[Dispatch]]:
+    def reserve(self, pool: PoolQueue, handler: str, dispatch: Dispatch) -> bool:
+        """Deal a dispatch whose instant is ahead, to a worker that knows the time; false: there is none to spare."""
+        lane = pool.lanes.get(handler)
+        if lane is None or lane.queue:
+            return False
+        for worker in lane.waiting:
+            if worker.early:
+                self._reserved.setdefault(worker, []).append(dispatch)
+                self._spend(worker, lane)
+                return True
+        return False
+
+    def deal(self) -> dict[LiveWorker, list[Dispatch]]:
         """Match what waits with who waits. The caller leases the dispatches and answers the pulls."""
-        dealt: dict[LiveWorker, list[Dispatch]] = {}
+        dealt, self._reserved = self._reserved, {}
         for lane in self._ready:
-            queue, waiting = lane.queue, lane.waiting
-            while queue and waiting:
-                dispatch = lane.take()
-                if dispatch is None or dispatch.token or not 0 <= dispatch.ready_ms <= now_ms:
+            waiting = lane.waiting
+            while waiting and (dispatch := lane.head()) is not None:
+                worker = next(iter(waiting)) if not dispatch.run.backfill else _spare(lane)
+                if worker is None:
+                    break
+                lane.take(dispatch)
+                if dispatch.token or dispatch.ready_ms < 0:
                     continue
-                worker = next(iter(waiting))
-                del waiting[worker]
                 mine = dealt.get(worker)
                 if mine is None:
                     dealt[worker] = [dispatch]
                 else:
                     mine.append(dispatch)
-                worker.credit -= 1
-                if worker.credit:
-                    waiting[worker] = None
-                else:
-                    for handler in worker.handlers:
-                        worker.pool.lane(handler).waiting.pop(worker, None)
+                self._spend(worker, lane)
         self._ready.clear()
         return dealt
+
+    @staticmethod
+    def _spend(worker: LiveWorker, lane: Lane) -> None:
+        """The worker takes one more: it is the last in its turn, or has no credit left."""
+        waiting = lane.waiting
+        del waiting[worker]
+        worker.credit -= 1
+        if worker.credit:
+            waiting[worker] = None
+        else:
+            for handler in worker.handlers:
+                worker.pool.lane(handler).waiting.pop(worker, None)
+
+
+def _spare(lane: Lane) -> LiveWorker | None:
+    """A worker that may take a backfill's run: one slot of each is left for what is due now."""
+    return next((worker for worker in lane.waiting if worker.credit > 1 or worker.slots <= 1), None)

@@ -11,11 +11,13 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 
+from tickwheel_operator.engine.following import Following
 from tickwheel_operator.engine.journal import Journal
 from tickwheel_operator.engine.messages import TaskApplied, TaskRemoved
-from tickwheel_operator.engine.misfire import settle
+from tickwheel_operator.engine.misfire import COUNT_LIMIT, settle
+from tickwheel_operator.engine.overlap import Overlaps, Verdict
 from tickwheel_operator.engine.routing import Router
-from tickwheel_operator.engine.spec import EngineConfig, RetryPolicy, TaskSpec
+from tickwheel_operator.engine.spec import EngineConfig, FixedDelay, RetryPolicy, TaskSpec
 from tickwheel_operator.engine.state import Run, State, TaskState
 from tickwheel_operator.engine.stats import Stats
 from tickwheel_operator.engine.triggers import Trigger
@@ -44,12 +46,14 @@ class Entry:
 class Group:
     """The tasks that share one trigger, and their one timer."""
 
-    __slots__ = ("entries", "next_ms", "timer", "trigger")
+    __slots__ = ("entries", "fired_ms", "next_ms", "timer", "trigger")
 
     def __init__(self, trigger: Trigger) -> None:
         self.trigger = trigger
         self.entries: dict[str, Entry] = {}
         self.next_ms: int | None = None
+        self.fired_ms = 0
+        """The last instant that fired ahead of its time."""
         self.timer: Timer | None = None
 
 
@@ -62,22 +66,31 @@ class Scheduler:
         state: State,
         router: Router,
         wheel: TimingWheel,
+        delays: TimingWheel,
         stats: Stats,
         config: EngineConfig,
+        overlaps: Overlaps,
         on_created: Callable[[Run], None],
     ) -> None:
+        """`wheel` runs by the wall clock, `delays` by the boot clock."""
+        self.overlaps = overlaps
+        self.delays = delays
         self._journal = journal
         self._state = state
         self._router = router
         self._wheel = wheel
         self._stats = stats
         self._config = config
-        self._on_created = on_created
+        self.misfire_threshold_ms = config.misfire_threshold_ms
+        self.created = on_created
         self.entries: dict[str, Entry] = {}
         self.by_name: dict[tuple[str, str], Entry] = {}
         self._groups: dict[Hashable, Group] = {}
         self._kept: set[str] = set()
         """Uids of objects that exist but were never valid while this leader watched."""
+        self.following = Following(journal, state, self)
+        self.lead_ms = 0
+        """How long before their instant runs are made whose start is sure."""
         self.synced = False
         self.held = ""
         """Why no new runs are made; empty: they are."""
@@ -93,25 +106,31 @@ class Scheduler:
         if entry is None:
             entry = Entry(spec, self._state.by_uid.get(spec.uid))
             self.entries[spec.uid] = entry
-            self._mark(entry)
+            self.mark(entry)
             self.by_name[spec.namespace, spec.name] = entry
             if self.synced:
                 self._kept.discard(spec.uid)
                 self._adopt(entry)
             return
-        before, entry.spec = entry.spec, spec
-        paused, entry.paused = entry.paused, False
-        self.by_name[spec.namespace, spec.name] = entry
-        if before.generation == spec.generation and not paused:
-            return
-        self._mark(entry)
-        if not self.synced:
-            return
-        if before.schedule == spec.schedule and entry.group is not None:
+        before = entry.spec
+        rearmed = before.trigger != spec.trigger or before.after != spec.after or before.filter != spec.filter
+        if self.synced and (rearmed or before.generation != spec.generation):
             # Its generation no longer says that the creation is its watermark, so a fact must.
             self.name(entry)
+        entry.spec = spec
+        paused, entry.paused = entry.paused, False
+        self.by_name[spec.namespace, spec.name] = entry
+        if before.generation == spec.generation and not paused and not rearmed:
             return
-        self._leave_group(entry)
+        self.mark(entry)
+        if not self.synced:
+            return
+        if not rearmed and before.suspend == spec.suspend and not paused:
+            self.watch(entry)
+            return
+        self._leave(entry)
+        if rearmed:
+            self._drop_overdue(entry, before)
         self._adopt(entry)
 
     def remove(self, command: TaskRemoved) -> None:
@@ -127,7 +146,7 @@ class Scheduler:
             if task is not None:
                 self._forget(task, "the task was deleted")
             return
-        self._leave_group(entry)
+        self._leave(entry)
         name = (entry.spec.namespace, entry.spec.name)
         if self.by_name.get(name) is entry:
             del self.by_name[name]
@@ -162,6 +181,11 @@ class Scheduler:
             for entry in list(group.entries.values()):
                 self._settle(entry, group.trigger)
             self._set_timer(group, group.trigger.next_after(self._journal.now_ms))
+        self.following.resume()
+
+    def is_full(self, spec: TaskSpec) -> bool:
+        """Whether as much waits in the task's pool as may."""
+        return self._router.pool(spec.namespace, spec.pool).backlog() >= self._config.max_backlog
 
     def knows(self, task: TaskState) -> bool:
         """Whether the task was valid at some time while this leader watched."""
@@ -187,57 +211,109 @@ class Scheduler:
             )
             entry.task = self._state.tasks[number]
             self.touched.pop(spec.uid, None)
+            self.watch(entry)
         return entry.task
+
+    def watch(self, entry: Entry) -> None:
+        """Have the ends of its runs told where anybody needs them."""
+        if entry.task is not None:
+            spec = entry.spec
+            entry.task.watched = (
+                spec.overlap.max_concurrent is not None
+                or isinstance(spec.after, FixedDelay)
+                or self.following.is_followed(spec)
+            )
 
     # --- firing ---
 
     def fire(self, group: Group) -> None:
-        """The group's timer is due."""
+        """The group's timer is due: at its instant, or the lead before."""
         group.timer = None
         instant = group.next_ms
         now = self._journal.now_ms
         if instant is None or self.held:
             return
+        if now < instant:
+            self._fire_ahead(group, instant)
+            return
         following = group.trigger.next_after(instant)
-        if now - instant <= self._config.misfire_threshold_ms and (following is None or following > now):
-            self._fire_at(instant, [e for e in group.entries.values() if self._watermark(e) < instant])
+        if now - instant <= self.misfire_threshold_ms and (following is None or following > now):
+            self.fire_at(instant, [e for e in group.entries.values() if self.watermark(e) < instant])
         else:
             for entry in list(group.entries.values()):
                 self._settle(entry, group.trigger)
             following = group.trigger.next_after(now)
         self._set_timer(group, following)
 
-    def _fire_at(self, scheduled_ms: int, entries: list[Entry]) -> None:
-        """One run of each task for one instant: one fact for all of them."""
-        admitted = []
+    def _fire_ahead(self, group: Group, instant: int) -> None:
+        """Make the runs that nothing can stop any more, so that they are durable, and leased, when their instant comes.
+        The others are decided then."""
+        entries = [e for e in group.entries.values() if self.watermark(e) < instant]
+        sure = [e for e in entries if self.overlaps.verdict(e.spec, b"") is Verdict.START]
+        self.fire_at(instant, sure)
+        group.fired_ms = instant
+        if len(sure) < len(entries):
+            group.timer = self._wheel.insert(instant, group)
+        else:
+            self._set_timer(group, group.trigger.next_after(instant))
+
+    def fire_at(self, scheduled_ms: int, entries: list[Entry]) -> None:
+        """One run of each task for one instant: one fact for all of them that nothing can stop."""
+        free, limited = [], []
         for entry in entries:
             spec = entry.spec
             task = entry.task or self.name(entry)
-            if self._router.pool(spec.namespace, spec.pool).backlog() >= self._config.max_backlog:
-                self._skip(task, scheduled_ms, 1, f.SkipReason.BACKLOG)
+            if self.is_full(spec):
+                self.skip(task, scheduled_ms, 1, f.SkipReason.BACKLOG)
+            elif spec.overlap.max_concurrent is None:
+                free.append(task.number)
             else:
-                admitted.append(task.number)
-        if not admitted:
-            return
+                limited.append(entry)
+        if free:
+            self._make(scheduled_ms, free)
+        for entry in limited:
+            self._fire_limited(scheduled_ms, entry)
+
+    def _fire_limited(self, scheduled_ms: int, entry: Entry) -> None:
+        task = self.name(entry)
+        match self.overlaps.verdict(entry.spec, b""):
+            case Verdict.SKIP:
+                self.skip(task, scheduled_ms, 1, f.SkipReason.OVERLAP)
+            case Verdict.FULL:
+                self.skip(task, scheduled_ms, 1, f.SkipReason.QUEUE_FULL)
+            case _:
+                self._make(scheduled_ms, [task.number])
+
+    def _make(self, scheduled_ms: int, tasks: list[int]) -> None:
         first = self._state.next_run
-        self._journal.emit(f.Fired(scheduled_ms, first, admitted))
-        self._stats.fired(self._journal.now_ms - scheduled_ms, len(admitted))
+        self._journal.emit(f.Fired(scheduled_ms, first, tasks))
+        self._stats.fired(self._journal.now_ms - scheduled_ms, len(tasks))
         runs = self._state.runs
-        for number in range(first, first + len(admitted)):
-            self._on_created(runs[number])
+        for number in range(first, first + len(tasks)):
+            self.created(runs[number])
 
     def _settle(self, entry: Entry, trigger: Trigger) -> None:
         """Settle what is overdue for one task, by its misfire policy."""
         if self.held:
             return
-        after = self._watermark(entry)
-        settlement = settle(trigger, after, self._journal.now_ms, entry.spec.misfire, self._config.misfire_threshold_ms)
+        after = self.watermark(entry)
+        settlement = settle(trigger, after, self._journal.now_ms, entry.spec.misfire, self.misfire_threshold_ms)
         for skip in settlement.skipped:
-            self._skip(self.name(entry), skip.until_ms, skip.count, skip.reason)
+            self.skip(self.name(entry), skip.until_ms, skip.count, skip.reason)
         for instant in settlement.fire:
-            self._fire_at(instant, [entry])
+            self.fire_at(instant, [entry])
 
-    def _skip(self, task: TaskState, until_ms: int, count: int, reason: f.SkipReason) -> None:
+    def _drop_overdue(self, entry: Entry, before: TaskSpec) -> None:
+        """What the trigger before had due and nobody fired is not the new one's: counted, and gone."""
+        now, task = self._journal.now_ms, self.name(entry)
+        if before.trigger is not None and (
+            overdue := before.trigger.count_between(task.watermark_ms, now, COUNT_LIMIT)
+        ):
+            self.skip(task, now, overdue, f.SkipReason.EDITED)
+        if task.watermark_ms < now:
+            self._journal.emit(f.Armed(task.number, entry.spec.schedule, now))
+
+    def skip(self, task: TaskState, until_ms: int, count: int, reason: f.SkipReason) -> None:
         self._journal.emit(f.Skipped(task.number, until_ms, count, reason))
         self._stats.skipped(reason, count)
 
@@ -253,6 +329,9 @@ class Scheduler:
         elif entry.task.schedule != spec.schedule:
             # Never back: the clock of the leader before may have been ahead, and what it fired stays fired.
             self._journal.emit(f.Armed(entry.task.number, spec.schedule, max(now, entry.task.watermark_ms)))
+        self.watch(entry)
+        if spec.after is not None:
+            self.following.join(entry)
         if spec.suspend or spec.trigger is None:
             return
         self._settle(entry, spec.trigger)
@@ -265,10 +344,15 @@ class Scheduler:
             group = self._groups[key] = Group(trigger)
         group.entries[entry.spec.uid] = entry
         entry.group = group
-        if group.timer is None:
-            self._set_timer(group, trigger.next_after(self._journal.now_ms))
+        now = self._journal.now_ms
+        if group.timer is None or group.fired_ms > now:
+            # What fired ahead of its time did so for those who were here then.
+            if group.timer is not None:
+                self._wheel.cancel(group.timer)
+            self._set_timer(group, trigger.next_after(now))
 
-    def _leave_group(self, entry: Entry) -> None:
+    def _leave(self, entry: Entry) -> None:
+        self.following.leave(entry)
         group, entry.group = entry.group, None
         if group is None:
             return
@@ -280,9 +364,9 @@ class Scheduler:
 
     def _set_timer(self, group: Group, at_ms: int | None) -> None:
         group.next_ms = at_ms
-        group.timer = None if at_ms is None else self._wheel.insert(at_ms, group)
+        group.timer = None if at_ms is None else self._wheel.insert(at_ms - self.lead_ms, group)
 
-    def _watermark(self, entry: Entry) -> int:
+    def watermark(self, entry: Entry) -> int:
         return entry.watermark_ms if entry.task is None else entry.task.watermark_ms
 
     def _forget(self, task: TaskState, why: str) -> None:
@@ -290,7 +374,7 @@ class Scheduler:
             self._journal.emit(f.Cancelled(run.number, why))
         self._journal.emit(f.TaskForgotten(task.number))
 
-    def _mark(self, entry: Entry) -> None:
+    def mark(self, entry: Entry) -> None:
         if entry.task is None:
             self.touched[entry.spec.uid] = None
         else:

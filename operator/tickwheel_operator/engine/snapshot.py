@@ -12,14 +12,18 @@ from typing import Any
 import msgspec
 
 from tickwheel_operator.engine.messages import RunState, WorkerKey
-from tickwheel_operator.engine.state import Ended, Run, State, TaskState, WorkerName
+from tickwheel_operator.engine.state import Ended, Run, Span, State, TaskState, WorkerName
+from tickwheel_operator.ledger.facts import Origin, SkipReason
 
 __all__ = ["dump", "load"]
 
-_VERSION = 1
+_VERSION = 2
+"""1 had neither origins of runs, backfills, cancels under way nor reasons of skips; it is still read."""
 _ROWS_PER_CHUNK = 1_000
 _WORKER_MEMORY = 1_000
 """Worker processes without an open attempt that a checkpoint still names, the latest ones."""
+
+_SPAN = ("from_ms", "to_ms", "max_parallel", "total", "until_ms", "open", "succeeded", "failed")
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder()
@@ -46,8 +50,8 @@ def load(state: State, chunks: Sequence[bytes]) -> None:
         match section:
             case "head":
                 version, *head = rows[0]
-                if version != _VERSION:
-                    raise ValueError(f"checkpoint version {version}; this release reads {_VERSION}")
+                if not 1 <= version <= _VERSION:
+                    raise ValueError(f"checkpoint version {version}; this release reads 1 to {_VERSION}")
                 state.clock_ms, state.next_task, state.next_run, state.next_token, state.next_worker = head
             case "workers":
                 for number, namespace, pool, name, instance in rows:
@@ -99,37 +103,45 @@ def _task_row(task: TaskState) -> tuple[Any, ...]:
         task.succeeded, task.failed, task.cancelled, task.skipped,
         [msgspec.structs.astuple(e) for e in task.history_succeeded],
         [msgspec.structs.astuple(e) for e in task.history_failed],
+        task.last_ended_ms, [(reason, *seen) for reason, seen in (task.skips or {}).items()],
+        task.backfilled,
     )  # fmt: skip
 
 
 def _load_task(state: State, row: list[Any]) -> None:
-    number, uid, namespace, name, schedule, watermark, last, *counts, succeeded, failed = row
+    number, uid, namespace, name, schedule, watermark, last, *counts, succeeded, failed = row[:13]
     task = TaskState(number, uid, namespace, name)
     task.schedule, task.watermark_ms, task.last_scheduled_ms = schedule, watermark, last
     task.succeeded, task.failed, task.cancelled, task.skipped = counts
     task.history_succeeded.extend(map(_ended, succeeded))
     task.history_failed.extend(map(_ended, failed))
+    if len(row) > 13:
+        task.last_ended_ms, skips, backfilled = row[13:]
+        task.backfilled = [(low, high) for low, high in backfilled]
+        task.skips = {SkipReason(reason): (count, until_ms) for reason, count, until_ms in skips} or None
     state.tasks[number] = task
     state.by_uid[uid] = task
     state.touched[task] = None
 
 
 def _ended(row: list[Any]) -> Ended:
-    values = dict(zip(Ended.__struct_fields__, row, strict=True))
+    values = dict(zip(Ended.__struct_fields__, row, strict=False))  # what a checkpoint lacks has its default
     values["state"] = RunState(values["state"])
     return Ended(**values)
 
 
 def _run_row(run: Run) -> tuple[Any, ...]:
-    d = run.dispatch
+    d, span = run.dispatch, run.span
     return (
         run.number, run.task.number, run.scheduled_ms, run.created_ms, run.key, run.object_name, run.parameters,
         run.started_ms, run.attempts, run.worker, d.ready_ms, d.attempts, d.token, d.worker, d.leased_ms,
+        run.origin, run.front, run.backfill, run.cancelling,
+        span and [getattr(span, field) for field in _SPAN],
     )  # fmt: skip
 
 
 def _load_run(state: State, row: list[Any]) -> None:
-    number, task_number, scheduled, created, *rest = row
+    number, task_number, scheduled, created, *rest = row[:15]
     task = state.tasks[task_number]
     run = Run(number, task, scheduled, created)
     d = run.dispatch
@@ -137,6 +149,15 @@ def _load_run(state: State, row: list[Any]) -> None:
         run.key, run.object_name, run.parameters, run.started_ms, run.attempts, run.worker, d.ready_ms, d.attempts,
         d.token, d.worker, d.leased_ms,
     ) = rest  # fmt: skip
+    if len(row) > 15:
+        origin, run.front, run.backfill, run.cancelling, span = row[15:]
+        run.origin = Origin(origin)
+        if span is not None:
+            run.span = Span(0, 0, 0, 0)
+            for field, value in zip(_SPAN, span, strict=True):
+                setattr(run.span, field, value)
+    elif run.key:
+        run.origin = Origin.REQUEST
     state.runs[number] = run
     task.runs[number] = run
     if d.token:

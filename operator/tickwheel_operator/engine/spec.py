@@ -204,5 +204,11 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     max_detail_bytes: int = 16 * 1024 * 1024
     """Results and error texts of ended runs that are kept, over all tasks. Above it those of the runs that ended first
     are dropped, and what became of the runs stays. Every checkpoint holds them, so more means more writes."""
+    early_offset_ms: int = 1_000
+    """A worker whose clock is further off than this gets no early leases: what else it says of time is as doubtful."""
+    early_error_ms: int = 10
+    """Nor does one that knows the operator's clock less well than this."""
+    max_backfill: int = 1_000_000
+    """Instants of one backfill."""
     max_error_chars: int = 8_000
     """A longer traceback keeps its end."""

@@ -17,15 +17,17 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from tickwheel_operator.engine.identity import keyed_run_id, scheduled_run_id
+from tickwheel_operator.engine.identity import backfill_run_id, completion_run_id, keyed_run_id, scheduled_run_id
 from tickwheel_operator.engine.messages import RunState, WorkerKey
 from tickwheel_operator.ledger import facts as f
+from tickwheel_operator.ledger.facts import Origin
 
 if TYPE_CHECKING:
+    from tickwheel_operator.engine.overlap import Group
     from tickwheel_operator.engine.queues import Lane
     from tickwheel_operator.engine.wheel import Timer
 
-__all__ = ["Dispatch", "Ended", "Run", "State", "TaskState", "WorkerName"]
+__all__ = ["Dispatch", "Ended", "Run", "Span", "State", "TaskState", "WorkerName"]
 
 _HISTORY_SUCCEEDED = 10
 _HISTORY_FAILED = 20
@@ -60,6 +62,10 @@ class Ended(msgspec.Struct, frozen=True, gc=False, eq=False):
     error_type: str = ""
     message: str = ""
     traceback: str = ""
+    total: int = 0
+    """Of a backfill: its instants; else 0."""
+    succeeded: int = 0
+    failed: int = 0
 
     @property
     def detail_bytes(self) -> int:
@@ -71,12 +77,31 @@ class Ended(msgspec.Struct, frozen=True, gc=False, eq=False):
         return msgspec.structs.replace(self, result=b"", message=self.message[:_OUTLINE_CHARS], traceback="")
 
 
+class Span:
+    """What a backfill is about, and how far it is."""
+
+    __slots__ = ("failed", "from_ms", "max_parallel", "open", "succeeded", "to_ms", "total", "until_ms")
+
+    def __init__(self, from_ms: int, to_ms: int, max_parallel: int, total: int) -> None:
+        self.from_ms = from_ms
+        self.to_ms = to_ms
+        """Exclusive."""
+        self.max_parallel = max_parallel
+        self.total = total
+        self.until_ms = from_ms - 1
+        """Instants up to this one have their runs."""
+        self.open = 0
+        self.succeeded = 0
+        self.failed = 0
+        """And cancelled."""
+
+
 class Run:
     """A run that has not ended."""
 
     __slots__ = (
-        "_id", "attempts", "created_ms", "dispatch", "key", "number", "object_name", "parameters", "scheduled_ms",
-        "started_ms", "task", "worker",
+        "_id", "attempts", "backfill", "cancelling", "created_ms", "delayed", "dispatch", "front", "group", "held",
+        "key", "number", "object_name", "origin", "parameters", "scheduled_ms", "span", "started_ms", "task", "worker",
     )  # fmt: skip
 
     def __init__(self, number: int, task: TaskState, scheduled_ms: int, created_ms: int) -> None:
@@ -84,6 +109,20 @@ class Run:
         self.task = task
         self.scheduled_ms = scheduled_ms
         self.created_ms = created_ms
+        self.origin = Origin.SCHEDULE
+        self.front = False
+        """It goes ahead of what waits."""
+        self.backfill = 0
+        """The number of the run whose span it belongs to; 0: none."""
+        self.span: Span | None = None
+        self.cancelling: str | None = None
+        """Why it must stop; None: it need not."""
+        self.group: Group | None = None
+        """The runs that it is counted with (`engine.overlap`). Volatile."""
+        self.held = False
+        """It waits until others of its group have ended. Volatile."""
+        self.delayed = False
+        """It counts, and may be stopped, only from the end of its delay on. Volatile."""
         self.key = ""
         self.object_name = ""
         self.parameters = b""
@@ -97,16 +136,20 @@ class Run:
     def id(self) -> str:
         # Asked for when the run is made, at each lease and at its end; the digest of a key is worth keeping.
         if not self._id:
-            self._id = (
-                keyed_run_id(self.task.uid, self.key)
-                if self.key
-                else scheduled_run_id(self.task.uid, self.scheduled_ms)
-            )
+            uid = self.task.uid
+            if self.origin is Origin.SCHEDULE:
+                self._id = scheduled_run_id(uid, self.scheduled_ms)
+            elif self.origin is Origin.BACKFILL:
+                self._id = backfill_run_id(uid, self.scheduled_ms)
+            elif self.origin is Origin.COMPLETION:
+                self._id = completion_run_id(uid, self.key)
+            else:
+                self._id = keyed_run_id(uid, self.key)
         return self._id
 
     @property
     def state(self) -> RunState:
-        return RunState.RUNNING if self.dispatch.token else RunState.PENDING
+        return RunState.RUNNING if self.dispatch.token or self.span is not None else RunState.PENDING
 
 
 class Dispatch:
@@ -114,9 +157,11 @@ class Dispatch:
 
     __slots__ = (
         "attempts",
+        "due_boot_ms",
         "fraction",
         "lane",
         "lease_until_ms",
+        "leased_boot_ms",
         "leased_ms",
         "note",
         "number",
@@ -138,24 +183,30 @@ class Dispatch:
         """The open attempt's fencing token; 0: none is open."""
         self.worker = 0
         self.leased_ms = 0
-        # Volatile: not folded from facts, since renewals and progress are not durable (DESIGN, section 3).
+        # Volatile: not folded from facts, since renewals and progress are not durable (DESIGN, section 3). What is
+        # named `boot` is on the clock that never jumps, as is all that measures a duration.
         self.lease_until_ms = 0
+        """Of the boot clock."""
+        self.leased_boot_ms = 0
+        self.due_boot_ms = 0
+        """When a wait for an instant is over; 0: it waits for none."""
         self.fraction = 0.0
         self.note = ""
         self.lane: Lane | None = None
         """The lane in which it waits."""
         self.waits_ms = 0
-        """Since when it waits in a lane under this leader."""
+        """Since when it waits in a lane under this leader, by the boot clock."""
         self.timer: Timer | None = None
-        """Its one timer: the end of a backoff, or of the dispatch timeout while it waits in a lane."""
+        """Its one timer: the end of a backoff or delay, or of the dispatch timeout while it waits in a lane."""
 
 
 class TaskState:
     """What the ledger knows of a task."""
 
     __slots__ = (
-        "cancelled", "failed", "history_failed", "history_succeeded", "last_scheduled_ms", "name", "namespace",
-        "number", "runs", "schedule", "skipped", "succeeded", "uid", "unshown", "watermark_ms",
+        "backfilled", "cancelled", "failed", "history_failed", "history_succeeded", "last_ended_ms",
+        "last_scheduled_ms", "name", "namespace", "number", "runs", "schedule", "skipped", "skips", "succeeded", "uid",
+        "unshown", "watched", "watermark_ms",
     )  # fmt: skip
 
     def __init__(self, number: int, uid: str, namespace: str, name: str) -> None:
@@ -168,16 +219,38 @@ class TaskState:
         self.watermark_ms = 0
         """Instants up to this one are settled: fired or skipped."""
         self.last_scheduled_ms = 0
+        self.last_ended_ms = 0
+        """When a run of its schedule ended last."""
         self.runs: dict[int, Run] = {}
         self.succeeded = 0
         self.failed = 0
         self.cancelled = 0
         self.skipped = 0
+        self.skips: dict[f.SkipReason, tuple[int, int]] | None = None
+        """By reason: how many instants, and up to which. None: none, as for most of a million tasks."""
+        self.backfilled: list[tuple[int, int]] = []
+        """Spans, the second end exclusive, whose instants a backfill has made runs of: in order, none touching."""
+        self.watched = False
+        """Somebody in the engine wants to hear of the ends of its runs. Volatile."""
         self.history_succeeded: deque[Ended] = deque(maxlen=_HISTORY_SUCCEEDED)
         self.history_failed: deque[Ended] = deque(maxlen=_HISTORY_FAILED)
         self.unshown: deque[Ended] | None = None
         """Ended runs that an object asked for and no view has shown: more may end at once than the history keeps, and
         somebody waits for each. Volatile."""
+
+    def cover(self, from_ms: int, to_ms: int) -> None:
+        """The instants of this span have their backfilled runs."""
+        spans = []
+        for low, high in self.backfilled:
+            if high < from_ms or low > to_ms:
+                spans.append((low, high))
+            else:
+                from_ms, to_ms = min(low, from_ms), max(high, to_ms)
+        self.backfilled = sorted([*spans, (from_ms, to_ms)])
+
+    def covered_until(self, instant_ms: int) -> int:
+        """The end of the span that has the instant, exclusive; the instant itself where none has it."""
+        return next((high for low, high in self.backfilled if low <= instant_ms < high), instant_ms)
 
 
 class State:
@@ -207,6 +280,8 @@ class State:
         """Runs that ended while this object was folded, for the metrics. Volatile."""
         self.touched: OrderedDict[TaskState, None] = OrderedDict()
         """Tasks whose picture changed, in order of change: the projection takes from here. Volatile."""
+        self.news: list[tuple[Run, RunState]] = []
+        """Runs that ended since the engine looked last, of watched tasks and of backfills. Volatile."""
         self._handlers: dict[type, Callable[[Any], None]] = {
             f.Clock: self._clock,
             f.TaskNamed: self._task_named,
@@ -223,6 +298,11 @@ class State:
             f.Returned: self._returned,
             f.Cancelled: self._cancelled,
             f.Undelivered: self._undelivered,
+            f.Requested: self._requested,
+            f.BackfillStarted: self._backfill_started,
+            f.Backfilled: self._backfilled,
+            f.BackfillEnded: self._backfill_ended,
+            f.CancelAsked: self._cancel_asked,
         }
 
     def apply(self, fact: f.Fact) -> None:
@@ -262,6 +342,8 @@ class State:
         for task_number in fact.tasks:
             task = tasks[task_number]
             run = Run(number, task, scheduled, now)
+            if scheduled > now:  # made ahead of its instant, so that it can be leased before
+                run.dispatch.ready_ms = scheduled
             runs[number] = run
             task.runs[number] = run
             if scheduled > task.watermark_ms:
@@ -273,15 +355,72 @@ class State:
         self.next_run = number
 
     def _submitted(self, fact: f.Submitted) -> None:
-        task = self.tasks[fact.task]
-        run = Run(fact.run, task, fact.scheduled_ms, self.clock_ms)
+        self._asked_for(Run(fact.run, self.tasks[fact.task], fact.scheduled_ms, self.clock_ms), fact)
+
+    def _requested(self, fact: f.Requested) -> None:
+        run = Run(fact.run, self.tasks[fact.task], fact.scheduled_ms, self.clock_ms)
+        run.dispatch.ready_ms = fact.ready_ms
+        run.front = fact.front
+        self._asked_for(run, fact, fact.origin)
+
+    def _backfill_started(self, fact: f.BackfillStarted) -> None:
+        run = Run(fact.run, self.tasks[fact.task], fact.from_ms, self.clock_ms)
+        run.span = Span(fact.from_ms, fact.to_ms, fact.max_parallel, fact.total)
+        run.started_ms = self.clock_ms
+        run.dispatch.ready_ms = -1
+        self._asked_for(run, fact, Origin.SPAN)
+
+    def _backfilled(self, fact: f.Backfilled) -> None:
+        whole = self.runs[fact.backfill]
+        task, span = whole.task, whole.span
+        if span is None:
+            raise KeyError(fact.backfill)
+        span.until_ms = fact.until_ms
+        task.cover(span.from_ms, fact.until_ms + 1)
+        span.succeeded += fact.known
+        span.open += len(fact.instants)
+        for number, instant in enumerate(fact.instants, start=fact.first_run):
+            run = Run(number, task, instant, self.clock_ms)
+            run.origin = Origin.BACKFILL
+            run.backfill = fact.backfill
+            run.parameters = whole.parameters
+            self._add(run)
+        self.touched[task] = None
+
+    def _backfill_ended(self, fact: f.BackfillEnded) -> None:
+        run = self.runs[fact.backfill]
+        span = run.span
+        if span is None:
+            raise KeyError(fact.backfill)
+        if span.failed:
+            total = span.succeeded + span.failed
+            message = f"{span.failed} of {total} instants have no run that succeeded"
+            self._end(run, RunState.FAILED, error_type="BackfillFailed", message=message)
+        else:
+            self._end(run, RunState.SUCCEEDED)
+
+    def _cancel_asked(self, fact: f.CancelAsked) -> None:
+        run = self.runs[fact.run]
+        run.cancelling = fact.message
+        self.touched[run.task] = None
+
+    def _asked_for(
+        self, run: Run, fact: f.Submitted | f.Requested | f.BackfillStarted, origin: Origin = Origin.REQUEST
+    ) -> None:
+        run.origin = origin
         run.key = fact.key
         run.object_name = fact.object_name
         run.parameters = fact.parameters
-        self.runs[fact.run] = run
-        task.runs[fact.run] = run
-        self.next_run = fact.run + 1
-        self.touched[task] = None
+        self._add(run)
+        self.touched[run.task] = None
+
+    def _add(self, run: Run) -> None:
+        """The run exists, and is found by its id from now on."""
+        self.runs[run.number] = run
+        run.task.runs[run.number] = run
+        self.next_run = run.number + 1
+        if run.origin not in (Origin.REQUEST, Origin.SPAN):
+            return
         keys = self.keys
         keys[run.id] = run
         if len(keys) > self.max_keys:
@@ -293,6 +432,9 @@ class State:
     def _skipped(self, fact: f.Skipped) -> None:
         task = self.tasks[fact.task]
         task.skipped += fact.count
+        if task.skips is None:
+            task.skips = {}
+        task.skips[fact.reason] = (task.skips.get(fact.reason, (0, 0))[0] + fact.count, fact.until_ms)
         if fact.until_ms > task.watermark_ms:
             task.watermark_ms = fact.until_ms
         self.touched[task] = None
@@ -316,7 +458,7 @@ class State:
             run.attempts += 1
             run.worker = worker
             if not run.started_ms:
-                run.started_ms = now
+                run.started_ms = now if now > dispatch.ready_ms else dispatch.ready_ms
             attempts[token] = dispatch
             touched[run.task] = None
             token += 1
@@ -350,7 +492,7 @@ class State:
             dispatch.token = 0
             dispatch.attempts -= 1
             dispatch.run.attempts -= 1
-            dispatch.ready_ms = self.clock_ms
+            dispatch.ready_ms = max(self.clock_ms, dispatch.ready_ms)  # an early lease keeps its instant
             self.touched[dispatch.run.task] = None
 
     def _undelivered(self, fact: f.Undelivered) -> None:
@@ -390,6 +532,13 @@ class State:
         run.dispatch.ready_ms = -1
         run_id = run.id
         worker = self.workers.get(run.worker)
+        span = run.span
+        if task.watched or run.backfill:
+            self.news.append((run, state))
+        if run.origin is Origin.SCHEDULE:
+            task.last_ended_ms = self.clock_ms
+        elif run.backfill:
+            self._child_ended(run, state)
         ended = Ended(
             run_id,
             run.scheduled_ms,
@@ -404,11 +553,13 @@ class State:
             error_type,
             message,
             traceback,
+            *((span.total, span.succeeded, span.failed) if span is not None else (0, 0, 0)),
         )
         self.ended[state] += 1
         if state is RunState.SUCCEEDED:
             task.succeeded += 1
-            self._remember(task.history_succeeded, ended)
+            if not run.backfill:  # thousands of these must not push out what people look for
+                self._remember(task.history_succeeded, ended)
         else:
             if state is RunState.FAILED:
                 task.failed += 1
@@ -425,6 +576,16 @@ class State:
             task.unshown.append(ended)
         # Run and dispatch name each other: without this cut each pair would wait for the garbage collector.
         del run.dispatch
+
+    def _child_ended(self, run: Run, state: RunState) -> None:
+        whole = self.runs.get(run.backfill)
+        span = whole.span if whole is not None else None
+        if span is not None:
+            span.open -= 1
+            if state is RunState.SUCCEEDED:
+                span.succeeded += 1
+            else:
+                span.failed += 1
 
     # --- what is kept of ended runs ---
 

@@ -68,6 +68,8 @@ class Stats:
         self.attempts_failed = dict.fromkeys(FailureReason, 0)
         self.instants_skipped = dict.fromkeys(SkipReason, 0)
         self.leases = 0
+        self.early_leases = 0
+        """Of these, before their instant."""
         self.fenced = 0
         """Reports of attempts that were not open any more."""
 

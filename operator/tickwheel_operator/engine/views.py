@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
 
+from tickwheel_operator.engine.following import Following
 from tickwheel_operator.engine.identity import run_name
 from tickwheel_operator.engine.messages import RunState
 from tickwheel_operator.engine.routing import Router
@@ -63,6 +64,14 @@ class RunView(msgspec.Struct, frozen=True, gc=False):
     error_type: str = ""
     message: str = ""
     traceback: str = ""
+    cancelling: bool = False
+    """It was asked to stop, and has not said that it did."""
+    ready_ms: int = 0
+    """It may start from this instant on: a delayed or jittered run, or a backoff. 0: it waits for no instant."""
+    waits_for: str = ""
+    """The runs that it waits for, in words."""
+    dispatches: tuple[int, int, int] | None = None
+    """Of a backfill: its instants, how many of their runs succeeded, how many did not."""
 
 
 class HandlerState(msgspec.Struct, frozen=True, gc=False):
@@ -95,6 +104,8 @@ class TaskView(msgspec.Struct, frozen=True):
     runs: list[RunView]
     """Open ones first, then the history, newest first, as far as `spec.history` keeps it; and each ended one that an
     object asked for, once at least."""
+    skips: tuple[tuple[str, int, int], ...] = ()
+    """Instants that made no run: the reason, how many, and up to which; by reason."""
 
 
 class PoolView(msgspec.Struct, frozen=True):
@@ -135,19 +146,20 @@ class Views(msgspec.Struct, frozen=True):
     pools: list[PoolView]
 
 
-def task_views(state: State, scheduler: Scheduler, router: Router, limit: int) -> list[TaskView]:
+def task_views(state: State, scheduler: Scheduler, router: Router, limit: int, now_ms: int) -> list[TaskView]:
     """Take up to `limit` changed tasks, in the order in which they changed first."""
+    following = scheduler.following
     views: list[TaskView] = []
     while len(views) < limit and (state.touched or scheduler.touched):
         if state.touched:
             task, _ = state.touched.popitem(last=False)
             entry = scheduler.entries.get(task.uid)
-            views.append(_task_view(state, task, entry, router))
+            views.append(_task_view(state, task, entry, router, following, now_ms))
         else:
             uid, _ = scheduler.touched.popitem(last=False)
             entry = scheduler.entries.get(uid)
             if entry is not None:
-                views.append(_task_view(state, None, entry, router))
+                views.append(_task_view(state, None, entry, router, following, now_ms))
     return views
 
 
@@ -249,7 +261,9 @@ def _duration_ms(task: TaskState | None) -> int | None:
     return total_ms // count if count else None
 
 
-def _task_view(state: State, task: TaskState | None, entry: Entry | None, router: Router) -> TaskView:
+def _task_view(
+    state: State, task: TaskState | None, entry: Entry | None, router: Router, following: Following, now_ms: int
+) -> TaskView:
     spec = entry.spec if entry is not None else None
     workers = with_handler = 0
     if spec is not None and (pool := router.pools.get((spec.namespace, spec.pool))) is not None:
@@ -259,13 +273,15 @@ def _task_view(state: State, task: TaskState | None, entry: Entry | None, router
     of = task or spec
     if of is None:
         raise ValueError("a view is of a task that the ledger or the catalog knows")
-    next_ms = entry.group.next_ms if entry is not None and entry.group is not None else None
+    next_ms = None
+    if entry is not None:
+        next_ms = following.next_ms(entry.spec.uid) if entry.group is None else entry.group.next_ms
     keep_succeeded = spec.keep_succeeded if spec is not None else 3
     keep_failed = spec.keep_failed if spec is not None else 5
     runs: list[RunView] = []
     if task is not None:
         runs = [
-            _open(run, state.workers.get(run.worker))
+            _open(run, state.workers.get(run.worker), now_ms)
             for place, run in enumerate(task.runs.values())
             if place < _ACTIVE_SHOWN or run.object_name
         ]
@@ -290,7 +306,16 @@ def _task_view(state: State, task: TaskState | None, entry: Entry | None, router
         skipped=task.skipped if task else 0,
         handler=HandlerState(workers, with_handler),
         runs=runs,
+        skips=_skips(task),
     )
+
+
+def _skips(task: TaskState | None) -> tuple[tuple[str, int, int], ...]:
+    """`CATCH_UP_LIMIT` is `CatchUpLimit` to people."""
+    if task is None or task.skips is None:
+        return ()
+    named = ((reason.name.title().replace("_", ""), *seen) for reason, seen in task.skips.items())
+    return tuple(sorted(named))
 
 
 def _latest(history: deque[Ended], keep: int) -> list[Ended]:
@@ -298,7 +323,7 @@ def _latest(history: deque[Ended], keep: int) -> list[Ended]:
     return [e for place, e in enumerate(reversed(history)) if place < keep or e.object_name]
 
 
-def _open(run: Run, worker: WorkerName | None) -> RunView:
+def _open(run: Run, worker: WorkerName | None, now_ms: int) -> RunView:
     run_id = run.id
     dispatch = run.dispatch
     return RunView(
@@ -314,7 +339,29 @@ def _open(run: Run, worker: WorkerName | None) -> RunView:
         worker=worker.key.name if worker is not None else "",
         fraction=dispatch.fraction,
         note=dispatch.note,
+        cancelling=run.cancelling is not None,
+        ready_ms=_ready_ms(run, now_ms),
+        waits_for=_waits_for(run),
+        dispatches=None if run.span is None else (run.span.total, run.span.succeeded, run.span.failed),
     )
+
+
+def _ready_ms(run: Run, now_ms: int) -> int:
+    dispatch = run.dispatch
+    if dispatch.token or run.held or run.span is not None or not dispatch.due_boot_ms:
+        return 0
+    return dispatch.ready_ms if dispatch.ready_ms > now_ms else 0
+
+
+def _waits_for(run: Run) -> str:
+    group = run.group
+    if not run.held or group is None:
+        return ""
+    open_runs = len(group.admitted)
+    of = "of this task" if isinstance(group.key, str) else "with the same key"
+    stopping = sum(other.cancelling is not None for other in group.admitted.values())
+    text = f"{open_runs} run{'s' * (open_runs != 1)} {of} {'are' if open_runs != 1 else 'is'} open"
+    return f"{text}, {stopping} of them being stopped" if stopping else text
 
 
 def _ended(task_name: str, ended: Ended) -> RunView:
@@ -333,4 +380,5 @@ def _ended(task_name: str, ended: Ended) -> RunView:
         error_type=ended.error_type,
         message=ended.message,
         traceback=ended.traceback,
+        dispatches=(ended.total, ended.succeeded, ended.failed) if ended.total else None,
     )

@@ -18,8 +18,8 @@ class LiveWorker:
 
     __slots__ = (
         "cancelled",
-        "cpu", "credit", "draining", "handlers", "instance", "key", "labels", "last_token", "memory", "number",
-        "pool", "request", "seen_ms", "slots", "until_ms",
+        "clock_error_us", "clock_offset_us", "cpu", "credit", "draining", "early", "handlers", "instance", "key",
+        "labels", "last_token", "memory", "number", "pool", "request", "seen_ms", "slots", "until_ms",
     )  # fmt: skip
 
     def __init__(self, key: WorkerKey, instance: str, pool: PoolQueue) -> None:
@@ -34,7 +34,12 @@ class LiveWorker:
         self.cpu = 0.0
         self.memory = 0.0
         self.labels: dict[str, str] = {}
+        self.clock_offset_us = 0
+        self.clock_error_us: int | None = None
+        self.early = False
+        """It knows the operator's clock well enough to be given work ahead of its instant."""
         self.seen_ms = 0
+        """By the boot clock, as `until_ms`."""
         self.request: Hashable | None = None
         """The open pull."""
         self.credit = 0

@@ -64,3 +64,7 @@ class Backend(Protocol):
     def now_ms(self) -> int:
         """Wall-clock milliseconds since the Unix epoch, UTC: the clock that the engine is given."""
         ...
+
+    def now_us(self) -> int:
+        """The same clock in microseconds: workers compare theirs with it."""
+        ...

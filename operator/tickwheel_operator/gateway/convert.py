@@ -26,6 +26,7 @@ from tickwheel_operator.engine.messages import (
     RefusalReason,
     Report,
     Reported,
+    StartBackfill,
     Submission,
     Submit,
     Submitted,
@@ -37,6 +38,7 @@ from tickwheel_operator.gateway.config import GatewayConfig
 from tickwheel_operator.gateway.problems import GatewayProblem
 from tickwheel_operator.gateway.schemas import (
     MAX_TOKENS,
+    BackfillRequest,
     ErrorReport,
     Lease,
     Load,
@@ -52,6 +54,8 @@ from tickwheel_operator.gateway.schemas import (
 )
 
 __all__ = [
+    "backfill_command",
+    "decode_backfill",
     "decode_pull",
     "decode_report",
     "decode_submit",
@@ -75,6 +79,7 @@ _NO_LOAD = Load()
 _encode = msgspec.json.Encoder().encode
 _pull_decoder = msgspec.json.Decoder(PullRequest)
 _report_decoder = msgspec.json.Decoder(ReportRequest)
+_backfill_decoder = msgspec.json.Decoder(BackfillRequest)
 _submit_decoder = msgspec.json.Decoder(SubmitRequest)
 _any_decoder = msgspec.json.Decoder()
 
@@ -122,6 +127,8 @@ def pull_command(message: PullRequest, *, request: Hashable, now_ms: int, config
             cpu=min(max(load.cpu, 0.0), _MOST_LOAD),
             memory=min(max(load.memory, 0.0), _MOST_LOAD),
             labels=message.labels,
+            clock_offset_us=message.clock.offset_us if message.clock is not None else 0,
+            clock_error_us=message.clock.error_us if message.clock is not None else None,
         ),
         free=message.free,
         received=message.received,
@@ -129,10 +136,12 @@ def pull_command(message: PullRequest, *, request: Hashable, now_ms: int, config
     )
 
 
-def pull_answer(effect: Pulled, *, epoch: int, now_ms: int, lease_ms: int) -> PullAnswer:
+def pull_answer(effect: Pulled, *, epoch: int, received_us: int, now_us: int, lease_ms: int) -> PullAnswer:
     return PullAnswer(
         epoch=epoch,
-        now_ms=now_ms,
+        now_ms=now_us // 1_000,
+        received_us=received_us,
+        answered_us=now_us,
         leases=[_lease(delivery, lease_ms) for delivery in effect.deliveries],
         cancel=effect.cancel,
     )
@@ -146,6 +155,7 @@ def _lease(delivery: Delivery, lease_ms: int) -> Lease:
         task=f"{task.namespace}/{task.name}",
         handler=task.handler,
         scheduled_ms=delivery.scheduled_ms,
+        not_before_ms=delivery.not_before_ms,
         attempt=delivery.attempt,
         lease_ms=lease_ms,
         timeout_ms=task.timeout_ms or 0,
@@ -199,8 +209,10 @@ def report_command(message: ReportRequest, *, request: Hashable, config: Gateway
     )
 
 
-def report_answer(effect: Reported, *, epoch: int) -> ReportAnswer:
-    return ReportAnswer(epoch=epoch, fenced=effect.fenced, cancel=effect.cancel)
+def report_answer(effect: Reported, *, epoch: int, received_us: int, now_us: int) -> ReportAnswer:
+    return ReportAnswer(
+        epoch=epoch, received_us=received_us, answered_us=now_us, fenced=effect.fenced, cancel=effect.cancel
+    )
 
 
 def _failed(error: ErrorReport) -> FailedAttempt:
@@ -250,10 +262,46 @@ def submit_command(
                 key=_checked_key(run.idempotency_key, index) or secrets.token_hex(16),
                 scheduled_ms=run.scheduled_ms or now_ms,
                 parameters=_run_parameters(run, config, f"runs[{index}].parameters"),
+                delay_ms=_checked_delay(run, index),
+                front=run.on_expiry == "FireNow",
             )
             for index, run in enumerate(message.runs or [RunRequest()])
         ],
     )
+
+
+def decode_backfill(body: bytes) -> BackfillRequest:
+    """The request, or `bad-request`."""
+    return _decode(_backfill_decoder, body)
+
+
+def backfill_command(
+    message: BackfillRequest, *, namespace: str, name: str, request: Hashable, config: GatewayConfig
+) -> StartBackfill:
+    """Raises `bad-request` or `too-large` for its parameters."""
+    parameters = b""
+    if message.parameters:
+        parameters = _checked_json(msgspec.Raw(_encode(message.parameters)), config.max_parameters_bytes, "parameters")
+    if message.idempotency_key and not message.idempotency_key.isprintable():
+        raise problems.bad_request("idempotencyKey: has characters that cannot be printed")
+    return StartBackfill(
+        request=request,
+        namespace=namespace,
+        name=name,
+        key=message.idempotency_key or f"backfill {message.from_ms} {message.to_ms}",
+        from_ms=message.from_ms,
+        to_ms=message.to_ms,
+        max_parallel=message.max_parallel,
+        parameters=parameters,
+    )
+
+
+def _checked_delay(run: RunRequest, index: int) -> int:
+    if run.delay_ms and run.scheduled_ms:
+        raise problems.bad_request(
+            f"runs[{index}].scheduledMs: excludes delayMs, since the end of the delay is the run's logical instant"
+        )
+    return run.delay_ms
 
 
 def _checked_key(key: str, index: int) -> str:
@@ -289,6 +337,10 @@ def refusal(effect: CommandRefused) -> GatewayProblem:
             return problems.no_such_run(effect.detail)
         case RefusalReason.BACKLOG_FULL:
             return problems.backlog_full(effect.detail)
+        case RefusalReason.OVERLAP:
+            return problems.overlap(effect.detail)
+        case RefusalReason.NOT_POSSIBLE:
+            return problems.bad_request(effect.detail)
         case RefusalReason.NOT_READY:
             return problems.not_ready(effect.detail)
 

@@ -32,6 +32,7 @@ _MESSAGES = (
     schemas.ReportAnswer,
     schemas.Topology,
     schemas.SubmitRequest,
+    schemas.BackfillRequest,
     schemas.SubmitAnswer,
     schemas.Problem,
 )
@@ -82,6 +83,16 @@ def _paths() -> _JSON:
     common = ("bad-request", "unauthenticated", "forbidden", "too-large", "internal", "not-ready")
     leader = ("epoch-passed", "not-leader")
     name = {"type": "string", "minLength": 1, "maxLength": 253}
+    task = [
+        {"name": "namespace", "in": "path", "required": True, "schema": name},
+        {
+            "name": "name",
+            "in": "path",
+            "required": True,
+            "schema": name,
+            "description": "The ScheduledTask's name.",
+        },
+    ]
     return {
         "/v1/pull": {
             "post": _operation(
@@ -110,23 +121,24 @@ def _paths() -> _JSON:
                 ("unauthenticated", "internal", "not-ready"),
             )
         },
+        "/v1/tasks/{namespace}/{name}/backfills": {
+            "parameters": task,
+            "post": _operation(
+                "backfill",
+                "Make up for the instants of a span of the past",
+                schemas.BackfillRequest,
+                schemas.SubmitAnswer,
+                (*common, "no-such-task", "not-leader", "backlog-full"),
+            ),
+        },
         "/v1/tasks/{namespace}/{name}/runs": {
-            "parameters": [
-                {"name": "namespace", "in": "path", "required": True, "schema": name},
-                {
-                    "name": "name",
-                    "in": "path",
-                    "required": True,
-                    "schema": name,
-                    "description": "The ScheduledTask's name.",
-                },
-            ],
+            "parameters": task,
             "post": _operation(
                 "submit",
                 "Start runs of a task, all or none",
                 schemas.SubmitRequest,
                 schemas.SubmitAnswer,
-                (*common, "no-such-task", "not-leader", "backlog-full"),
+                (*common, "no-such-task", "overlap", "not-leader", "backlog-full"),
                 body_required=False,
             ),
         },

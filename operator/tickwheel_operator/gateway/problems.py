@@ -25,6 +25,7 @@ __all__ = [
     "no_such_task",
     "not_leader",
     "not_ready",
+    "overlap",
     "too_large",
 ]
 
@@ -39,6 +40,7 @@ PROBLEMS: Mapping[str, tuple[int, str]] = {
     "no-such-task": (404, "There is no such task"),
     "no-such-run": (404, "There is no such run"),
     "method-not-allowed": (405, "The path does not have this method"),
+    "overlap": (409, "Other runs of the task are open"),
     "epoch-passed": (409, "The caller has seen a newer leader"),
     "too-large": (413, "The request is too large"),
     "not-leader": (421, "This replica is not the leader"),
@@ -104,6 +106,10 @@ def not_leader(leader_url: str) -> GatewayProblem:
     where = f"send it to {leader_url}" if leader_url else "no leader is known yet, ask again in a second"
     headers = {} if leader_url else {"Retry-After": "1"}
     return GatewayProblem("not-leader", f"this replica does not lead: {where}", leader=leader_url, headers=headers)
+
+
+def overlap(detail: str) -> GatewayProblem:
+    return GatewayProblem("overlap", detail)
 
 
 def backlog_full(detail: str) -> GatewayProblem:

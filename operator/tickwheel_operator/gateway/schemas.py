@@ -11,12 +11,13 @@ the OpenAPI document shows the same bounds.
 
 from __future__ import annotations
 
-from typing import Annotated, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import msgspec
 from msgspec import Meta
 
 __all__ = [
+    "BackfillRequest",
     "ClockEstimate",
     "ErrorReport",
     "Lease",
@@ -245,6 +246,27 @@ class RunRequest(_Message, kw_only=True):
     """Merged over the task's; up to 64 KiB of JSON."""
     scheduled_ms: Annotated[int, Meta(ge=0, le=253_402_300_799_999)] = 0
     """The logical instant; 0 means now."""
+    delay_ms: Annotated[int, Meta(ge=0, le=31_536_000_000)] = 0
+    """The run starts so long after it was asked for, up to a year; that instant is then its logical one too, so that
+    `scheduledMs` must be 0."""
+    on_expiry: Literal["Enqueue", "FireNow"] = "Enqueue"
+    """When the delay is over. Enqueue: at the tail of what waits. FireNow: ahead of it."""
+
+
+class BackfillRequest(_Message, kw_only=True):
+    """`POST /v1/tasks/{namespace}/{name}/backfills`: a run for each instant of a span of the past. Each instant is made
+    up for once, however often and in whatever spans it is asked for."""
+
+    from_ms: Annotated[int, Meta(ge=0, le=253_402_300_799_999)]
+    """The first instant, as milliseconds since the Unix epoch."""
+    to_ms: Annotated[int, Meta(ge=0, le=253_402_300_799_999)]
+    """The end, exclusive; not in the future. Up to 1,000,000 instants may lie between."""
+    max_parallel: Annotated[int, Meta(ge=1, le=1_000)] = 10
+    """How many of the runs may be open at a time."""
+    idempotency_key: Annotated[str, Meta(max_length=200)] = ""
+    """The same key is the same backfill. Default: one made of the span."""
+    parameters: dict[str, msgspec.Raw] = {}
+    """Merged over the task's, for each run; up to 64 KiB of JSON."""
 
 
 class SubmitRequest(_Message, kw_only=True):

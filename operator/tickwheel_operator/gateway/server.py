@@ -21,7 +21,7 @@ from urllib.parse import unquote
 import msgspec
 from aiohttp import web
 
-from tickwheel_operator.engine.messages import CommandRefused, Pulled, Reported, Submitted
+from tickwheel_operator.engine.messages import CommandRefused, Pulled, Reported, StartBackfill, Submit, Submitted
 from tickwheel_operator.gateway import convert, openapi, problems
 from tickwheel_operator.gateway.auth import Authenticator, Authorizer, Principal
 from tickwheel_operator.gateway.backend import Backend, Leadership, NotLeader
@@ -148,10 +148,11 @@ class Gateway:
             return await handler(request)
         # Split the raw path, so that a name with an escaped slash cannot become two segments.
         segments = request.rel_url.raw_path.split("/")
-        if len(segments) == 6 and segments[1:3] == ["v1", "tasks"] and segments[5] == "runs":
+        if len(segments) == 6 and segments[1:3] == ["v1", "tasks"] and segments[5] in ("runs", "backfills"):
             if request.method != "POST":
                 raise _wrong_method(request, "POST")
-            return await self._submit(request, unquote(segments[3]), unquote(segments[4]))
+            submit = self._submit if segments[5] == "runs" else self._backfill
+            return await submit(request, unquote(segments[3]), unquote(segments[4]))
         raise GatewayProblem(
             "not-found", f"{path}: is not a path of this protocol; GET /openapi.json describes those that are"
         )
@@ -205,6 +206,7 @@ class Gateway:
     # --- the protocol --------------------------------------------------------------------------------------------
 
     async def _pull(self, request: web.BaseRequest) -> web.Response:
+        received_us = self._backend.now_us()
         principal = await self._authenticate(request)
         message = convert.decode_pull(await self._read(request, self._config.max_pull_bytes))
         worker = message.worker
@@ -234,7 +236,13 @@ class Gateway:
         match effect:
             case Pulled():
                 return _json_response(
-                    convert.pull_answer(effect, epoch=epoch, now_ms=backend.now_ms(), lease_ms=self._config.lease_ms)
+                    convert.pull_answer(
+                        effect,
+                        epoch=epoch,
+                        received_us=received_us,
+                        now_us=backend.now_us(),
+                        lease_ms=self._config.lease_ms,
+                    )
                 )
             case CommandRefused():
                 raise convert.refusal(effect)
@@ -242,6 +250,7 @@ class Gateway:
                 raise TypeError(f"a Pull was answered by {type(effect).__name__}")
 
     async def _report(self, request: web.BaseRequest) -> web.Response:
+        received_us = self._backend.now_us()
         principal = await self._authenticate(request)
         message = convert.decode_report(await self._read(request, self._config.max_report_bytes))
         worker = message.worker
@@ -255,13 +264,15 @@ class Gateway:
             raise _unanswered() from None
         match effect:
             case Reported():
-                return _json_response(convert.report_answer(effect, epoch=epoch))
+                return _json_response(
+                    convert.report_answer(effect, epoch=epoch, received_us=received_us, now_us=self._backend.now_us())
+                )
             case CommandRefused():
                 raise convert.refusal(effect)
             case _:
                 raise TypeError(f"a Report was answered by {type(effect).__name__}")
 
-    async def _submit(self, request: web.BaseRequest, namespace: str, name: str) -> web.Response:
+    async def _admit_submitter(self, request: web.BaseRequest, namespace: str, name: str) -> None:
         principal = await self._authenticate(request)
         for value, field in ((namespace, "namespace"), (name, "name")):
             if not value or len(value) > 253 or not value.isprintable() or "/" in value:
@@ -270,6 +281,19 @@ class Gateway:
                 )
         await self._authorizer.check_submit(principal, namespace)
         self._leadership(0)
+
+    async def _backfill(self, request: web.BaseRequest, namespace: str, name: str) -> web.Response:
+        await self._admit_submitter(request, namespace, name)
+        message = convert.decode_backfill(await self._read(request, self._config.max_submit_bytes))
+        backend = self._backend
+        return await self._submitted(
+            convert.backfill_command(
+                message, namespace=namespace, name=name, request=backend.new_request(), config=self._config
+            )
+        )
+
+    async def _submit(self, request: web.BaseRequest, namespace: str, name: str) -> web.Response:
+        await self._admit_submitter(request, namespace, name)
         message = convert.decode_submit(await self._read(request, self._config.max_submit_bytes))
         backend = self._backend
         command = convert.submit_command(
@@ -280,9 +304,12 @@ class Gateway:
             now_ms=backend.now_ms(),
             config=self._config,
         )
+        return await self._submitted(command)
+
+    async def _submitted(self, command: Submit | StartBackfill) -> web.Response:
         try:
             async with asyncio.timeout(self._config.answer_grace_ms / 1000):
-                effect = await backend.call(command)
+                effect = await self._backend.call(command)
         except TimeoutError:
             raise _unanswered() from None
         match effect:
@@ -291,7 +318,7 @@ class Gateway:
             case CommandRefused():
                 raise convert.refusal(effect)
             case _:
-                raise TypeError(f"a Submit was answered by {type(effect).__name__}")
+                raise TypeError(f"a submission was answered by {type(effect).__name__}")
 
     async def _topology(self, request: web.BaseRequest) -> web.Response:
         await self._authenticate(request)

@@ -19,6 +19,10 @@ import msgspec
 __all__ = [
     "FORMAT_VERSION",
     "Armed",
+    "BackfillEnded",
+    "BackfillStarted",
+    "Backfilled",
+    "CancelAsked",
     "Cancelled",
     "Clock",
     "Fact",
@@ -26,6 +30,8 @@ __all__ = [
     "Failed",
     "Fired",
     "Leased",
+    "Origin",
+    "Requested",
     "Returned",
     "SkipReason",
     "Skipped",
@@ -55,6 +61,30 @@ class SkipReason(enum.IntEnum):
     """More were overdue than `maxCatchUp` allows."""
     BACKLOG = 6
     """The pool's backlog is full."""
+    OVERLAP = 7
+    """Earlier runs were open, and the concurrency policy is `Forbid`."""
+    QUEUE_FULL = 8
+    """As many runs waited for earlier ones as `queueLimit` allows."""
+    EDITED = 9
+    """Overdue when the trigger was changed: the new one counts from the change."""
+    SUSPENDED = 10
+    """The run that this task follows ended while it was suspended."""
+    CALENDAR = 11
+    """The run that this task follows ended outside of its window or calendars."""
+
+
+class Origin(enum.IntEnum):
+    """Why there is a run."""
+
+    SCHEDULE = 0
+    REQUEST = 1
+    """Somebody asked for it."""
+    COMPLETION = 2
+    """A run of another task ended."""
+    BACKFILL = 3
+    """It makes up for a past instant; a run of origin `SPAN` asked for it."""
+    SPAN = 4
+    """A backfill as a whole. No worker gets it: it ends with the last of its runs."""
 
 
 class FailureReason(enum.IntEnum):
@@ -186,7 +216,64 @@ class Returned(_Fact, frozen=True, tag=13):
 
 
 class Cancelled(_Fact, frozen=True, tag=15):
-    """The run was cancelled: it ends now, and its open attempts are fenced off."""
+    """The run was cancelled and ends now: it was not open with a worker, or has stopped there (`CancelAsked`), or its
+    task is gone; then its open attempts are fenced off."""
+
+    run: int
+    message: str = ""
+
+
+class Requested(_Fact, frozen=True, tag=16):
+    """As `Submitted`, and it may start at `ready_ms`: a delayed run, or one that follows another's end."""
+
+    run: int
+    task: int
+    scheduled_ms: int
+    ready_ms: int
+    key: str
+    """The idempotency key; of one that follows: the id of the run that ended."""
+    origin: Origin
+    front: bool = False
+    """It goes ahead of what waits when its time has come."""
+    object_name: str = ""
+    parameters: bytes = b""
+
+
+class BackfillStarted(_Fact, frozen=True, tag=17):
+    """`run` stands for the runs of all instants of `task` from `from_ms` until before `to_ms`: `total` of them when it
+    was asked for, of which up to `max_parallel` are open at a time."""
+
+    run: int
+    task: int
+    from_ms: int
+    to_ms: int
+    max_parallel: int
+    total: int
+    key: str
+    object_name: str = ""
+    parameters: bytes = b""
+
+
+class Backfilled(_Fact, frozen=True, tag=18):
+    """The backfill `backfill` has come to `until_ms`: it made the runs `first_run`, `first_run + 1`, ... of these
+    instants, and passed over `known` others that an earlier backfill has made."""
+
+    backfill: int
+    until_ms: int
+    first_run: int
+    instants: list[int]
+    known: int = 0
+
+
+class BackfillEnded(_Fact, frozen=True, tag=19):
+    """All instants of the backfill have had their runs, and all of these have ended."""
+
+    backfill: int
+
+
+class CancelAsked(_Fact, frozen=True, tag=20):
+    """The run must stop. It ends when the worker that holds it has said that it did, or is lost; what a handler does
+    to its very end counts."""
 
     run: int
     message: str = ""
@@ -215,4 +302,9 @@ Fact: TypeAlias = (
     | Returned
     | Cancelled
     | Undelivered
+    | Requested
+    | BackfillStarted
+    | Backfilled
+    | BackfillEnded
+    | CancelAsked
 )

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from tickwheel_operator.ledger.codec import encode_facts
-from tickwheel_operator.ledger.facts import Fact, Fired, Leased, Returned, Succeeded
+from tickwheel_operator.ledger.facts import Fact, Fired, Leased, Origin, Requested, Returned, Succeeded
 from tickwheel_operator.ledger.protocol import StoreRefused
 
 __all__ = ["encoded"]
@@ -21,7 +21,7 @@ def encoded(facts: Sequence[Fact], *, max_bytes: int) -> Iterator[bytes]:
     if len(body) <= max_bytes:
         yield body
         return
-    middle = len(facts) // 2
+    middle = _boundary(facts)
     parts = (facts[:middle], facts[middle:]) if middle else _halves(facts[0])
     if not parts:
         raise StoreRefused(
@@ -30,6 +30,21 @@ def encoded(facts: Sequence[Fact], *, max_bytes: int) -> Iterator[bytes]:
         )
     for part in parts:
         yield from encoded(part, max_bytes=max_bytes)
+
+
+def _boundary(facts: Sequence[Fact]) -> int:
+    """Where to divide, near the middle; 0: nowhere. Never between the end of a run and the runs that it triggers: a
+    leader that dies between them would leave those unmade for ever."""
+    middle = len(facts) // 2
+    candidates: list[int] = [*range(middle, 0, -1), *range(middle + 1, len(facts))]
+    for boundary in candidates:
+        if not _follows(facts[boundary]):
+            return boundary
+    return middle
+
+
+def _follows(fact: Fact) -> bool:
+    return isinstance(fact, Requested) and fact.origin is Origin.COMPLETION
 
 
 def _halves(fact: Fact) -> tuple[list[Fact], list[Fact]] | None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable
 from typing import cast
 
 from tickwheel_operator.clock import Clock
-from tickwheel_operator.engine.messages import CancelRun, Command, Effect, Pull, Report, Submit
+from tickwheel_operator.engine.messages import CancelRun, Command, Effect, Pull, Report, StartBackfill, Submit
 from tickwheel_operator.gateway.backend import Leadership as LeadershipView
 from tickwheel_operator.gateway.backend import NotLeader
 from tickwheel_operator.gateway.schemas import Replica
@@ -51,7 +51,7 @@ class HostBackend:
         if host is None:
             raise NotLeader(self.leadership().leader_url)
         try:
-            return await host.call(cast("Pull | Report | Submit | CancelRun", command))
+            return await host.call(cast("Pull | Report | Submit | StartBackfill | CancelRun", command))
         except TermEnded:
             raise NotLeader(self.leadership().leader_url) from None
 
@@ -60,3 +60,6 @@ class HostBackend:
 
     def now_ms(self) -> int:
         return self._clock.now_ms()
+
+    def now_us(self) -> int:
+        return self._clock.now_us()

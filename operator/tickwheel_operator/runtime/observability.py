@@ -71,6 +71,7 @@ class Observability:
         self._workforce: Callable[[str, str], Workforce | None] = lambda namespace, name: None
         catalog.on_task = self._projector.task_changed
         catalog.on_pool.append(self._projector.pool_changed)
+        catalog.on_calendar = self._projector.calendar_changed
         requests.on_run = self._projector.run_changed
         if unbuilt is not None:
             unbuilt.on_change = self._projector.unbuilt_changed
@@ -179,11 +180,14 @@ class Observability:
     def _objects(self) -> dict[tuple[str, str], int]:
         armed = sum(entry.fault is None for entry in self._catalog.tasks())
         valid = sum(entry.seen.spec is not None for entry in self._catalog.pools())
+        dated = sum(entry.seen.dates is not None for entry in self._catalog.calendars())
         return {
             ("ScheduledTask", "armed"): armed,
             ("ScheduledTask", "stalled"): len(self._catalog.tasks()) - armed,
             ("WorkerPool", "valid"): valid,
             ("WorkerPool", "stalled"): len(self._catalog.pools()) - valid,
+            ("Calendar", "valid"): dated,
+            ("Calendar", "stalled"): len(self._catalog.calendars()) - dated,
             ("TaskRun", "requested"): len(self._requests.entries()),
         }
 

@@ -239,7 +239,7 @@ class Operator:
         settings = self._settings
         return LeadershipConfig(
             engine=EngineConfig(lease_ms=settings.attempt_lease_ms, max_backlog=settings.max_backlog),
-            commit=CommitConfig(interval_ms=settings.commit_interval_ms),
+            commit=CommitConfig(interval_ms=settings.commit_interval_ms, early_leases=settings.early_leases),
         )
 
     def _gateway_config(self) -> GatewayConfig:

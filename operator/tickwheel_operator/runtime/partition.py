@@ -27,12 +27,14 @@ from tickwheel_operator.engine.messages import (
     Command,
     Effect,
     IntakeHeld,
+    LeadSet,
     Output,
     Pull,
     Pulled,
     PullEnded,
     Report,
     Reported,
+    StartBackfill,
     Submit,
     Tick,
 )
@@ -41,6 +43,7 @@ from tickwheel_operator.engine.views import Views
 from tickwheel_operator.ledger.facts import Fact
 from tickwheel_operator.ledger.log import Ledger
 from tickwheel_operator.ledger.protocol import Deposed
+from tickwheel_operator.runtime.pace import Pace
 
 __all__ = ["CommitConfig", "PartitionHost", "Term", "TermEnded", "ViewSink"]
 
@@ -99,6 +102,8 @@ class CommitConfig(msgspec.Struct, frozen=True, kw_only=True):
     would keep the next run waiting. Longer means fewer appends and later durable results."""
     load_facts: int = 40
     """An append of more facts than this counts as load; a smaller one is followed by the next at once."""
+    early_leases: bool = True
+    """Runs that are sure to start are committed and leased ahead of their instant."""
 
 
 class PartitionHost:
@@ -119,7 +124,7 @@ class PartitionHost:
         self._clock = clock
         self._commit = commit or CommitConfig()
         self._sink = sink
-        self.engine = Engine(engine_config, now_ms=clock.now_ms())
+        self.engine = Engine(engine_config, now_ms=clock.now_ms(), boot_ms=clock.boot_ms())
         self.epoch = 0
         self.replayed_runs = 0
         """Runs that were open when this term began."""
@@ -132,7 +137,9 @@ class PartitionHost:
         self._wake = asyncio.Event()
         self._stopping = False
         self._timer: asyncio.TimerHandle | None = None
-        self._timer_ms = 0
+        self._timer_at = 0.0
+        """When it wakes the loop, by the loop's clock."""
+        self._pace = Pace(self._commit.early_leases)
         self._load_until = 0.0
         self._gather_until = 0.0
         self._views_from = 0.0
@@ -165,6 +172,7 @@ class PartitionHost:
         self._watch_store()
         for command in catalog():
             self.post(command)
+        self.post(LeadSet(lead_ms=self._pace.lead_ms))
         self.post(CatalogSynced())
 
     def _compare_clocks(self) -> None:
@@ -237,6 +245,8 @@ class PartitionHost:
             appended = await self.ledger.append(facts)
             ended = loop.time()
             self.append_observer(ended - started, appended.size_bytes, len(facts))
+            if self._pace.observe(ended - started):
+                self._handle(LeadSet(lead_ms=self._pace.lead_ms))
             if len(facts) > self._commit.load_facts:
                 self._load_until = started + self._commit.interval_ms / 1000
         if not self._term.is_fresh():
@@ -261,11 +271,11 @@ class PartitionHost:
             self.intake_held = True
             reason = f"the ledger retains {retained >> 20} MiB; from {limit >> 20} MiB on no new runs are made"
             _log.warning("%s (setting ledger_max_bytes)", reason)
-            self._handle(IntakeHeld(reason=reason), self._clock.now_ms())
+            self._handle(IntakeHeld(reason=reason))
         elif self.intake_held and retained < limit * _HELD_SHARE:
             self.intake_held = False
             _log.info("the ledger retains %d MiB: new runs are made again", retained >> 20)
-            self._handle(IntakeHeld(reason=""), self._clock.now_ms())
+            self._handle(IntakeHeld(reason=""))
 
     def _relief_due(self, now: float) -> bool:
         return self.intake_held and not self._stopping and now >= self._relief_from and self.ledger.tail_bytes > 0
@@ -285,15 +295,15 @@ class PartitionHost:
         """Carry out a command now; what it decides is appended and released in its turn."""
         if not self.leading:
             return
-        self._handle(command, self._clock.now_ms())
-        if self._facts or self._effects or self.engine.wake_ms() < self._timer_ms:
+        self._handle(command)
+        if self._facts or self._effects or self._due_at() < self._timer_at:
             self._wake.set()
 
-    def _handle(self, command: Command, now_ms: int) -> None:
+    def _handle(self, command: Command) -> None:
         """Let the engine decide. Where it fails the term ends, since what it decided half is in its state but will not
         be in the ledger; the next term replays what is true."""
         try:
-            output = self.engine.handle(command, now_ms)
+            output = self.engine.handle(command, self._clock.now_ms(), self._clock.boot_ms())
         except Exception as error:
             self._broken = error
             self.leading = False
@@ -312,7 +322,7 @@ class PartitionHost:
         if not self._urgent:
             self._urgent = any(type(effect) is not Reported for effect in output.effects)
 
-    async def call(self, command: Pull | Report | Submit | CancelRun) -> Effect:
+    async def call(self, command: Pull | Report | Submit | StartBackfill | CancelRun) -> Effect:
         """Carry out a command and wait for its answer, which comes when it is durable.
 
         Raises `TermEnded` when the term ends first: whether it was carried out is unknown; ask the next leader.
@@ -331,14 +341,17 @@ class PartitionHost:
     # --- time ---
 
     def _tick(self) -> None:
-        now = self._clock.now_ms()
-        if now >= self.engine.wake_ms():
-            self._handle(Tick(), now)
+        if self.engine.pause_ms(self._clock.now_ms(), self._clock.boot_ms()) <= 0:
+            self._handle(Tick())
+
+    def _due_at(self) -> float:
+        """When the engine has something due, by the loop's clock."""
+        pause_ms = self.engine.pause_ms(self._clock.now_ms(), self._clock.boot_ms())
+        return asyncio.get_running_loop().time() + max(0, pause_ms) / 1000
 
     def _set_timer(self, loop: asyncio.AbstractEventLoop, pause_s: float) -> None:
         """Wake when the engine has something due, or the batch has gathered long enough."""
         if self._timer is not None:
             self._timer.cancel()
-        self._timer_ms = self.engine.wake_ms()
-        due_s = max(0, self._timer_ms - self._clock.now_ms()) / 1000
-        self._timer = loop.call_later(min(due_s, pause_s), self._wake.set)
+        self._timer_at = self._due_at()
+        self._timer = loop.call_at(min(self._timer_at, loop.time() + pause_s), self._wake.set)

@@ -73,6 +73,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """How long a worker may run an attempt without renewing it, 1,000 to 600,000."""
     commit_interval_ms: int = 10
     """Under load, ledger appends begin at least so far apart."""
+    early_leases: bool = True
+    """Commit and lease runs that are sure to start a few milliseconds ahead of their instant, so that they start at it
+    and not when their durable write is done. A suspend or an edit in these milliseconds comes too late."""
     max_backlog: int = 100_000
     """Dispatches that may wait in one pool."""
     checkpoint_segments: int = 1_000

@@ -28,6 +28,9 @@ class LoopClock:
     def now_ms(self) -> int:
         return round(self._loop.time() * 1000) + 1_770_000_000_000 + self._offset_ms
 
+    def now_us(self) -> int:
+        return self.now_ms() * 1_000
+
     def boot_ms(self) -> int:
         return round(self._loop.time() * 1000) + 77
 

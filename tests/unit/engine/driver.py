@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 from tickwheel_operator.engine import messages as m
 from tickwheel_operator.engine.core import Engine
 from tickwheel_operator.engine.spec import EngineConfig, PoolSpec, TaskSpec
+from tickwheel_operator.engine.state import Run
 from tickwheel_operator.engine.triggers import FixedRateTrigger
 from tickwheel_operator.ledger.facts import Fact
 
@@ -28,6 +29,8 @@ class Driver:
     def __init__(self, *specs: TaskSpec, now_ms: int = T0, config: EngineConfig | None = None) -> None:
         self.engine = Engine(config, now_ms=now_ms)
         self.now_ms = now_ms
+        self.boot_ms: int | None = None
+        """What the boot clock says; None: the same as the wall clock."""
         self.facts: list[Fact] = []
         self._requests = 0
         self.do(m.PoolApplied(spec=PoolSpec(namespace="shops", name="pool")))
@@ -51,7 +54,7 @@ class Driver:
         return other
 
     def do(self, command: m.Command) -> list[m.Effect]:
-        output = self.engine.handle(command, self.now_ms)
+        output = self.engine.handle(command, self.now_ms, self.boot_ms)
         self.facts += output.facts
         return output.effects
 
@@ -78,14 +81,48 @@ class Driver:
         effects = self.do(m.Report(request=self._requests, worker=self.seen(worker, instance=instance), **what))
         return only(effects, m.Reported)
 
+    def cancel(self, run_id: str) -> list[m.Effect]:
+        self._requests += 1
+        return self.do(m.CancelRun(request=self._requests, run_id=run_id, message="asked"))
+
+    def backfill(self, from_ms: int, to_ms: int, name: str = "hello", **what: Any) -> m.Effect:
+        """Of the span after T0."""
+        self._requests += 1
+        key = what.pop("key", f"{from_ms} {to_ms}")
+        effects = self.do(
+            m.StartBackfill(
+                request=self._requests, namespace="shops", name=name, key=key, from_ms=T0 + from_ms, to_ms=T0 + to_ms,
+                **what,
+            )
+        )  # fmt: skip
+        return next(e for e in effects if isinstance(e, m.Submitted | m.CommandRefused))
+
+    def open_runs(self, name: str = "hello") -> list[Run]:
+        task = self.engine.state.by_uid.get(f"uid-{name}")
+        return [] if task is None else list(task.runs.values())
+
     def submit(self, key: str, name: str = "hello", **what: Any) -> m.Effect:
         self._requests += 1
         runs = [m.Submission(key=key, scheduled_ms=self.now_ms, **what)]
         return self.do(m.Submit(request=self._requests, namespace="shops", name=name, runs=runs))[0]
 
     @staticmethod
-    def seen(worker: str, instance: str = "i", handlers: tuple[str, ...] = ("greet",), slots: int = 10) -> m.WorkerSeen:
-        return m.WorkerSeen(key=m.WorkerKey("shops", "pool", worker), instance=instance, handlers=handlers, slots=slots)
+    def seen(
+        worker: str,
+        instance: str = "i",
+        handlers: tuple[str, ...] = ("greet",),
+        slots: int = 10,
+        offset_us: int = 0,
+        error_us: int | None = None,
+    ) -> m.WorkerSeen:
+        return m.WorkerSeen(
+            key=m.WorkerKey("shops", "pool", worker),
+            instance=instance,
+            handlers=handlers,
+            slots=slots,
+            clock_offset_us=offset_us,
+            clock_error_us=error_us,
+        )
 
     def of(self, kind: type[E]) -> list[E]:
         return [fact for fact in self.facts if isinstance(fact, kind)]

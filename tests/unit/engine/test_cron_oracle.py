@@ -17,91 +17,14 @@ import pytest
 from croniter import croniter
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from tests.unit.engine.cron_reading import WEEKDAYS, local_matches
 
 from tickwheel_operator.engine.cron import parse
 from tickwheel_operator.engine.cron.zones import Timeline
 
 MINUTE = timedelta(minutes=1)
-WEEKDAYS = ["SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT"]
 
 # --- the brute force --------------------------------------------------------------------------------------
-
-
-def number(text: str) -> int:
-    return WEEKDAYS.index(text) if text in WEEKDAYS else int(text)
-
-
-def item_matches(item: str, value: int, low: int, high: int) -> bool:
-    base, _, step_text = item.partition("/")
-    step = int(step_text or 1)
-    if base == "*":
-        return (value - low) % step == 0
-    if "-" not in base:
-        start = number(base)
-        return value == start if not step_text else value >= start and (value - start) % step == 0
-    start, end = (number(part) for part in base.split("-"))
-    at = start
-    for count in range(high - low + 1):
-        if at == value and count % step == 0:
-            return True
-        if at == end:
-            return False
-        at = low if at == high else at + 1
-    return False
-
-
-def field_matches(text: str, value: int, low: int, high: int) -> bool:
-    return any(item_matches(item, value, low, high) for item in text.split(","))
-
-
-def month_dates(day: date) -> list[date]:
-    return [day.replace(day=n + 1) for n in range(calendar.monthrange(day.year, day.month)[1])]
-
-
-def day_of_month_matches(item: str, day: date) -> bool:
-    dates = month_dates(day)
-    if item == "LW":
-        return day == [candidate for candidate in dates if candidate.isoweekday() <= 5][-1]
-    if item.startswith("L"):
-        return day == dates[-1] - timedelta(days=int(item[2:] or 0))
-    if item.endswith("W"):
-        if int(item[:-1]) > len(dates):
-            return False
-        target = dates[int(item[:-1]) - 1]
-        workdays = [candidate for candidate in dates if candidate.isoweekday() <= 5]
-        return day == min(workdays, key=lambda candidate: abs(candidate - target))
-    return item_matches(item, day.day, 1, 31)
-
-
-def day_of_week_matches(item: str, day: date) -> bool:
-    same = [candidate for candidate in month_dates(day) if candidate.weekday() == day.weekday()]
-    if "#" in item:
-        weekday, nth = item.split("#")
-        return day.isoweekday() % 7 == number(weekday) and same.index(day) == int(nth) - 1
-    if item.endswith("L"):
-        return day.isoweekday() % 7 == number(item[:-1]) and day == same[-1]
-    return item_matches(item, day.isoweekday() % 7, 0, 6)
-
-
-@lru_cache(maxsize=4_000)
-def date_matches(day_fields: str, day: date) -> bool:
-    monthday, month, weekday = day_fields.split()
-    if not field_matches(month, day.month, 1, 12):
-        return False
-    by_month = any(day_of_month_matches(item, day) for item in monthday.split(","))
-    by_week = any(day_of_week_matches(item, day) for item in weekday.split(","))
-    if "*" in (monthday, weekday):
-        return by_month and by_week
-    return by_month or by_week
-
-
-def local_matches(expression: str, local: datetime) -> bool:
-    minute, hour, day_fields = expression.split(maxsplit=2)
-    return (
-        date_matches(day_fields, local.date())
-        and field_matches(hour, local.hour, 0, 23)
-        and field_matches(minute, local.minute, 0, 59)
-    )
 
 
 @lru_cache(maxsize=2)
@@ -255,7 +178,7 @@ def test_backwards_forwards_and_by_count_agree(
     zone = ZoneInfo(zone_name[0])
     schedule = parse(f"{second} {expression}")
     start = data.draw(st.integers(0, 4_000_000_000_000))
-    instants = []
+    instants: list[int] = []
     instant: int | None = start
     while len(instants) < 50 and (instant := schedule.next_after(instant or 0, zone)) is not None:
         instants.append(instant)
@@ -338,7 +261,8 @@ def test_a_leap_day_is_found_across_a_century_without_one() -> None:
 
 def test_a_fifth_friday_of_february_is_found_across_forty_years() -> None:
     schedule = parse("0 0 * 2 FRI#5")
-    years, instant = [], 0
+    years: list[int] = []
+    instant = 0
     while len(years) < 12:
         found = schedule.next_after(instant, ZoneInfo("Europe/Berlin"))
         assert found is not None

@@ -194,7 +194,7 @@ def test_the_same_idempotency_key_is_the_same_run() -> None:
     assert len(driver.of(f.Submitted)) == 1
 
 
-def test_a_cancelled_run_fences_its_attempt() -> None:
+def test_a_run_that_a_worker_holds_is_cancelled_when_that_says_that_it_stopped() -> None:
     driver = Driver.leading(task_spec(trigger=None))
     submitted = driver.submit("k")
     assert isinstance(submitted, m.Submitted)
@@ -202,8 +202,13 @@ def test_a_cancelled_run_fences_its_attempt() -> None:
 
     driver.do(m.CancelRun(request=99, run_id=submitted.runs[0].run_id))
 
-    assert driver.report(renew=[delivery.token]).fenced == [delivery.token]
-    assert driver.engine.state.by_uid["uid-hello"].cancelled == 1
+    task = driver.engine.state.by_uid["uid-hello"]
+    told = driver.report(renew=[delivery.token])
+    assert (told.fenced, told.cancel, task.cancelled) == ([], [delivery.token], 0)
+    stopped = m.FailedAttempt(token=delivery.token, error_type="Cancelled", message="its process was killed")
+    assert driver.report(failed=[stopped]).fenced == []
+    assert task.cancelled == 1
+    assert "its process was killed" in task.history_failed[0].message
 
 
 def test_a_full_backlog_refuses_submissions_and_skips_instants() -> None:

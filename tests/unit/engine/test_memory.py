@@ -11,7 +11,7 @@ from tickwheel_operator.engine.state import State
 
 
 def _timers(driver: Driver) -> int:
-    return len(driver.engine.wheel)
+    return len(driver.engine.wheel) + len(driver.engine.delays)
 
 
 def test_a_run_that_was_leased_leaves_no_timer_of_its_dispatch_timeout() -> None:

@@ -90,7 +90,7 @@ def test_an_edit_of_something_else_keeps_the_schedule_and_its_place() -> None:
     assert _instants(new) == [1_000, 2_000]
 
 
-def test_a_suspended_task_does_not_fire_and_skips_what_passed_meanwhile() -> None:
+def test_a_suspended_task_does_not_fire_and_its_misfire_policy_settles_what_passed_meanwhile() -> None:
     driver = Driver.leading(task_spec())
     driver.at(1_000)
     driver.at(1_500, m.TaskApplied(spec=task_spec(generation=2, suspend=True)))
@@ -98,7 +98,8 @@ def test_a_suspended_task_does_not_fire_and_skips_what_passed_meanwhile() -> Non
 
     driver.at(6_000)
 
-    assert _instants(driver) == [1_000, 6_000]
+    assert _instants(driver) == [1_000, 4_000, 5_000, 6_000], "4,000 stands for what was missed, 5,000 is merely late"
+    assert [(skip.count, skip.reason) for skip in driver.of(f.Skipped)] == [(2, f.SkipReason.COALESCED)]
 
 
 def test_a_task_edited_to_be_invalid_stops_firing_and_keeps_its_history() -> None:

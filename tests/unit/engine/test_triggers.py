@@ -1,6 +1,6 @@
 """Triggers as values: when they fire, what was missed, and which of them share a timer."""
 
-from datetime import datetime
+from datetime import date, datetime
 from itertools import pairwise
 
 import msgspec
@@ -8,8 +8,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tickwheel_operator.engine.cron import CronError, UnknownZoneError
-from tickwheel_operator.engine.triggers import AnyTrigger, CronTrigger, FixedRateTrigger, OnceTrigger, Trigger
+from tickwheel_operator.engine.calendar import CalendarDates
+from tickwheel_operator.engine.cron import CronError, UnknownZoneError, parse
+from tickwheel_operator.engine.filters import Filter
+from tickwheel_operator.engine.triggers import (
+    AnyTrigger,
+    CronTrigger,
+    DailyIntervalTrigger,
+    FilteredTrigger,
+    FixedRateTrigger,
+    OnceTrigger,
+    Trigger,
+)
 
 DAY = 86_400_000
 
@@ -18,10 +28,33 @@ def instant(text: str) -> int:
     return int(datetime.fromisoformat(text).timestamp() * 1000)
 
 
-ANY_TRIGGER = st.one_of(
+PLAIN_TRIGGER = st.one_of(
     st.builds(OnceTrigger, at_ms=st.integers(-5_000, 20_000)),
     st.builds(FixedRateTrigger, period_ms=st.integers(1, 3_000), anchor_ms=st.integers(-5_000, 20_000)),
     st.sampled_from(["* * * * * *", "*/7 * * * * *", "5,6,50 * * * * *", "0 0 30 2 *"]).map(CronTrigger),
+    st.builds(
+        DailyIntervalTrigger,
+        every_ms=st.integers(100, 5_000),
+        from_ms=st.integers(0, 12_000),
+        to_ms=st.integers(12_001, 20_000),
+        days=st.sampled_from([127, 8, 16]),  # the epoch is a Thursday
+    ),
+)
+SECONDS = CalendarDates("seconds", crons=[parse("*/3 * * * * *"), parse("10-14 * * * * *")])
+THURSDAYS = CalendarDates("thursdays", dates=[(date(1970, 1, 1), date(1970, 1, 1))])
+ANY_TRIGGER = st.one_of(
+    PLAIN_TRIGGER,
+    st.builds(
+        FilteredTrigger,
+        PLAIN_TRIGGER,
+        st.builds(
+            Filter,
+            not_before_ms=st.one_of(st.none(), st.integers(-1_000, 9_000)),
+            not_after_ms=st.one_of(st.none(), st.integers(9_000, 21_000)),
+            exclude=st.sampled_from([(), (SECONDS,)]),
+            include=st.sampled_from([(), (SECONDS,), (THURSDAYS,), (SECONDS, THURSDAYS)]),
+        ),
+    ),
 )
 
 
@@ -38,6 +71,35 @@ def test_what_was_missed_is_what_a_walk_would_find(trigger: Trigger, after: int,
     assert trigger.last_at_or_before(until, after) == (walked[-1] if walked else None)
     assert trigger.count_between(after, until, limit) == min(limit, len(walked))
     assert trigger.count_between(after, until, 10**9) == len(walked)
+
+
+@settings(max_examples=200, deadline=None)
+@given(trigger=ANY_TRIGGER, after=st.integers(-6_000, 25_000))
+def test_every_trigger_keeps_the_laws(trigger: Trigger, after: int) -> None:
+    first = trigger.next_after(after)
+    if first is None:
+        assert trigger.count_between(after, after + DAY, 10) == 0
+        assert trigger.last_at_or_before(after + DAY, after) is None
+        return
+    assert first > after
+    # Nothing lies between, from wherever one looks.
+    assert trigger.next_after((after + first) // 2) == first
+    assert trigger.next_after(first - 1) == first
+    assert trigger.count_between(after, first - 1, 10) == 0
+    assert trigger.count_between(after, first, 10) == trigger.count_between(first - 1, first, 10) == 1
+    assert trigger.count_between(after, first, 0) == trigger.count_between(first, after, 10) == 0
+    assert trigger.last_at_or_before(first, after) == first
+    assert trigger.last_at_or_before(first - 1, after) is None
+    assert trigger.last_at_or_before(after, first) is None
+    second = trigger.next_after(first)
+    if second is not None:
+        assert second > first
+        assert trigger.last_at_or_before(second - 1, after) == first
+        assert trigger.last_at_or_before(second, after) == second
+        assert trigger.count_between(after, second, 10) == 2
+    # Equal triggers are one timer; a description is what re-arms.
+    assert trigger.key() == msgspec.structs.replace(trigger).key()  # type: ignore[type-var]
+    assert "\n" not in trigger.describe()
 
 
 def test_a_fixed_rate_fires_at_its_anchor_and_every_period_after_it() -> None:
@@ -81,6 +143,16 @@ def test_triggers_with_the_same_instants_have_equal_keys() -> None:
     assert FixedRateTrigger(500, 0).key() == FixedRateTrigger(500, 0).key()
 
 
+DAILY_FIELDS = [
+    (500, 0, 1_000, 127, "UTC"),
+    (501, 0, 1_000, 127, "UTC"),
+    (500, 1, 1_000, 127, "UTC"),
+    (500, 0, 1_001, 127, "UTC"),
+    (500, 0, 1_000, 126, "UTC"),
+    (500, 0, 1_000, 127, "Asia/Shanghai"),
+]
+
+
 def test_triggers_with_other_instants_have_other_keys() -> None:
     keys = [
         CronTrigger("0 0 * * *", "Europe/Berlin").key(),
@@ -93,6 +165,7 @@ def test_triggers_with_other_instants_have_other_keys() -> None:
         FixedRateTrigger(500, 0).key(),
         FixedRateTrigger(500, 1).key(),
         OnceTrigger(500).key(),
+        *(DailyIntervalTrigger(*fields).key() for fields in DAILY_FIELDS),
     ]
     assert len(set(keys)) == len(keys)
 
@@ -111,7 +184,10 @@ def test_a_trigger_describes_itself_in_one_line(trigger: Trigger, text: str) -> 
     assert trigger.describe() == text
 
 
-@pytest.mark.parametrize("trigger", [CronTrigger("H 3 * * *", "UTC", "x"), FixedRateTrigger(10, 5), OnceTrigger(7)])
+@pytest.mark.parametrize(
+    "trigger",
+    [CronTrigger("H 3 * * *", "UTC", "x"), FixedRateTrigger(10, 5), OnceTrigger(7), DailyIntervalTrigger(10, 0, 5, 3)],
+)
 def test_a_trigger_survives_the_codec(trigger: Trigger) -> None:
     assert msgspec.json.decode(msgspec.json.encode(trigger), type=AnyTrigger) == trigger
 

@@ -69,6 +69,9 @@ class ScriptedBackend:
     def now_ms(self) -> int:
         return NOW_MS
 
+    def now_us(self) -> int:
+        return NOW_MS * 1_000
+
 
 class Caller:
     """A client of the gateway, with the right token unless told otherwise."""

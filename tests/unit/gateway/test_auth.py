@@ -41,6 +41,9 @@ class ManualClock:
     def now_ms(self) -> int:
         return NOW_MS + self.elapsed_ms
 
+    def now_us(self) -> int:
+        return self.now_ms() * 1_000
+
     def boot_ms(self) -> int:
         return self.elapsed_ms
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from tests.unit.gateway.scripted import WORKER, ScriptedBackend, serving
+from tests.unit.gateway.scripted import NOW_MS, WORKER, ScriptedBackend, serving
 
 from tickwheel_operator.engine.messages import FailedAttempt, Reported
 
@@ -27,7 +27,8 @@ async def test_a_report_becomes_a_command_with_every_list():
                 "leaving": True,
             },
         )
-    assert (status, answer) == (200, {"epoch": 7, "fenced": [3], "cancel": [9]})
+    clock = {"receivedUs": NOW_MS * 1_000, "answeredUs": NOW_MS * 1_000}
+    assert (status, answer) == (200, {"epoch": 7, **clock, "fenced": [3], "cancel": [9]})
     (command,) = backend.commands
     assert (command.succeeded, command.returned, command.renew) == ([1, 2], [6], [7, 9])
     assert command.results == [(3, b'{"count": 1.5}'), (4, b"null")]

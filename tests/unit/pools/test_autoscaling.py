@@ -67,6 +67,9 @@ class Leader:
     def now_ms(self) -> int:
         return self.driver.now_ms
 
+    def now_us(self) -> int:
+        return self.now_ms() * 1_000
+
     def boot_ms(self) -> int:
         return self.driver.now_ms - T0
 

@@ -27,6 +27,9 @@ class ManualClock:
     def now_ms(self) -> int:
         return self.ms
 
+    def now_us(self) -> int:
+        return self.now_ms() * 1_000
+
     def boot_ms(self) -> int:
         return self.ms
 

@@ -2,31 +2,24 @@
 
 `parsing` builds `CronSchedule`; triggers and the command line ask it for instants. All state is bit
 masks, one bit per permitted value, so that a search jumps from one set bit to the next: months, then
-days, then the time of day. Daylight saving is settled here and nowhere else:
+days, then the time of day. All of it is local time; `daylight` turns that into instants.
 
-- A schedule of fixed times resolves each local time once: one that a gap skips, to the first instant
-  after the gap; one that occurs twice, to the first time. Local times and instants then grow together.
-- A schedule that follows the clock (its minute or hour field is a wildcard or has a step) fires at every
-  instant whose local time matches, and at no other.
-
-Invariant: `next_after` is strictly increasing, and `latest_until` is its exact inverse.
+Invariant: `at_or_after` and `at_or_before` name the same local times, and `count_local` is their number.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import date, tzinfo
+from typing import ClassVar
 
-from .zones import FIRST_SECOND, LAST_SECOND, timeline_of
+from . import daylight
 
-_DAY_S = 86_400
+_DAY_S = daylight.DAY_S
 _EPOCH_ORDINAL = date(1970, 1, 1).toordinal()
 _LAST_DAY = date(9999, 12, 28).toordinal() - _EPOCH_ORDINAL
 _FIRST_DAY = date(1, 1, 3).toordinal() - _EPOCH_ORDINAL
-_OVERLAP_S = 2 * _DAY_S
-"""More than any two offsets of one zone differ by, so more than any gap or overlap lasts."""
-_HORIZON_S = 100 * 366 * _DAY_S
-"""How far a search goes on past candidates that the zone's gaps swallow. The rarest date there is, a
-fifth weekday of 29 February, returns within 40 years even around a century that is not a leap year."""
+_FULL_60 = (1 << 60) - 1
+_FULL_24 = (1 << 24) - 1
 _LENGTHS = (0, 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 
 
@@ -37,6 +30,8 @@ class CronSchedule:
     Not built by hand: `parse` is the constructor.
     """
 
+    unit_ms: ClassVar[int] = 1000
+    """Its local times are seconds."""
     expression: str = field(compare=False)
     """The text that was parsed, for people."""
     seconds: int
@@ -61,92 +56,19 @@ class CronSchedule:
         `None` also stands for a schedule that follows the clock and whose every time of the next hundred
         years falls into a gap.
         """
-        second = instant_ms // 1000
-        if self.impossible or second >= LAST_SECOND:
-            return None
-        if second < FIRST_SECOND:
-            second = FIRST_SECOND
-        timeline = timeline_of(zone)
-        start, end, offset, before = timeline.span_at(second)
-        bound = second + offset + 1
-        if not self.follows_clock and bound < start + before:
-            bound = start + before  # the second pass of a repeated hour: fixed times fired in the first
-        local = self._at_or_after(bound)
-        if local is None:
-            return None
-        horizon = min(second + _HORIZON_S, LAST_SECOND)
-        while local >= end + offset:
-            probe = end
-            # A jump must not pass over the second pass of an hour that repeats at the span's end.
-            if not self.follows_clock or self._at_or_after(end + offset - _OVERLAP_S) == local:
-                probe = max(end, local - offset - _OVERLAP_S)
-            if probe > horizon:
-                return None
-            start, end, offset, before = timeline.span_at(probe)
-            if self.follows_clock:
-                local = self._at_or_after(probe + offset)
-                if local is None:
-                    return None
-        # A fixed time below the span's start was skipped by the gap before it: the gap's end stands for it.
-        return max(start, local - offset) * 1000
+        return None if self.impossible else daylight.next_after(self, instant_ms, zone)
 
     def latest_until(self, instant_ms: int, zone: tzinfo) -> int | None:
         """Return the last instant at or before `instant_ms`, or `None` if there is none."""
-        second = instant_ms // 1000
-        if self.impossible or second < FIRST_SECOND:
-            return None
-        if second > LAST_SECOND:
-            second = LAST_SECOND
-        timeline = timeline_of(zone)
-        start, _, offset, before = timeline.span_at(second)
-        bound = second + offset
-        if not self.follows_clock and bound < start + before:
-            bound = start + before - 1  # the second pass of a repeated hour: the whole first pass is over
-        local = self._at_or_before(bound)
-        if local is None:
-            return None
-        horizon = max(second - _HORIZON_S, FIRST_SECOND)
-        while local < start + (offset if self.follows_clock else before):
-            probe = start - 1
-            if not self.follows_clock or self._at_or_before(start + offset + _OVERLAP_S) == local:
-                probe = min(probe, local - offset + _OVERLAP_S)
-            if probe < horizon:
-                return None
-            start, _, offset, before = timeline.span_at(probe)
-            if self.follows_clock:
-                local = self._at_or_before(probe + offset)
-                if local is None:
-                    return None
-        return max(start, local - offset) * 1000
+        return None if self.impossible else daylight.latest_until(self, instant_ms, zone)
 
     def iterate(self, after_ms: int, until_ms: int, zone: tzinfo) -> Iterator[int]:
         """Yield the instants after `after_ms`, up to and including `until_ms`, in order."""
-        instant = self.next_after(after_ms, zone)
-        while instant is not None and instant <= until_ms:
-            yield instant
-            instant = self.next_after(instant, zone)
+        return iter(()) if self.impossible else daylight.iterate(self, after_ms, until_ms, zone)
 
     def count(self, after_ms: int, until_ms: int, zone: tzinfo) -> int:
         """Return how many instants `iterate` would yield, by arithmetic: years of seconds cost no more."""
-        if self.impossible:
-            return 0
-        timeline = timeline_of(zone)
-        second = max(after_ms // 1000, FIRST_SECOND) + 1
-        until = min(until_ms // 1000, LAST_SECOND)
-        total = 0
-        while second <= until:
-            start, end, offset, before = timeline.span_at(second)
-            low = second + offset
-            if not self.follows_clock:
-                if low < start + before:
-                    low = start + before  # a repeated hour counts in its first pass only
-                elif second == start and self._at_or_after(start + before) != self._at_or_after(low):
-                    total += self._at_or_after(low) != low  # all that the gap skipped is one instant, its end
-            high = min(until + 1, end) + offset
-            if low < high:
-                total += self._count_local(low, high)
-            second = end
-        return total
+        return 0 if self.impossible else daylight.count(self, after_ms, until_ms, zone)
 
     def never_fires(self, zone: tzinfo, *, after_ms: int = 0) -> bool:
         """Tell whether no instant after `after_ms` matches in `zone`.
@@ -156,7 +78,7 @@ class CronSchedule:
         """
         return self.next_after(after_ms, zone) is None
 
-    def _at_or_after(self, local: int) -> int | None:
+    def at_or_after(self, local: int) -> int | None:
         """Return the first matching local time at or after `local`, in seconds since 1970-01-01 local."""
         day, second_of_day = divmod(local, _DAY_S)
         if self.daily or self._matches(day):
@@ -181,7 +103,7 @@ class CronSchedule:
         first = _lowest(self.hours) * 3600 + _lowest(self.minutes) * 60 + _lowest(self.seconds)
         return following * _DAY_S + first
 
-    def _at_or_before(self, local: int) -> int | None:
+    def at_or_before(self, local: int) -> int | None:
         """Return the last matching local time at or before `local`, in seconds since 1970-01-01 local."""
         day, second_of_day = divmod(local, _DAY_S)
         if self.daily or self._matches(day):
@@ -206,7 +128,7 @@ class CronSchedule:
         last = _highest(self.hours) * 3600 + _highest(self.minutes) * 60 + _highest(self.seconds)
         return preceding * _DAY_S + last
 
-    def _count_local(self, low: int, high: int) -> int:
+    def count_local(self, low: int, high: int) -> int:
         """Return how many local times in [low, high) match."""
         low_day, low_second = divmod(low, _DAY_S)
         high_day, high_second = divmod(high, _DAY_S)
@@ -216,6 +138,42 @@ class CronSchedule:
         if self._matches(high_day):
             total += self._times_before(high_second)
         return total
+
+    def matched_until(self, local: int) -> int | None:
+        """Return the first local time at or after `local` that does not match, or `None` if all do.
+
+        Whole minutes, hours and days that match are leapt over.
+        """
+        while True:
+            day, second_of_day = divmod(local, _DAY_S)
+            minute_of_day, second = divmod(second_of_day, 60)
+            hour, minute = divmod(minute_of_day, 60)
+            free = _lowest_unset(self.seconds, second)
+            if not (self.hours >> hour & 1 and self.minutes >> minute & 1) or free == second:
+                return local
+            if not (self.daily or self._matches(day)):
+                return local
+            local += free - second
+            if free < 60:
+                return local
+            if self.seconds != _FULL_60:
+                continue
+            free = _lowest_unset(self.minutes, minute + 1)
+            local += (free - minute - 1) * 60
+            if free < 60:
+                return local
+            if self.minutes != _FULL_60:
+                continue
+            free = _lowest_unset(self.hours, hour + 1)
+            local += (free - hour - 1) * 3600
+            if free < 24:
+                return local
+            if self.hours != _FULL_24:
+                continue
+            if self.daily:
+                return None
+            unmatched = self._unmatched_after(day)
+            return None if unmatched is None else unmatched * _DAY_S
 
     def _times_before(self, second_of_day: int) -> int:
         """Return how many matching times a day has before `second_of_day`."""
@@ -269,6 +227,19 @@ class CronSchedule:
         found = date(year, month, _lowest(rest)).toordinal() - _EPOCH_ORDINAL
         return found if found <= _LAST_DAY else None
 
+    def _unmatched_after(self, day: int) -> int | None:
+        """Return the first day after `day` that does not match, in days since 1970-01-01."""
+        day += 1
+        while day <= _LAST_DAY:
+            on = date.fromordinal(day + _EPOCH_ORDINAL)
+            days = self._days_of(on.year, on.month) if self.months >> on.month & 1 else 0
+            free = _lowest_unset(days, on.day)
+            length = _length_of(on.year, on.month)
+            day += min(free, length + 1) - on.day
+            if free <= length:
+                return day
+        return None
+
     def _day_before(self, day: int) -> int | None:
         """Return the last matching day before `day`, in days since 1970-01-01."""
         if day <= _FIRST_DAY:
@@ -299,6 +270,12 @@ def _length_of(year: int, month: int) -> int:
     if month == 2 and year % 4 == 0 and (year % 100 != 0 or year % 400 == 0):
         return 29
     return _LENGTHS[month]
+
+
+def _lowest_unset(mask: int, low: int) -> int:
+    """Return the first bit from `low` on that is not set."""
+    rest = ~(mask >> low)
+    return low + (rest & -rest).bit_length() - 1
 
 
 def _lowest(mask: int) -> int:

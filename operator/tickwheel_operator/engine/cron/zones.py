@@ -1,6 +1,6 @@
 """Where a time zone's offset changes.
 
-`schedule` searches in local time by integer arithmetic; what it must know of a zone is the span of
+`daylight` searches in local time by integer arithmetic; what it must know of a zone is the span of
 instants in which the offset is constant, and the offset before it. The standard library does not tell
 transitions, so they are found by bisection, a block of 97 days at a time, and kept: a block costs about
 20 us once, and a schedule that skips years asks for the blocks it lands in only.
@@ -24,43 +24,50 @@ _BLOCKS_KEPT = 4_096
 
 
 class Span(NamedTuple):
-    """Instants with one offset from UTC, in seconds since the Unix epoch.
+    """Instants with one offset from UTC, in the timeline's unit since the Unix epoch.
 
     A span ends at a transition or, with the same offset on both sides, where a block ends.
     """
 
     start: int
     end: int
-    """The first second after the span."""
+    """The first unit after the span."""
     offset: int
-    """Local time minus UTC, in seconds."""
+    """Local time minus UTC."""
     offset_before: int
-    """The offset of the second before `start`."""
+    """The offset of the unit before `start`."""
 
 
 class Timeline:
-    """The spans of one zone, found when first asked for."""
+    """The spans of one zone, found when first asked for. Its numbers are units since the Unix epoch.
 
-    __slots__ = ("_blocks", "_recent", "_zone")
+    Parameters
+    ----------
+    unit_ms
+        Milliseconds of a unit: 1000, or 1 for local times that are finer than seconds.
+    """
 
-    def __init__(self, zone: tzinfo) -> None:
+    __slots__ = ("_blocks", "_recent", "_scale", "_zone")
+
+    def __init__(self, zone: tzinfo, unit_ms: int = 1000) -> None:
         self._zone = zone
+        self._scale = 1000 // unit_ms
         self._blocks: dict[int, tuple[Span, ...]] = {}
         self._recent = Span(0, 0, 0, 0)
 
-    def span_at(self, second: int) -> Span:
-        """Return the span that holds the instant `second`."""
+    def span_at(self, at: int) -> Span:
+        """Return the span that holds the instant `at`."""
         recent = self._recent
-        if recent[0] <= second < recent[1]:
+        if recent[0] <= at < recent[1]:
             return recent
-        number = second >> _BLOCK_BITS
+        number = at // self._scale >> _BLOCK_BITS
         spans = self._blocks.get(number)
         if spans is None:
             if len(self._blocks) >= _BLOCKS_KEPT:
                 self._blocks.clear()
             spans = self._blocks[number] = self._spans_of(number)
         for span in spans:
-            if second < span.end:
+            if at < span.end:
                 break
         self._recent = span
         return span
@@ -82,7 +89,7 @@ class Timeline:
                 probe = change
             known = probe
         spans.append(Span(start, end, offset, before))
-        return tuple(spans)
+        return tuple(Span(*(number * self._scale for number in span)) for span in spans)
 
     def _change_between(self, low: int, high: int) -> int:
         """Return the first second in (low, high] whose offset is not that of `low`."""
@@ -104,9 +111,9 @@ class Timeline:
 
 
 @lru_cache(maxsize=1_024)
-def timeline_of(zone: tzinfo) -> Timeline:
-    """Return the timeline of `zone`, one for all the schedules that use it."""
-    return Timeline(zone)
+def timeline_of(zone: tzinfo, unit_ms: int = 1000) -> Timeline:
+    """Return the timeline of `zone` in a unit, one for all the schedules that use it."""
+    return Timeline(zone, unit_ms)
 
 
 @lru_cache(maxsize=1_024)

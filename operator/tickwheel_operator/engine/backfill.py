@@ -1,0 +1,147 @@
+"""Backfills: a run for each instant of a span of the past, as many at a time as was asked for.
+
+A backfill is a run of its own (origin `SPAN`), which no worker gets: it has a key, an object and a state as any run, is
+cancelled as any run, and ends with the last of the runs that it made. Those wait behind everything that is due now.
+Invariant: an instant is made up for once, whatever backfills overlap (`TaskState.backfilled`), and how far one has come
+is in the ledger with the runs that it made, so that a new leader goes on from there.
+"""
+
+from __future__ import annotations
+
+from tickwheel_operator.engine import messages as m
+from tickwheel_operator.engine.identity import keyed_run_id
+from tickwheel_operator.engine.journal import Journal
+from tickwheel_operator.engine.scheduler import Entry, Scheduler
+from tickwheel_operator.engine.spec import EngineConfig
+from tickwheel_operator.engine.state import Run, Span, State
+from tickwheel_operator.ledger import facts as f
+
+__all__ = ["Backfills"]
+
+_AT_ONCE = 1_000
+"""Runs that one fact makes at most."""
+
+
+class Backfills:
+    """The backfills of one partition."""
+
+    def __init__(self, journal: Journal, state: State, scheduler: Scheduler, config: EngineConfig) -> None:
+        self._journal = journal
+        self._state = state
+        self._scheduler = scheduler
+        self._config = config
+        self._open: dict[int, Run] = {}
+
+    def resume(self) -> None:
+        """A new leader: go on with all that are open."""
+        for run in list(self._state.runs.values()):
+            if run.span is not None:
+                self.advance(run)
+
+    def nudge(self) -> None:
+        """Go on with those that had to stop, since too much waited or their task was invalid."""
+        for run in list(self._open.values()):
+            self.advance(run)
+
+    def start(self, command: m.StartBackfill, entry: Entry) -> m.Effect:
+        """Begin one, or find that it was begun."""
+        task = self._scheduler.name(entry)
+        run_id = keyed_run_id(task.uid, command.key)
+        known = self._state.keys.get(run_id)
+        if known is not None:
+            state = known.state if isinstance(known, Run) else known
+            return m.Submitted(
+                request=command.request, runs=[m.SubmittedRun(run_id=run_id, created=False, state=state)]
+            )
+        refusal = self._objection(command, entry)
+        if refusal:
+            return m.CommandRefused(request=command.request, reason=m.RefusalReason.NOT_POSSIBLE, detail=refusal)
+        number = self._state.next_run
+        self._journal.emit(
+            f.BackfillStarted(
+                number,
+                task.number,
+                command.from_ms,
+                command.to_ms,
+                command.max_parallel,
+                self._total(command, entry),
+                command.key,
+                command.object_name,
+                command.parameters,
+            )
+        )
+        run = self._state.runs[number]
+        self.advance(run)
+        state = run.state if number in self._state.runs else m.RunState.SUCCEEDED
+        return m.Submitted(request=command.request, runs=[m.SubmittedRun(run_id=run_id, created=True, state=state)])
+
+    def advance(self, run: Run) -> None:
+        """Make runs while there is room; end the backfill when there is nothing left to do."""
+        span = run.span
+        if span is None or run.number not in self._state.runs:
+            self._open.pop(run.number, None)
+            return
+        self._open[run.number] = run
+        if run.cancelling is None:
+            entry = self._scheduler.entries.get(run.task.uid)
+            if entry is None or entry.paused:
+                return
+            while span.open < span.max_parallel and span.until_ms < span.to_ms - 1:
+                if self._scheduler.held or self._scheduler.is_full(entry.spec):
+                    return
+                self._step(run, span, entry)
+        if span.open:
+            return
+        if run.cancelling is not None:
+            self._journal.emit(f.Cancelled(run.number, run.cancelling))
+        elif span.until_ms >= span.to_ms - 1:
+            self._journal.emit(f.BackfillEnded(run.number))
+        else:
+            return
+        del self._open[run.number]
+
+    def _step(self, run: Run, span: Span, entry: Entry) -> None:
+        """Take the next instants, as many as there is room for; pass over what another backfill has made."""
+        trigger, task = entry.spec.trigger, run.task
+        until, last, known = span.until_ms, span.to_ms - 1, 0
+        instants: list[int] = []
+        room = min(span.max_parallel - span.open, _AT_ONCE)
+        while len(instants) < room:
+            instant = trigger.next_after(until) if trigger is not None else None
+            if instant is None or instant > last:
+                until = last
+                break
+            covered = min(task.covered_until(instant), last + 1)
+            if trigger is not None and covered > instant:
+                known += trigger.count_between(until, covered - 1, self._config.max_backfill)
+                until = covered - 1
+            else:
+                until = instant
+                instants.append(instant)
+        first = self._state.next_run
+        self._journal.emit(f.Backfilled(run.number, until, first, instants, known))
+        for number in range(first, first + len(instants)):
+            self._scheduler.created(self._state.runs[number])
+
+    def _objection(self, command: m.StartBackfill, entry: Entry) -> str:
+        if entry.spec.trigger is None:
+            return (
+                f"{entry.spec.schedule}: only a task whose trigger makes instants of time (cron, fixedRate, "
+                "dailyInterval, once) can be backfilled"
+            )
+        if not command.from_ms < command.to_ms:
+            return "from must be before to"
+        if command.to_ms > self._journal.now_ms:
+            return "to lies in the future; a backfill makes up for instants of the past"
+        total = self._total(command, entry)
+        if total == 0:
+            return "the trigger has no instant in this span"
+        if total > self._config.max_backfill:
+            return f"the span has more than {self._config.max_backfill:,} instants; divide it"
+        return ""
+
+    def _total(self, command: m.StartBackfill, entry: Entry) -> int:
+        trigger = entry.spec.trigger
+        if trigger is None:
+            return 0
+        return trigger.count_between(command.from_ms - 1, command.to_ms - 1, self._config.max_backfill + 1)

@@ -1,0 +1,206 @@
+"""Tasks that follow the end of a run: of their own last one (`fixedDelay`), or of another task's (`completion`).
+
+`Scheduler` says which tasks those are, the engine which runs ended. A fixed delay has one instant ahead at most, so it
+sleeps on a timer of its own; it is measured by the boot clock, and goes on while a wall clock that was set back catches
+up. A completion needs no timer: the run that follows is decided with the end that it follows, and is in the same
+segment of the ledger, so that no leader can die between them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tickwheel_operator.engine.journal import Journal
+from tickwheel_operator.engine.messages import RunState
+from tickwheel_operator.engine.misfire import settle
+from tickwheel_operator.engine.overlap import Verdict
+from tickwheel_operator.engine.spec import Completion, FixedDelay, Outcome, TaskSpec
+from tickwheel_operator.engine.state import Run, State
+from tickwheel_operator.engine.triggers import OnceTrigger
+from tickwheel_operator.engine.wheel import Timer
+from tickwheel_operator.ledger import facts as f
+from tickwheel_operator.ledger.facts import Origin
+
+if TYPE_CHECKING:
+    from tickwheel_operator.engine.scheduler import Entry, Scheduler
+
+__all__ = ["Delay", "Following"]
+
+_OUTCOMES = {RunState.SUCCEEDED: Outcome.SUCCEEDED, RunState.FAILED: Outcome.FAILED}
+
+
+class Delay:
+    """The next instant of a fixed-delay task."""
+
+    __slots__ = ("entry", "instant_ms", "timer")
+
+    def __init__(self, entry: Entry, instant_ms: int) -> None:
+        self.entry = entry
+        self.instant_ms = instant_ms
+        self.timer: Timer | None = None
+
+
+class Following:
+    """Who follows whom, and who sleeps on a delay."""
+
+    def __init__(self, journal: Journal, state: State, scheduler: Scheduler) -> None:
+        self._journal = journal
+        self._state = state
+        self._scheduler = scheduler
+        self._followers: dict[tuple[str, str], dict[str, Entry]] = {}
+        """By the namespace and name of the task that is followed."""
+        self._follows: dict[str, tuple[str, str]] = {}
+        self._delays: dict[str, Delay] = {}
+        self._idle: dict[str, Entry] = {}
+        """Fixed-delay tasks whose instant could not be settled, since no new runs are made now."""
+
+    # --- the catalog ---
+
+    def join(self, entry: Entry) -> None:
+        """The task follows runs from now on."""
+        spec = entry.spec
+        if isinstance(spec.after, Completion):
+            key = (spec.namespace, spec.after.task)
+            self._followers.setdefault(key, {})[spec.uid] = entry
+            self._follows[spec.uid] = key
+            self._watch(key)
+        elif not spec.suspend:
+            self._settle(entry)
+
+    def leave(self, entry: Entry) -> None:
+        """It does not."""
+        spec = entry.spec
+        self._idle.pop(spec.uid, None)
+        delay = self._delays.pop(spec.uid, None)
+        if delay is not None and delay.timer is not None:
+            self._scheduler.delays.cancel(delay.timer)
+        key = self._follows.pop(spec.uid, None)
+        if key is None:
+            return
+        followers = self._followers[key]
+        del followers[spec.uid]
+        if not followers:
+            del self._followers[key]
+            self._watch(key)
+
+    def is_followed(self, spec: TaskSpec) -> bool:
+        """Whether a task waits for the ends of this one's runs."""
+        return (spec.namespace, spec.name) in self._followers
+
+    def next_ms(self, uid: str) -> int | None:
+        """The instant that a fixed-delay task sleeps on."""
+        delay = self._delays.get(uid)
+        return None if delay is None else delay.instant_ms
+
+    def resume(self) -> None:
+        """New runs are made again."""
+        idle, self._idle = self._idle, {}
+        for entry in idle.values():
+            self._settle(entry)
+
+    # --- what happened ---
+
+    def ended(self, run: Run, state: RunState) -> None:
+        """A run of a watched task has ended."""
+        task = run.task
+        entry = self._scheduler.entries.get(task.uid)
+        if entry is not None and run.origin is Origin.SCHEDULE and isinstance(entry.spec.after, FixedDelay):
+            self._arm(entry)
+        if run.origin in (Origin.BACKFILL, Origin.SPAN):
+            return  # what is made up for is no news
+        for follower in list(self._followers.get((task.namespace, task.name), {}).values()):
+            after = follower.spec.after
+            if isinstance(after, Completion) and after.outcome in (Outcome.ANY, _OUTCOMES.get(state)):
+                self._follow(follower, run)
+
+    def due(self, delay: Delay) -> None:
+        """A fixed delay is over."""
+        entry = delay.entry
+        self._delays.pop(entry.spec.uid, None)
+        if self._scheduler.held:
+            self._idle[entry.spec.uid] = entry
+            return
+        # The wall clock may have been set back meanwhile: the instant is never ahead of it.
+        now, watermark = self._journal.now_ms, self._scheduler.watermark(entry)
+        self._scheduler.fire_at(max(watermark + 1, min(delay.instant_ms, now)), [entry])
+        self._arm(entry)
+
+    def _follow(self, entry: Entry, ended: Run) -> None:
+        spec, now = entry.spec, self._journal.now_ms
+        task = self._scheduler.name(entry)
+        reason = self._objection(spec)
+        if reason is not None:
+            self._scheduler.skip(task, now, 1, reason)
+            return
+        number = self._state.next_run
+        self._journal.emit(f.Requested(number, task.number, now, now, ended.id, Origin.COMPLETION))
+        self._scheduler.created(self._state.runs[number])
+
+    def _objection(self, spec: TaskSpec) -> f.SkipReason | None:
+        """Why the end of the other's run makes none of this task now."""
+        if spec.suspend:
+            return f.SkipReason.SUSPENDED
+        if spec.filter is not None and not spec.filter.admits(self._journal.now_ms):
+            return f.SkipReason.CALENDAR
+        if self._scheduler.is_full(spec):
+            return f.SkipReason.BACKLOG
+        match self._scheduler.overlaps.verdict(spec, b""):
+            case Verdict.SKIP:
+                return f.SkipReason.OVERLAP
+            case Verdict.FULL:
+                return f.SkipReason.QUEUE_FULL
+            case _:
+                return None
+
+    # --- fixed delays ---
+
+    def _settle(self, entry: Entry) -> None:
+        """Arm the task; if its instant has passed while nobody could fire it, the misfire policy decides."""
+        instant = self._instant(entry)
+        now = self._journal.now_ms
+        if instant is None or instant > now:
+            self._arm(entry)
+            return
+        if self._scheduler.held:
+            self._idle[entry.spec.uid] = entry
+            return
+        once = OnceTrigger(instant)
+        settlement = settle(once, instant - 1, now, entry.spec.misfire, self._scheduler.misfire_threshold_ms)
+        for skip in settlement.skipped:
+            self._scheduler.skip(self._scheduler.name(entry), now, skip.count, skip.reason)
+        if settlement.fire:
+            self._scheduler.fire_at(instant, [entry])
+        self._arm(entry)
+
+    def _arm(self, entry: Entry) -> None:
+        """Sleep on the next instant, unless a run is open: its end comes first."""
+        spec = entry.spec
+        if spec.suspend or entry.paused or spec.uid in self._delays:
+            return
+        instant = self._instant(entry)
+        if instant is None:
+            return
+        delay = self._delays[spec.uid] = Delay(entry, instant)
+        wait_ms = max(0, instant - self._journal.now_ms)
+        delay.timer = self._scheduler.delays.insert(self._journal.boot_ms + wait_ms, delay)
+        self._scheduler.mark(entry)
+
+    def _instant(self, entry: Entry) -> int | None:
+        """A delay after the later of the last end and of what is settled; None: a run is open, or it is never."""
+        spec, task = entry.spec, entry.task
+        if not isinstance(spec.after, FixedDelay):
+            return None
+        last_ended_ms = 0
+        if task is not None:
+            if any(run.origin is Origin.SCHEDULE for run in task.runs.values()):
+                return None
+            last_ended_ms = task.last_ended_ms
+        instant = max(last_ended_ms, self._scheduler.watermark(entry)) + spec.after.delay_ms
+        return instant if spec.filter is None else spec.filter.next_admitted(instant)
+
+    # --- inside ---
+
+    def _watch(self, key: tuple[str, str]) -> None:
+        followed = self._scheduler.by_name.get(key)
+        if followed is not None:
+            self._scheduler.watch(followed)

@@ -1,0 +1,129 @@
+"""Backfills: one run per instant of the past, bounded, resumable, behind what is due now."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from tests.unit.engine.driver import T0, Driver, deliveries, task_spec
+
+from tickwheel_operator.engine import messages as m
+from tickwheel_operator.engine.spec import RetryPolicy, TaskSpec
+from tickwheel_operator.engine.triggers import FixedRateTrigger
+from tickwheel_operator.ledger import facts as f
+
+NOW = 100_500
+
+
+def _spec(**changes: Any) -> TaskSpec:
+    trigger = FixedRateTrigger(1_000, T0)
+    return task_spec(trigger=trigger, created_ms=T0 + NOW, retry=RetryPolicy(limit=0), **changes)
+
+
+def _leading(**changes: Any) -> Driver:
+    return Driver.leading(_spec(**changes), now_ms=T0 + NOW)
+
+
+def _work(driver: Driver, outcome: str = "ok", most: int = 1_000) -> list[int]:
+    """Do what there is to do, with one worker; the logical instants in the order in which it came."""
+    done: list[int] = []
+    token = 0
+    while len(done) < most and (got := deliveries(driver.pull(received=token))):
+        token = got[-1].token
+        done += [d.scheduled_ms - T0 for d in got]
+        if outcome == "ok":
+            driver.report(succeeded=[d.token for d in got])
+        else:
+            driver.report(failed=[m.FailedAttempt(token=d.token, error_type="E") for d in got])
+    return done
+
+
+def test_a_backfill_makes_one_run_per_instant_and_ends_with_the_last() -> None:
+    driver = _leading()
+    answer = driver.backfill(1_000, 11_000, max_parallel=3)
+    assert isinstance(answer, m.Submitted)
+    assert len(driver.open_runs()) == 1 + 3, "itself, and three at a time"
+    done = _work(driver)
+    assert done == [second * 1_000 for second in range(1, 11)]
+    ended = driver.engine.state.by_uid["uid-hello"].history_succeeded[-1]
+    assert (ended.run_id, ended.total, ended.succeeded, ended.failed) == (answer.runs[0].run_id, 10, 10, 0)
+    again = driver.backfill(1_000, 11_000)
+    assert isinstance(again, m.Submitted)
+    assert (again.runs[0].created, again.runs[0].state) == (False, m.RunState.SUCCEEDED)
+
+
+def test_overlapping_backfills_make_up_for_each_instant_once() -> None:
+    driver = _leading()
+    driver.backfill(5_000, 15_000, max_parallel=2)
+    driver.backfill(1_000, 10_000, max_parallel=2)
+    done = _work(driver)
+    assert sorted(done) == [second * 1_000 for second in range(1, 15)]
+    third = driver.backfill(0, 20_000)
+    assert isinstance(third, m.Submitted)
+    assert _work(driver) == [0, *(second * 1_000 for second in range(15, 20))]
+
+
+def test_a_successor_goes_on_where_the_leader_before_was() -> None:
+    driver = _leading()
+    driver.backfill(1_000, 11_000, max_parallel=2)
+    first = _work(driver, most=4)
+    new = driver.successor(_spec(), now_ms=driver.now_ms)
+    rest = _work(new)
+    assert sorted(first + rest) == [second * 1_000 for second in range(1, 11)]
+    assert not new.open_runs()
+
+
+def test_a_backfill_says_how_many_failed() -> None:
+    driver = _leading()
+    driver.backfill(1_000, 4_000)
+    _work(driver, "error")
+    ended = driver.engine.state.by_uid["uid-hello"].history_failed[-1]
+    assert (ended.state, ended.succeeded, ended.failed) == (m.RunState.FAILED, 0, 3)
+    assert "3 of 3" in ended.message
+
+
+def test_what_is_due_now_goes_before_a_backfill_and_finds_a_free_slot() -> None:
+    driver = _leading()
+    driver.backfill(1_000, 50_000, max_parallel=40)
+    driver.at(101_000)
+    got = deliveries(driver.pull(slots=10, free=10))
+    assert got[0].scheduled_ms == T0 + 101_000
+    assert len(got) == 9, "one slot is left for what is due next"
+
+
+def test_a_cancelled_backfill_stops_its_runs_and_then_ends() -> None:
+    driver = _leading()
+    answer = driver.backfill(1_000, 50_000, max_parallel=3)
+    assert isinstance(answer, m.Submitted)
+    [running] = deliveries(driver.pull(free=2))
+    driver.cancel(answer.runs[0].run_id)
+    assert len(driver.open_runs()) == 2, "itself, and the one that a worker holds"
+    driver.report(failed=[m.FailedAttempt(token=running.token, error_type="Cancelled")])
+    assert driver.open_runs() == []
+    assert driver.engine.state.by_uid["uid-hello"].history_failed[-1].state is m.RunState.CANCELLED
+
+
+@pytest.mark.parametrize(
+    ("span", "says"),
+    [((5_000, 5_000), "before"), ((5_000, 200_000), "future"), ((1_100, 1_200), "no instant")],
+)
+def test_a_backfill_that_makes_no_sense_is_refused_with_the_reason(span: tuple[int, int], says: str) -> None:
+    refused = _leading().backfill(*span)
+    assert isinstance(refused, m.CommandRefused)
+    assert refused.reason is m.RefusalReason.NOT_POSSIBLE
+    assert says in refused.detail
+
+
+def test_a_task_without_instants_cannot_be_backfilled() -> None:
+    refused = Driver.leading(task_spec(trigger=None), now_ms=T0 + NOW).backfill(0, 1_000)
+    assert isinstance(refused, m.CommandRefused)
+    assert "trigger" in refused.detail
+
+
+def test_a_deleted_task_takes_its_backfill_along() -> None:
+    driver = _leading()
+    driver.backfill(1_000, 50_000, max_parallel=3)
+    driver.do(m.TaskRemoved(uid="uid-hello"))
+    assert driver.engine.state.runs == {}
+    driver.at(NOW + 5_000)
+    assert driver.of(f.TaskForgotten)

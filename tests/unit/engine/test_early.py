@@ -1,0 +1,171 @@
+"""Early leases, delays, jitter and clocks that jump: when a run may start."""
+
+from __future__ import annotations
+
+from tests.unit.engine.driver import T0, Driver, deliveries, task_spec
+
+from tickwheel_operator.engine import messages as m
+from tickwheel_operator.engine.identity import jitter_ms
+from tickwheel_operator.engine.spec import EngineConfig, Overlap, OverlapPolicy
+from tickwheel_operator.engine.triggers import FixedRateTrigger
+from tickwheel_operator.ledger import facts as f
+
+
+def _leading(**changes: object) -> Driver:
+    driver = Driver.leading(task_spec(**changes))
+    driver.do(m.LeadSet(lead_ms=20))
+    return driver
+
+
+def test_a_run_is_leased_ahead_to_a_worker_that_knows_the_time() -> None:
+    driver = _leading()
+    driver.at(1_000)  # the timer of the first instant was set before the lead
+    driver.engine.handle(m.Tick(), T0 + 1_001)
+    driver.at(1_500)
+    [first] = deliveries(driver.pull(error_us=300))
+    driver.report(succeeded=[first.token])
+    driver.pull(error_us=300, received=first.token)
+    assert driver.at(1_979) == []
+    [early] = deliveries(driver.at(1_980))
+    assert (early.scheduled_ms, early.not_before_ms) == (T0 + 2_000, T0 + 2_000)
+    assert driver.at(2_000) == [], "not twice"
+    run = driver.open_runs()[0]
+    assert run.started_ms == T0 + 2_000
+    assert driver.engine.stats.early_leases == 1
+
+
+def test_a_worker_with_a_vague_or_wild_clock_gets_its_lease_at_the_instant() -> None:
+    for clock in ({"error_us": None}, {"error_us": 50_000}, {"error_us": 10, "offset_us": -5_000_000}):
+        driver = _leading()
+        driver.at(1_000)
+        [first] = deliveries(driver.pull(**clock))
+        driver.report(succeeded=[first.token])
+        driver.pull(received=first.token, **clock)
+        assert deliveries(driver.at(1_980)) == []
+        [lease] = deliveries(driver.at(2_000))
+        assert lease.not_before_ms == 0
+        assert any(fired.scheduled_ms == T0 + 2_000 for fired in driver.of(f.Fired)), "durable ahead of its instant"
+
+
+def test_a_run_that_an_open_one_may_stop_is_decided_at_its_instant() -> None:
+    driver = _leading(overlap=Overlap(policy=OverlapPolicy.FORBID, max_concurrent=1))
+    driver.at(1_000)
+    [first] = deliveries(driver.pull(error_us=300))
+    driver.at(1_990)
+    assert driver.of(f.Skipped) == []
+    driver.report(succeeded=[first.token])
+    driver.pull(error_us=300, received=first.token)
+    [second] = deliveries(driver.at(2_000))
+    assert second.scheduled_ms == T0 + 2_000
+
+
+def test_a_task_that_comes_within_the_lead_still_gets_its_instant() -> None:
+    driver = _leading()
+    driver.at(1_980)
+    late = task_spec("late", created_ms=T0 + 1_990)
+    driver.at(1_990, m.TaskApplied(spec=late))
+    driver.at(2_000)
+    assert [run.scheduled_ms - T0 for run in driver.open_runs("late")] == [2_000]
+
+
+def test_every_instant_is_fired_once_though_the_period_is_shorter_than_the_lead() -> None:
+    driver = Driver.leading(
+        task_spec(trigger=FixedRateTrigger(10, T0)), config=EngineConfig(misfire_threshold_ms=1_000)
+    )
+    driver.do(m.LeadSet(lead_ms=25))
+    for offset in range(0, 501, 5):
+        driver.at(offset)
+        driver.at(offset)
+    fired = [fact.scheduled_ms - T0 for fact in driver.of(f.Fired)]
+    assert fired == list(range(10, 521, 10))
+
+
+def test_an_early_lease_that_its_worker_left_behind_is_given_to_another() -> None:
+    driver = _leading()
+    driver.at(1_000)
+    [first] = deliveries(driver.pull(error_us=300))
+    driver.report(succeeded=[first.token])
+    driver.pull(error_us=300, received=first.token)
+    [early] = deliveries(driver.at(1_985))
+    driver.do(m.WorkerGone(key=m.WorkerKey("shops", "pool", "w0")))
+    assert deliveries(driver.pull("w1")) == [], "not before its instant"
+    [again] = deliveries(driver.at(2_000))
+    assert (again.run_id, again.attempt) == (early.run_id, 2)
+
+
+def test_a_delayed_run_starts_when_its_delay_is_over_at_the_tail_or_ahead_of_the_queue() -> None:
+    driver = Driver.leading(task_spec(trigger=None))
+    driver.submit("tail", delay_ms=500)
+    driver.submit("front", delay_ms=500, front=True)
+    driver.at(100)
+    driver.submit("other")
+    driver.at(600)
+    runs = {run.id: run.key for run in driver.open_runs()}
+    got = deliveries(driver.pull())
+    assert [runs[d.run_id] for d in got] == ["front", "other", "tail"]
+    assert [d.scheduled_ms - T0 for d in got] == [500, 100, 500]
+
+
+def test_a_successor_waits_for_the_rest_of_a_delay() -> None:
+    spec = task_spec(trigger=None)
+    driver = Driver.leading(spec)
+    driver.submit("k", delay_ms=5_000)
+    new = driver.successor(spec, now_ms=T0 + 2_000)
+    assert deliveries(new.pull()) == []
+    assert deliveries(new.at(4_999)) == []
+    assert len(deliveries(new.at(5_000))) == 1
+
+
+def test_jitter_moves_each_run_by_what_its_name_says() -> None:
+    driver = Driver.leading(task_spec(jitter_ms=400))
+    shift = jitter_ms("uid-hello", T0 + 1_000, 400)
+    assert 0 < shift <= 400
+    driver.pull()
+    assert deliveries(driver.at(1_000)) == []
+    assert deliveries(driver.at(1_000 + shift - 1)) == []
+    [run] = deliveries(driver.at(1_000 + shift))
+    assert run.scheduled_ms == T0 + 1_000
+    other = driver.successor(task_spec(jitter_ms=400), now_ms=T0 + 1_001)
+    assert other.engine.state.runs
+
+
+def test_a_clock_set_back_fires_nothing_twice_and_loses_no_worker_for_it() -> None:
+    driver = Driver.leading(task_spec())
+    driver.boot_ms = T0
+    driver.now_ms, driver.boot_ms = T0 + 5_000, T0 + 5_000
+    driver.do(m.Tick())
+    [*_, last] = deliveries(driver.pull())
+    hour = 3_600_000
+    driver.now_ms -= hour
+    for _ in range(40):  # ten leases
+        driver.now_ms += 4_000
+        driver.boot_ms += 4_000
+        driver.do(m.Tick())
+    assert len(driver.of(f.Fired)) == len({fact.scheduled_ms for fact in driver.of(f.Fired)})
+    assert max(fact.scheduled_ms for fact in driver.of(f.Fired)) == T0 + 5_000
+    lost = [fact for fact in driver.of(f.Failed) if fact.reason is f.FailureReason.LOST]
+    assert last.token in {fact.token for fact in lost}, "its lease ended, by the clock that never jumps"
+    driver.now_ms = T0 + 6_000
+    driver.do(m.Tick())
+    assert max(fact.scheduled_ms for fact in driver.of(f.Fired)) == T0 + 6_000
+
+
+def test_a_clock_that_jumps_ahead_is_settled_by_the_misfire_policy() -> None:
+    driver = Driver.leading(task_spec())
+    driver.at(1_000)
+    driver.at(3_600_000)
+    fired = [fact.scheduled_ms - T0 for fact in driver.of(f.Fired)]
+    assert fired == [1_000, 3_598_000, 3_599_000, 3_600_000]
+    assert sum(skip.count for skip in driver.of(f.Skipped)) == 3_596
+    assert {skip.reason for skip in driver.of(f.Skipped)} == {f.SkipReason.COALESCED}
+
+
+def test_an_edited_trigger_counts_what_it_leaves_undone() -> None:
+    driver = Driver.leading(task_spec())
+    driver.do(m.IntakeHeld(reason="full"))
+    driver.at(5_500)
+    driver.do(m.TaskApplied(spec=task_spec(generation=2, trigger=FixedRateTrigger(2_000, T0))))
+    assert [(s.count, s.reason) for s in driver.of(f.Skipped)] == [(5, f.SkipReason.EDITED)]
+    driver.do(m.IntakeHeld(reason=""))
+    driver.at(6_000)
+    assert [fact.scheduled_ms - T0 for fact in driver.of(f.Fired)] == [6_000]

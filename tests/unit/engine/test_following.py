@@ -1,0 +1,149 @@
+"""Tasks that follow the end of a run: fixed delays and completions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from tests.unit.engine.driver import T0, Driver, deliveries, task_spec
+
+from tickwheel_operator.engine import messages as m
+from tickwheel_operator.engine.filters import Filter
+from tickwheel_operator.engine.spec import (
+    Completion,
+    FixedDelay,
+    Misfire,
+    MisfirePolicy,
+    Outcome,
+    RetryPolicy,
+    TaskSpec,
+)
+from tickwheel_operator.ledger import facts as f
+
+
+def _delayed(**changes: Any) -> TaskSpec:
+    return task_spec(trigger=None, after=FixedDelay(3_000), **changes)
+
+
+def _pair(outcome: Outcome = Outcome.SUCCEEDED, **changes: Any) -> tuple[TaskSpec, TaskSpec]:
+    follower = task_spec("next", trigger=None, after=Completion("hello", outcome), **changes)
+    return task_spec(trigger=None, retry=RetryPolicy(limit=0)), follower
+
+
+def test_a_fixed_delay_counts_from_the_end_of_the_last_run() -> None:
+    driver = Driver.leading(_delayed())
+    assert driver.at(2_999) == []
+    driver.at(3_000)
+    [first] = deliveries(driver.pull())
+    assert first.scheduled_ms == T0 + 3_000
+    driver.at(9_000)
+    assert deliveries(driver.pull(received=first.token)) == [], "the run is open"
+    driver.at(10_000)
+    driver.report(succeeded=[first.token])
+    driver.at(12_999)
+    driver.pull(received=first.token)
+    [second] = deliveries(driver.at(13_000))
+    assert second.scheduled_ms == T0 + 13_000
+
+
+def test_a_successor_goes_on_with_the_delay_and_settles_one_that_passed() -> None:
+    driver = Driver.leading(_delayed())
+    driver.at(3_000)
+    [first] = deliveries(driver.pull())
+    driver.at(4_000)
+    driver.report(succeeded=[first.token])
+
+    new = driver.successor(_delayed(), now_ms=T0 + 5_000)
+    new.pull("w1")
+    assert [d.scheduled_ms - T0 for d in deliveries(new.at(7_000))] == [7_000]
+
+    late = driver.successor(_delayed(), now_ms=T0 + 60_000)
+    assert [d.scheduled_ms - T0 for d in deliveries(late.pull("w1"))] == [7_000]
+
+    skipping = _delayed(misfire=Misfire(policy=MisfirePolicy.SKIP))
+    strict = driver.successor(skipping, now_ms=T0 + 60_000)
+    strict.pull("w1")
+    assert [(s.count, s.reason) for s in strict.of(f.Skipped)] == [(1, f.SkipReason.MISFIRED)]
+    assert [d.scheduled_ms - T0 for d in deliveries(strict.at(63_000))] == [63_000]
+
+
+def test_a_fixed_delay_goes_on_while_a_wall_clock_that_was_set_back_catches_up() -> None:
+    driver = Driver.leading(_delayed())
+    driver.at(10)
+    driver.now_ms, driver.boot_ms = T0 - 3_600_000, T0 + 3_000
+    driver.do(m.Tick())
+    [first] = deliveries(driver.pull())
+    driver.report(succeeded=[first.token])
+    for passed_ms in (3_000, 1):  # an instant of its own, a millisecond after the last
+        driver.boot_ms += passed_ms
+        driver.do(m.Tick())
+    assert len(deliveries(driver.pull(received=first.token))) == 1
+
+
+def test_a_suspended_fixed_delay_starts_anew_when_it_is_resumed() -> None:
+    driver = Driver.leading(_delayed(misfire=Misfire(policy=MisfirePolicy.SKIP)))
+    driver.at(1_000, m.TaskApplied(spec=_delayed(generation=2, suspend=True)))
+    driver.at(20_000)
+    assert driver.of(f.Fired) == []
+    skip = Misfire(policy=MisfirePolicy.SKIP)
+    driver.at(20_500, m.TaskApplied(spec=_delayed(generation=3, misfire=skip)))
+    driver.pull()
+    assert [d.scheduled_ms - T0 for d in deliveries(driver.at(23_500))] == [23_500]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "fires"),
+    [(Outcome.SUCCEEDED, (True, False)), (Outcome.FAILED, (False, True)), (Outcome.ANY, (True, True))],
+)
+def test_a_completion_fires_for_the_outcome_that_it_names(outcome: Outcome, fires: tuple[bool, bool]) -> None:
+    driver = Driver.leading(*_pair(outcome))
+    for key, fired in zip(("good", "bad"), fires, strict=True):
+        driver.submit(key)
+        [run] = deliveries(driver.pull())
+        if key == "good":
+            driver.report(succeeded=[run.token])
+        else:
+            driver.report(failed=[m.FailedAttempt(token=run.token, error_type="ValueError")])
+        followers = driver.open_runs("next")
+        assert bool(followers) is fired
+        for follower in followers:
+            assert follower.key == run.run_id
+            [following] = deliveries(driver.pull(received=run.token))
+            driver.report(succeeded=[following.token])
+
+
+def test_each_end_makes_one_run_and_never_two_over_leaders() -> None:
+    specs = _pair()
+    driver = Driver.leading(*specs)
+    driver.submit("k")
+    [run] = deliveries(driver.pull())
+    driver.report(succeeded=[run.token])
+    new = driver.successor(*specs)
+    new.report(succeeded=[run.token])
+    assert len(new.open_runs("next")) == 1
+
+
+def test_a_suspended_follower_and_one_outside_of_its_window_count_what_they_let_pass() -> None:
+    upstream, suspended = _pair(suspend=True)
+    closed = task_spec("late", trigger=None, after=Completion("hello"), filter=Filter(not_after_ms=T0 - 1))
+    driver = Driver.leading(upstream, suspended, closed)
+    driver.submit("k")
+    [run] = deliveries(driver.pull())
+    driver.report(succeeded=[run.token])
+    reasons = sorted(skip.reason.name for skip in driver.of(f.Skipped))
+    assert reasons == ["CALENDAR", "SUSPENDED"]
+
+
+def test_a_chain_of_completions_runs_to_its_end() -> None:
+    names = ("hello", "b", "c")
+    specs = [
+        task_spec(n, trigger=None, after=None if i == 0 else Completion(names[i - 1])) for i, n in enumerate(names)
+    ]
+    driver = Driver.leading(*specs)
+    driver.submit("k")
+    ran, token = [], 0
+    while got := deliveries(driver.pull(received=token)):
+        token = got[-1].token
+        ran += [d.task.name for d in got]
+        driver.report(succeeded=[d.token for d in got])
+    assert ran == ["hello", "b", "c"]
