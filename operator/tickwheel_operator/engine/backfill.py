@@ -9,9 +9,10 @@ is in the ledger with the runs that it made, so that a new leader goes on from t
 from __future__ import annotations
 
 from tickwheel_operator.engine import messages as m
+from tickwheel_operator.engine.groups import Entry
 from tickwheel_operator.engine.identity import keyed_run_id
 from tickwheel_operator.engine.journal import Journal
-from tickwheel_operator.engine.scheduler import Entry, Scheduler
+from tickwheel_operator.engine.scheduler import Scheduler
 from tickwheel_operator.engine.spec import EngineConfig
 from tickwheel_operator.engine.state import Run, Span, State
 from tickwheel_operator.ledger import facts as f

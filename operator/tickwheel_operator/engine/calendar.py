@@ -154,16 +154,14 @@ class CalendarDates:
         for later in range(day + 1, min(day + 7, following)):
             if self._is_weekday(later) is not inside:
                 return inside, later
-        # No weekday at all is left, or the next is a range's: dates that touch a weekday of the calendar begin with it.
+        # Until the next range all days are as this one, though a weekday's may go on in it: `_shown` sees that.
         return inside, following
 
     def _joined(self, dates: Iterable[tuple[date, date]]) -> list[tuple[int, int]]:
-        """The ranges in order, with the calendar's weekdays that touch them, and none that touches another."""
+        """The ranges in order, each with the calendar's weekdays right after it, and none that touches another."""
         joined: list[tuple[int, int]] = []
         for first, last in sorted((first.toordinal(), last.toordinal()) for first, last in dates):
             low, high = first - _EPOCH_ORDINAL, last - _EPOCH_ORDINAL
-            while self._is_weekday(low - 1):
-                low -= 1
             while self._is_weekday(high + 1):
                 high += 1
             if joined and low <= joined[-1][1] + 1:

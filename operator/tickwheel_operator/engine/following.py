@@ -22,7 +22,8 @@ from tickwheel_operator.ledger import facts as f
 from tickwheel_operator.ledger.facts import Origin
 
 if TYPE_CHECKING:
-    from tickwheel_operator.engine.scheduler import Entry, Scheduler
+    from tickwheel_operator.engine.groups import Entry
+    from tickwheel_operator.engine.scheduler import Scheduler
 
 __all__ = ["Delay", "Following"]
 
@@ -121,7 +122,7 @@ class Following:
             self._idle[entry.spec.uid] = entry
             return
         # The wall clock may have been set back meanwhile: the instant is never ahead of it.
-        now, watermark = self._journal.now_ms, self._scheduler.watermark(entry)
+        now, watermark = self._journal.now_ms, entry.watermark_ms
         self._scheduler.fire_at(max(watermark + 1, min(delay.instant_ms, now)), [entry])
         self._arm(entry)
 
@@ -195,12 +196,12 @@ class Following:
             if any(run.origin is Origin.SCHEDULE for run in task.runs.values()):
                 return None
             last_ended_ms = task.last_ended_ms
-        instant = max(last_ended_ms, self._scheduler.watermark(entry)) + spec.after.delay_ms
+        instant = max(last_ended_ms, entry.watermark_ms) + spec.after.delay_ms
         return instant if spec.filter is None else spec.filter.next_admitted(instant)
 
     # --- inside ---
 
     def _watch(self, key: tuple[str, str]) -> None:
-        followed = self._scheduler.by_name.get(key)
+        followed = self._scheduler.names.get(*key)
         if followed is not None:
             self._scheduler.watch(followed)

@@ -8,10 +8,11 @@ creation, and listing twenty thousand new tasks writes nothing.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import deque
 from collections.abc import Callable, Hashable
 
 from tickwheel_operator.engine.following import Following
+from tickwheel_operator.engine.groups import Entry, Group, Names
 from tickwheel_operator.engine.journal import Journal
 from tickwheel_operator.engine.messages import TaskApplied, TaskRemoved
 from tickwheel_operator.engine.misfire import COUNT_LIMIT, settle
@@ -21,40 +22,10 @@ from tickwheel_operator.engine.spec import EngineConfig, FixedDelay, RetryPolicy
 from tickwheel_operator.engine.state import Run, State, TaskState
 from tickwheel_operator.engine.stats import Stats
 from tickwheel_operator.engine.triggers import Trigger
-from tickwheel_operator.engine.wheel import Timer, TimingWheel
+from tickwheel_operator.engine.wheel import TimingWheel
 from tickwheel_operator.ledger import facts as f
 
-__all__ = ["Entry", "Group", "Scheduler"]
-
-
-class Entry:
-    """A task of the catalog."""
-
-    __slots__ = ("group", "paused", "spec", "task", "watermark_ms")
-
-    def __init__(self, spec: TaskSpec, task: TaskState | None) -> None:
-        self.spec = spec
-        self.task = task
-        """None until a fact names the task."""
-        self.watermark_ms = spec.created_ms
-        """Counts only while `task` is None."""
-        self.group: Group | None = None
-        self.paused = False
-        """Its object is invalid now: nothing fires, and what is known of it is kept."""
-
-
-class Group:
-    """The tasks that share one trigger, and their one timer."""
-
-    __slots__ = ("entries", "fired_ms", "next_ms", "timer", "trigger")
-
-    def __init__(self, trigger: Trigger) -> None:
-        self.trigger = trigger
-        self.entries: dict[str, Entry] = {}
-        self.next_ms: int | None = None
-        self.fired_ms = 0
-        """The last instant that fired ahead of its time."""
-        self.timer: Timer | None = None
+__all__ = ["Scheduler"]
 
 
 class Scheduler:
@@ -84,7 +55,7 @@ class Scheduler:
         self.misfire_threshold_ms = config.misfire_threshold_ms
         self.created = on_created
         self.entries: dict[str, Entry] = {}
-        self.by_name: dict[tuple[str, str], Entry] = {}
+        self.names = Names()
         self._groups: dict[Hashable, Group] = {}
         self._kept: set[str] = set()
         """Uids of objects that exist but were never valid while this leader watched."""
@@ -94,8 +65,8 @@ class Scheduler:
         self.synced = False
         self.held = ""
         """Why no new runs are made; empty: they are."""
-        self.touched: OrderedDict[str, None] = OrderedDict()
-        """Uids of tasks without facts whose picture changed (armed, edited)."""
+        self.touched: deque[str] = deque()
+        """Uids of tasks that had no facts when their picture changed (armed, edited), some perhaps twice."""
 
     # --- the catalog ---
 
@@ -107,7 +78,7 @@ class Scheduler:
             entry = Entry(spec, self._state.by_uid.get(spec.uid))
             self.entries[spec.uid] = entry
             self.mark(entry)
-            self.by_name[spec.namespace, spec.name] = entry
+            self.names.put(entry)
             if self.synced:
                 self._kept.discard(spec.uid)
                 self._adopt(entry)
@@ -119,7 +90,7 @@ class Scheduler:
             self.name(entry)
         entry.spec = spec
         paused, entry.paused = entry.paused, False
-        self.by_name[spec.namespace, spec.name] = entry
+        self.names.put(entry)
         if before.generation == spec.generation and not paused and not rearmed:
             return
         self.mark(entry)
@@ -147,14 +118,11 @@ class Scheduler:
                 self._forget(task, "the task was deleted")
             return
         self._leave(entry)
-        name = (entry.spec.namespace, entry.spec.name)
-        if self.by_name.get(name) is entry:
-            del self.by_name[name]
+        self.names.drop(entry)
         if not command.forget:
             entry.paused = True
             return
         del self.entries[uid]
-        self.touched.pop(uid, None)
         if entry.task is not None:
             self._forget(entry.task, "the task was deleted")
 
@@ -176,11 +144,9 @@ class Scheduler:
         if not released or not self.synced:
             return
         for group in list(self._groups.values()):
-            if group.timer is not None:
-                self._wheel.cancel(group.timer)
-            for entry in list(group.entries.values()):
+            for entry in list(group.entries):
                 self._settle(entry, group.trigger)
-            self._set_timer(group, group.trigger.next_after(self._journal.now_ms))
+            self._sleep(group, group.trigger.next_after(self._journal.now_ms))
         self.following.resume()
 
     def is_full(self, spec: TaskSpec) -> bool:
@@ -201,16 +167,15 @@ class Scheduler:
             pool="", handler="", retry=RetryPolicy(limit=0),
         )  # fmt: skip
 
-    def name(self, entry: Entry) -> TaskState:
-        """The task's durable state; a fact names it if none has."""
+    def name(self, entry: Entry, watermark_ms: int | None = None) -> TaskState:
+        """The task's durable state; a fact names it if none has, with this watermark (default: its creation)."""
         if entry.task is None:
             spec = entry.spec
             number = self._state.next_task
-            self._journal.emit(
-                f.TaskNamed(number, spec.uid, spec.namespace, spec.name, spec.schedule, entry.watermark_ms)
-            )
+            if watermark_ms is None:
+                watermark_ms = spec.created_ms
+            self._journal.emit(f.TaskNamed(number, spec.uid, spec.namespace, spec.name, spec.schedule, watermark_ms))
             entry.task = self._state.tasks[number]
-            self.touched.pop(spec.uid, None)
             self.watch(entry)
         return entry.task
 
@@ -228,34 +193,33 @@ class Scheduler:
 
     def fire(self, group: Group) -> None:
         """The group's timer is due: at its instant, or the lead before."""
-        group.timer = None
-        instant = group.next_ms
+        instant = group.due_ms
         now = self._journal.now_ms
-        if instant is None or self.held:
+        if self.held:
             return
         if now < instant:
             self._fire_ahead(group, instant)
             return
         following = group.trigger.next_after(instant)
         if now - instant <= self.misfire_threshold_ms and (following is None or following > now):
-            self.fire_at(instant, [e for e in group.entries.values() if self.watermark(e) < instant])
+            self.fire_at(instant, [e for e in group.entries if e.watermark_ms < instant])
         else:
-            for entry in list(group.entries.values()):
+            for entry in list(group.entries):
                 self._settle(entry, group.trigger)
             following = group.trigger.next_after(now)
-        self._set_timer(group, following)
+        self._sleep(group, following)
 
     def _fire_ahead(self, group: Group, instant: int) -> None:
         """Make the runs that nothing can stop any more, so that they are durable, and leased, when their instant comes.
         The others are decided then."""
-        entries = [e for e in group.entries.values() if self.watermark(e) < instant]
+        entries = [e for e in group.entries if e.watermark_ms < instant]
         sure = [e for e in entries if self.overlaps.verdict(e.spec, b"") is Verdict.START]
         self.fire_at(instant, sure)
         group.fired_ms = instant
         if len(sure) < len(entries):
-            group.timer = self._wheel.insert(instant, group)
+            group.sleep(self._wheel, instant, 0)
         else:
-            self._set_timer(group, group.trigger.next_after(instant))
+            self._sleep(group, group.trigger.next_after(instant))
 
     def fire_at(self, scheduled_ms: int, entries: list[Entry]) -> None:
         """One run of each task for one instant: one fact for all of them that nothing can stop."""
@@ -296,7 +260,7 @@ class Scheduler:
         """Settle what is overdue for one task, by its misfire policy."""
         if self.held:
             return
-        after = self.watermark(entry)
+        after = entry.watermark_ms
         settlement = settle(trigger, after, self._journal.now_ms, entry.spec.misfire, self.misfire_threshold_ms)
         for skip in settlement.skipped:
             self.skip(self.name(entry), skip.until_ms, skip.count, skip.reason)
@@ -324,8 +288,7 @@ class Scheduler:
         spec, now = entry.spec, self._journal.now_ms
         if entry.task is None:
             if spec.generation > 1:
-                entry.watermark_ms = now
-                self.name(entry)
+                self.name(entry, now)
         elif entry.task.schedule != spec.schedule:
             # Never back: the clock of the leader before may have been ahead, and what it fired stays fired.
             self._journal.emit(f.Armed(entry.task.number, spec.schedule, max(now, entry.task.watermark_ms)))
@@ -334,40 +297,37 @@ class Scheduler:
             self.following.join(entry)
         if spec.suspend or spec.trigger is None:
             return
-        self._settle(entry, spec.trigger)
-        self._join_group(entry, spec.trigger)
+        # From now on, where a leader with a faster clock has settled more: others may share the trigger.
+        following = spec.trigger.next_after(min(entry.watermark_ms, now))
+        if following is not None and following <= now:
+            self._settle(entry, spec.trigger)
+            following = spec.trigger.next_after(now)
+        self._join_group(entry, spec.trigger, following)
 
-    def _join_group(self, entry: Entry, trigger: Trigger) -> None:
+    def _join_group(self, entry: Entry, trigger: Trigger, following: int | None) -> None:
+        """`following` is the trigger's next instant from now on."""
         key = trigger.key()
         group = self._groups.get(key)
         if group is None:
             group = self._groups[key] = Group(trigger)
-        group.entries[entry.spec.uid] = entry
+        group.add(entry)
         entry.group = group
-        now = self._journal.now_ms
-        if group.timer is None or group.fired_ms > now:
-            # What fired ahead of its time did so for those who were here then.
-            if group.timer is not None:
-                self._wheel.cancel(group.timer)
-            self._set_timer(group, trigger.next_after(now))
+        # What fired ahead of its time did so for those who were here then.
+        if not group.armed or group.fired_ms > self._journal.now_ms:
+            self._sleep(group, following)
 
     def _leave(self, entry: Entry) -> None:
         self.following.leave(entry)
         group, entry.group = entry.group, None
         if group is None:
             return
-        group.entries.pop(entry.spec.uid, None)
+        group.remove(entry)
         if not group.entries:
-            if group.timer is not None:
-                self._wheel.cancel(group.timer)
+            self._wheel.cancel(group)
             del self._groups[group.trigger.key()]
 
-    def _set_timer(self, group: Group, at_ms: int | None) -> None:
-        group.next_ms = at_ms
-        group.timer = None if at_ms is None else self._wheel.insert(at_ms - self.lead_ms, group)
-
-    def watermark(self, entry: Entry) -> int:
-        return entry.watermark_ms if entry.task is None else entry.task.watermark_ms
+    def _sleep(self, group: Group, until_ms: int | None) -> None:
+        group.sleep(self._wheel, until_ms, self.lead_ms)
 
     def _forget(self, task: TaskState, why: str) -> None:
         for run in list(task.runs.values()):
@@ -376,6 +336,6 @@ class Scheduler:
 
     def mark(self, entry: Entry) -> None:
         if entry.task is None:
-            self.touched[entry.spec.uid] = None
+            self.touched.append(entry.spec.uid)
         else:
             self._state.touched[entry.task] = None

@@ -102,7 +102,7 @@ class CronTrigger(msgspec.Struct, frozen=True, tag_field="type", tag="cron"):
         return f"cron {' '.join(self.expression.split())} ({self.zone_name})"
 
 
-class FixedRateTrigger(msgspec.Struct, frozen=True, tag_field="type", tag="fixedRate"):
+class FixedRateTrigger(msgspec.Struct, frozen=True, gc=False, tag_field="type", tag="fixedRate"):
     """An instant every period: at the anchor, a period after it, and so on without drift."""
 
     period_ms: int
@@ -127,7 +127,7 @@ class FixedRateTrigger(msgspec.Struct, frozen=True, tag_field="type", tag="fixed
         return max(0, min(limit, self._begun_until(until_ms) - self._begun_until(after_ms)))
 
     def key(self) -> Hashable:
-        return ("fixedRate", self.period_ms, self.anchor_ms)
+        return self  # no tuple beside it: there may be a million
 
     def describe(self) -> str:
         return f"every {spell_duration(self.period_ms)} from {spell_instant(self.anchor_ms)}"
@@ -137,7 +137,7 @@ class FixedRateTrigger(msgspec.Struct, frozen=True, tag_field="type", tag="fixed
         return max(0, (instant_ms - self.anchor_ms) // self.period_ms + 1)
 
 
-class OnceTrigger(msgspec.Struct, frozen=True, tag_field="type", tag="once"):
+class OnceTrigger(msgspec.Struct, frozen=True, gc=False, tag_field="type", tag="once"):
     """One instant."""
 
     at_ms: int
@@ -152,7 +152,7 @@ class OnceTrigger(msgspec.Struct, frozen=True, tag_field="type", tag="once"):
         return min(limit, int(after_ms < self.at_ms <= until_ms))
 
     def key(self) -> Hashable:
-        return ("once", self.at_ms)
+        return self
 
     def describe(self) -> str:
         return f"once at {spell_instant(self.at_ms)}"

@@ -12,10 +12,11 @@ from collections.abc import Iterable, Iterator, Mapping
 import msgspec
 
 from tickwheel_operator.engine.following import Following
+from tickwheel_operator.engine.groups import Entry, Group
 from tickwheel_operator.engine.identity import run_name
 from tickwheel_operator.engine.messages import RunState
 from tickwheel_operator.engine.routing import Router
-from tickwheel_operator.engine.scheduler import Entry, Group, Scheduler
+from tickwheel_operator.engine.scheduler import Scheduler
 from tickwheel_operator.engine.state import Ended, Run, State, TaskState, WorkerName
 
 __all__ = [
@@ -156,9 +157,8 @@ def task_views(state: State, scheduler: Scheduler, router: Router, limit: int, n
             entry = scheduler.entries.get(task.uid)
             views.append(_task_view(state, task, entry, router, following, now_ms))
         else:
-            uid, _ = scheduler.touched.popitem(last=False)
-            entry = scheduler.entries.get(uid)
-            if entry is not None:
+            entry = scheduler.entries.get(scheduler.touched.popleft())
+            if entry is not None and entry.task is None:  # else its facts have touched it
                 views.append(_task_view(state, None, entry, router, following, now_ms))
     return views
 
@@ -213,11 +213,12 @@ def due_runs(
     found: dict[tuple[Group, tuple[str, str]], list[int]] = {}
     for entry in entries:
         group = entry.group
-        if group is None or group.next_ms is None or group.next_ms > latest_ms:
+        next_ms = None if group is None else group.next_ms
+        if group is None or next_ms is None or next_ms > latest_ms:
             continue
         key = (entry.spec.namespace, entry.spec.pool)
         until_ms = horizons.get(key)
-        if until_ms is None or group.next_ms > until_ms:
+        if until_ms is None or next_ms > until_ms:
             continue
         sums = found.setdefault((group, key), [0, 0, 0])
         sums[0] += 1

@@ -88,7 +88,17 @@ class TimingWheel:
         Timers of the same instant are due in the order in which they were armed.
         """
         timer = Timer(at_ms, payload)
-        number = at_ms >> _BITS
+        self._arm(timer)
+        return timer
+
+    def arm(self, timer: Timer, at_ms: int) -> None:
+        """Arm a timer that is not armed, anew or for the first time: one that is part of another object."""
+        timer.at_ms = at_ms
+        timer._next = timer._previous = timer
+        self._arm(timer)
+
+    def _arm(self, timer: Timer) -> None:
+        number = timer.at_ms >> _BITS
         slot = self._slots.get(number)
         if slot is None:
             self._slots[number] = timer
@@ -98,7 +108,6 @@ class TimingWheel:
         else:
             _deal(slot, timer)
         self._count += 1
-        return timer
 
     def cancel(self, timer: Timer) -> bool:
         """Disarm a timer of this wheel. Return whether it was armed; one that is not is left alone."""
