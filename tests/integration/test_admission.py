@@ -27,8 +27,8 @@ from tickwheel_operator.pools.constraints import faults as template_faults
 ROOT = Path(__file__).resolve().parents[2]
 BAD = {path.stem: path for path in sorted((Path(__file__).parent / "manifests" / "bad").glob("*.yaml"))}
 STALLED = [name for name, path in BAD.items() if path.read_text().startswith("# expect: stalled")]
-ONLY_THE_OPERATOR_KNOWS: dict[str, str] = {}
-"""Manifests that the policies let in, and why CEL cannot tell. None of the corpus now."""
+ONLY_THE_OPERATOR_KNOWS = {"calendar-cron": "a cron expression inside a list"}
+"""Manifests that the policies let in, and why CEL cannot tell."""
 
 PLURALS = {kind.kind_name(): kind.presentation.plural for kind in KINDS}
 NAMESPACE = "admission"
@@ -141,9 +141,9 @@ def test_a_person_is_told_all_that_is_wrong_at_once(server: Access) -> None:
         spec:
           pool: shops
           handler: sync
-          trigger: {cron: "61 24 * FOO *", timeZone: europe/berlin, jitter: 5s}
+          trigger: {cron: "61 24 * FOO *", timeZone: europe/berlin}
           delivery: {guarantee: ExactlyOnce, timeout: 9999d}
-          concurrency: {policy: Forbid}
+          orderingKey: /shop
           priority: 5
     """
     answer = kubectl(server.admin_kubeconfig, "apply", "--dry-run=server", "-f", "-", stdin=text)
@@ -154,10 +154,9 @@ def test_a_person_is_told_all_that_is_wrong_at_once(server: Access) -> None:
         "month field: 'FOO' is out of range or cannot be read; allowed: 1-12 or JAN-DEC",
         "spec.trigger.timeZone: 'europe/berlin' is not a time zone of the IANA data (case matters); "
         "did you mean Europe/Berlin?",
-        "spec.trigger.jitter: jitter 5s is not supported by this version of Tickwheel",
         "spec.delivery.guarantee: guarantee ExactlyOnce is not supported by this version of Tickwheel; use AtMostOnce",
         "spec.delivery.timeout: '9999d' is not allowed; 1ms to 3650d are allowed, for example 90s or 1h30m",
-        "spec.concurrency.policy: policy Forbid is not supported by this version of Tickwheel; use Allow",
+        "spec.orderingKey: orderingKey /shop is not supported by this version of Tickwheel",
         "spec.priority: priority 5 is not supported by this version of Tickwheel; leave it at 0",
     ):
         assert words in answer.stderr

@@ -152,6 +152,7 @@ def test_a_union_can_be_switched_by_apply_after_the_server_stored_defaults(serve
         {"scheduledTime": "2026-11-02T00:00:00Z"},
         {"idempotencyKey": "order-4712"},
         {"delay": "5s", "scheduledTime": None},
+        {"backfill": {"from": "2026-11-01T00:00:00Z", "to": "2026-11-02T00:00:00Z"}, "scheduledTime": None},
     ],
     ids=lambda change: "-".join(change),
 )

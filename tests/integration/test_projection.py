@@ -61,6 +61,7 @@ class Replica:
         )  # fmt: skip
         self.catalog.on_task = self.projector.task_changed
         self.catalog.on_pool.append(self.projector.pool_changed)
+        self.catalog.on_calendar = self.projector.calendar_changed
         self.requests.on_run = self.projector.run_changed
         self._store = SqliteSegmentStore(ledger)
         self.host = PartitionHost(self._ledger(), Term(), self.clock, sink=self.projector)

@@ -9,7 +9,7 @@ from pydantic import Field
 from tickwheel_operator.api.schema import Model, Whole
 from tickwheel_operator.api.text import Choice, Instant
 
-__all__ = ["Count", "Counters", "LastRun", "RunState"]
+__all__ = ["Count", "Counters", "LastRun", "RunState", "Skip"]
 
 Count = Annotated[Whole, Field(ge=0, le=2**62)]
 
@@ -45,4 +45,15 @@ class Counters(Model):
     cancelled: Count = 0
     """Runs that were cancelled."""
     skipped: Count = 0
-    """Instants that made no run: missed, suspended, or stopped by a policy."""
+    """Instants that made no run: missed, suspended, or stopped by a policy. `status.skips` has them by reason."""
+
+
+class Skip(Model):
+    """Instants that made no run, for one reason."""
+
+    reason: Annotated[str, Field(max_length=64)]
+    """Misfired, Coalesced, Deadline, CatchUpLimit, Backlog, Overlap, QueueFull, Edited, Suspended or Calendar."""
+    count: Count = 0
+    """How many, since the object was created."""
+    last_time: Instant | None = None
+    """The latest of them."""

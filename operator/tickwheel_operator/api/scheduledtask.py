@@ -15,7 +15,7 @@ from tickwheel_operator.api.execution import Execution
 from tickwheel_operator.api.policies import Alert, Concurrency, History, Misfire, RateLimit
 from tickwheel_operator.api.resource import AGE, READY, Column, Presentation, Resource
 from tickwheel_operator.api.routing import Routing
-from tickwheel_operator.api.runstate import Counters, LastRun
+from tickwheel_operator.api.runstate import Counters, LastRun, Skip
 from tickwheel_operator.api.schema import Flag, JsonObject, ListOf, Model, Whole
 from tickwheel_operator.api.text import HandlerName, Instant, JsonPointer, Label, LaneName
 from tickwheel_operator.api.trigger import Trigger
@@ -85,6 +85,8 @@ class ScheduledTaskStatus(Model):
     """Runs that have not ended."""
     counters: Counters | None = None
     """Runs and instants since the task was created."""
+    skips: Annotated[tuple[Skip, ...], ListOf(most=32, key="reason")] = ()
+    """Instants that made no run, by reason."""
 
 
 class ScheduledTask(Resource):

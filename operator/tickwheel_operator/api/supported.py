@@ -33,20 +33,10 @@ class _Gap:
 
 _GAPS: dict[str, tuple[_Gap, ...]] = {
     "ScheduledTask": (
-        _Gap("spec.trigger.fixedDelay", "use fixedRate"),
-        _Gap("spec.trigger.dailyInterval", "use cron, such as '0 */15 8-17 * * MON-FRI'"),
-        _Gap("spec.trigger.completion"),
-        _Gap("spec.trigger.window"),
-        _Gap("spec.trigger.calendars"),
-        _Gap("spec.trigger.jitter"),
         _Gap("spec.execution.broadcast", "use single"),
         _Gap("spec.execution.sharded", "use single"),
         _Gap("spec.execution.map", "use single"),
         _Gap("spec.execution.mapReduce", "use single"),
-        _Gap("spec.concurrency.policy", "use Allow", ("Forbid", "Replace", "Queue")),
-        _Gap("spec.concurrency.maxConcurrent"),
-        _Gap("spec.concurrency.queueLimit"),
-        _Gap("spec.concurrency.key"),
         _Gap("spec.delivery.guarantee", "use AtMostOnce or AtLeastOnce", ("ExactlyOnce",)),
         _Gap("spec.retry.backoff.levels", "use exponential or fixed"),
         _Gap("spec.retry.only"),
@@ -78,14 +68,9 @@ _GAPS: dict[str, tuple[_Gap, ...]] = {
         _Gap("spec.busy.recover", "leave it at 10%"),
         _Gap("spec.ejection"),
     ),
-    "TaskRun": (
-        _Gap("spec.taskTemplate", "make a ScheduledTask without a trigger and name it in task"),
-        _Gap("spec.delay"),
-        _Gap("spec.onExpiry"),
-    ),
+    "TaskRun": (_Gap("spec.taskTemplate", "make a ScheduledTask without a trigger and name it in task"),),
     "Workflow": (_Gap(""),),
     "WorkflowRun": (_Gap(""),),
-    "Calendar": (_Gap(""),),
     "AlertChannel": (_Gap(""),),
 }
 

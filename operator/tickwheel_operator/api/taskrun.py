@@ -16,9 +16,11 @@ from tickwheel_operator.api.scheduledtask import ScheduledTaskSpec
 from tickwheel_operator.api.schema import Flag, JsonObject, ListOf, Model, Rule, Whole, exactly_one
 from tickwheel_operator.api.text import Choice, Duration, IdempotencyKey, Instant, ObjectName
 
-__all__ = ["OnExpiry", "RunError", "TaskRun", "TaskRunSpec", "TaskRunStatus"]
+__all__ = ["Backfill", "OnExpiry", "RunError", "TaskRun", "TaskRunSpec", "TaskRunStatus"]
 
-FIXED_FIELDS = ("task", "taskTemplate", "parameters", "scheduledTime", "delay", "onExpiry", "idempotencyKey")
+FIXED_FIELDS = (
+    "task", "taskTemplate", "parameters", "scheduledTime", "delay", "onExpiry", "idempotencyKey", "backfill",
+)  # fmt: skip
 
 
 class OnExpiry(Choice):
@@ -26,6 +28,25 @@ class OnExpiry(Choice):
 
     ENQUEUE = "Enqueue"
     FIRE_NOW = "FireNow"
+
+
+class Backfill(Model):
+    """A run for each instant of a span that the task's trigger names."""
+
+    rules = (
+        Rule(
+            "self.from < self.to",
+            "from must be before to",
+            lambda span: span.from_.milliseconds < span.to.milliseconds,
+        ),
+    )
+
+    from_: Annotated[Instant, Field(alias="from")]
+    """The first instant that counts, RFC 3339: `2026-11-01T00:00:00Z`."""
+    to: Instant
+    """No instant at or after this one."""
+    max_parallel: Annotated[Whole, Field(ge=1, le=1_000)] = 10
+    """How many of the runs may be open at a time, 1 to 1000. They give way to the runs of instants that are due now."""
 
 
 class TaskRunSpec(Model):
@@ -46,6 +67,11 @@ class TaskRunSpec(Model):
             "delay and scheduledTime exclude each other",
             lambda run: run.delay is None or run.scheduled_time is None,
         ),
+        Rule(
+            "!has(self.backfill) || !(has(self.scheduledTime) || has(self.delay) || has(self.taskTemplate))",
+            "backfill excludes scheduledTime, delay and taskTemplate",
+            lambda run: run.backfill is None or (run.scheduled_time, run.delay, run.task_template) == (None,) * 3,
+        ),
     )
 
     task: ObjectName | None = None
@@ -62,6 +88,10 @@ class TaskRunSpec(Model):
     """When the delay is over. Enqueue: at the tail of the queue, as other work. FireNow: ahead of the queue."""
     idempotency_key: IdempotencyKey | None = None
     """The same key is the same run. Default: the object's uid."""
+    backfill: Backfill | None = None
+    """Makes up for past instants: this run stands for one run of each instant from `from` until before `to` that the
+    task's trigger names. It succeeds when all of them have, and `status.dispatches` counts them. An instant that
+    an earlier backfill ran already is not run again."""
     cancel: Flag = False
     """Set to true to cancel the run. The one field that may change later."""
 
@@ -107,10 +137,10 @@ class Progress(Model):
 
 
 class DispatchCounts(Model):
-    """The run's dispatches."""
+    """The run's dispatches; of a backfill its runs."""
 
     total: Count = 0
-    """Dispatches there are."""
+    """All that there are or will be."""
     succeeded: Count = 0
     """Of these, succeeded."""
     failed: Count = 0
@@ -123,7 +153,8 @@ class TaskRunStatus(Model):
     observed_generation: ObservedGeneration | None = None
     """The generation that this status speaks of."""
     conditions: Conditions = ()
-    """Running and Succeeded (True, False, Unknown while it is open); Stalled: the request cannot be met."""
+    """Running and Succeeded (True, False, Unknown while it is open); Stalled: the request cannot be met. The reason
+    says why an open run does not run (Delayed, WaitsForOverlap), or that it must stop (Cancelling)."""
     run_id: Annotated[str, Field(max_length=253)] | None = None
     """The run's identifier; the same firing has the same one, whoever makes it."""
     state: RunState | None = None
@@ -145,7 +176,7 @@ class TaskRunStatus(Model):
     progress: Progress | None = None
     """How far the handler says it is."""
     dispatches: DispatchCounts | None = None
-    """Dispatches of the run."""
+    """Dispatches of the run; of a backfill its runs."""
     result: Any = None
     """What the handler returned, any JSON, up to 64 KiB."""
     error: RunError | None = None

@@ -20,7 +20,6 @@ from tickwheel_operator.api.text import (
     Instant,
     Label,
     ObjectName,
-    PositiveDuration,
     RateInterval,
     TimeZone,
     Weekday,
@@ -63,8 +62,8 @@ class DailyInterval(Model):
 
     rules = (Rule("self.from != self.to", "from and to must differ", lambda daily: daily.from_ != daily.to),)
 
-    every: PositiveDuration
-    """The interval, counted from `from` on each day: `15m`."""
+    every: RateInterval
+    """The interval, counted from `from` on each day: `15m`. 10 ms to 24 h."""
     from_: Annotated[ClockTime, Field(alias="from")]
     """The first instant of the day, by the clock of `timeZone`: `"08:00"` (in quotes)."""
     to: ClockTime

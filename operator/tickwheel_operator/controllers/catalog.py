@@ -1,9 +1,10 @@
-"""What exists: every ScheduledTask and WorkerPool, as far as the engine and the projection need it.
+"""What exists: every ScheduledTask, WorkerPool and Calendar, as far as the engine and the projection need it.
 
 Level-triggered: the watch says what an object is now, however often; the catalog works out what that means for an
 engine (`snapshot` for a new leader, `post` for the one that leads) and what is wrong with it (`fault`). Followers keep
-it warm. Everything runs on the operator's event loop. Invariants: a task is applied only while its pool exists; what
-was posted is what `snapshot` would say; the size is that of the compiled specs, never of the raw objects.
+it warm. Everything runs on the operator's event loop. Invariants: a task is applied only while all that it names
+exists, its calendars' dates bound into it; what was posted is what `snapshot` would say; the size is that of the
+compiled specs, never of the raw objects.
 """
 
 from __future__ import annotations
@@ -11,32 +12,65 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Collection, Iterable, Iterator
+from itertools import islice
+from typing import NamedTuple
 
-from tickwheel_operator.api import WorkerPool
-from tickwheel_operator.controllers.observe import Fault, ObservedPool, ObservedTask
+from tickwheel_operator.api import InvalidManifest, WorkerPool, sentence
+from tickwheel_operator.controllers.compile import NeverFires, bind_calendars
+from tickwheel_operator.controllers.completions import Completions
+from tickwheel_operator.controllers.observe import Fault, ObservedCalendar, ObservedPool, ObservedTask
+from tickwheel_operator.engine.calendar import CalendarDates
 from tickwheel_operator.engine.messages import Command, PoolApplied, PoolRemoved, TaskApplied, TaskRemoved
+from tickwheel_operator.engine.spec import Completion, TaskSpec
 
-__all__ = ["KINDS", "POOL_NOT_FOUND", "Catalog", "PoolEntry", "TaskEntry"]
+__all__ = ["KINDS", "CalendarEntry", "Catalog", "PoolEntry", "TaskEntry"]
 
 _log = logging.getLogger(__name__)
 
 POOL_NOT_FOUND = "PoolNotFound"
-KINDS = ("ScheduledTask", "WorkerPool", "TaskRun")
+CALENDAR_NOT_FOUND = "CalendarNotFound"
+NEVER_FIRES = "NeverFires"
+TASK_NOT_FOUND = "TaskNotFound"
+COMPLETION_CYCLE = "CompletionCycle"
+KINDS = ("ScheduledTask", "WorkerPool", "TaskRun", "Calendar")
 """The kinds whose lists must be complete before a replica may lead."""
-PoolKey = tuple[str, str]
+Name = tuple[str, str]
+"""Namespace and name."""
+_CYCLE_SHOWN = 10
+_Dates = tuple[CalendarDates | None, ...]
+"""Of the calendars that a spec names, in its order; None: there is no such calendar, or it is stalled."""
+
+
+class _Bound(NamedTuple):
+    """A task's spec with the dates of its calendars in it."""
+
+    of: TaskSpec
+    dates: _Dates
+    spec: TaskSpec | None
+    fault: Fault | None
+    """Why there is no spec."""
 
 
 class TaskEntry:
     """A ScheduledTask that exists."""
 
-    __slots__ = ("fault", "posted", "seen")
+    __slots__ = ("bound", "fault", "posted", "seen")
 
     def __init__(self, seen: ObservedTask) -> None:
         self.seen = seen
         self.fault: Fault | None = None
         """Why it is not armed; None: it is."""
-        self.posted: tuple[int, bool] | None = None
-        """Generation and armed, as the leading engine was last told."""
+        self.bound: _Bound | None = None
+        """None: it honours no calendars."""
+        self.posted: tuple[int, bool, _Dates] | None = None
+        """Generation, armed, and the dates of its calendars, as the leading engine was last told."""
+
+    @property
+    def spec(self) -> TaskSpec | None:
+        """As the engine is to have it; None: it is not armed."""
+        if self.fault is not None or self.seen.deleting:
+            return None
+        return self.seen.spec if self.bound is None else self.bound.spec
 
 
 class PoolEntry:
@@ -48,14 +82,26 @@ class PoolEntry:
         self.seen = seen
 
 
+class CalendarEntry:
+    """A Calendar that exists."""
+
+    __slots__ = ("seen",)
+
+    def __init__(self, seen: ObservedCalendar) -> None:
+        self.seen = seen
+
+
 class Catalog:
-    """All tasks and pools. Not for use from other threads."""
+    """All tasks, pools and calendars. Not for use from other threads."""
 
     def __init__(self) -> None:
         self._tasks: dict[str, TaskEntry] = {}
-        self._pools: dict[PoolKey, PoolEntry] = {}
-        self._of_pool: dict[PoolKey, dict[str, None]] = {}
-        self._by_name: dict[tuple[str, str], str] = {}
+        self._pools: dict[Name, PoolEntry] = {}
+        self._calendars: dict[Name, CalendarEntry] = {}
+        self._of_pool: dict[Name, dict[str, None]] = {}
+        self._of_calendar: dict[Name, dict[str, None]] = {}
+        self._by_name: dict[Name, str] = {}
+        self._completions = Completions()
         self._sink: Callable[[Command], None] | None = None
         self._unsynced = set(KINDS)
         self._synced = asyncio.Event()
@@ -63,6 +109,8 @@ class Catalog:
         """Called with the uid of a task that changed in any way, its status too, or is gone."""
         self.on_pool: list[Callable[[str, str], None]] = []
         """Each is called with the namespace and name of a pool that changed in any way, its status too, or is gone."""
+        self.on_calendar: Callable[[str, str], None] = lambda namespace, name: None
+        """Called with the namespace and name of a calendar that changed in any way, its status too, or is gone."""
 
     # --- reading ---
 
@@ -89,7 +137,7 @@ class Catalog:
     def pools(self) -> Collection[PoolEntry]:
         return self._pools.values()
 
-    def pool_keys(self) -> Collection[PoolKey]:
+    def pool_keys(self) -> Collection[Name]:
         """Namespace and name of each pool that exists, whatever is wrong with it."""
         return self._pools.keys()
 
@@ -102,11 +150,21 @@ class Catalog:
         """Uids of the tasks that name the pool, whether it exists or not."""
         return tuple(self._of_pool.get((namespace, name), ()))
 
+    def calendar(self, namespace: str, name: str) -> CalendarEntry | None:
+        return self._calendars.get((namespace, name))
+
+    def calendars(self) -> Collection[CalendarEntry]:
+        return self._calendars.values()
+
     def uids(self, kind: str) -> set[str]:
-        """The objects of a kind that are known (of tasks and pools)."""
-        if kind == "ScheduledTask":
-            return set(self._tasks)
-        return {entry.seen.uid for entry in self._pools.values()}
+        """The objects of a kind that are known (of tasks, pools and calendars)."""
+        match kind:
+            case "ScheduledTask":
+                return set(self._tasks)
+            case "Calendar":
+                return {entry.seen.uid for entry in self._calendars.values()}
+            case _:
+                return {entry.seen.uid for entry in self._pools.values()}
 
     # --- the engine's side ---
 
@@ -116,8 +174,8 @@ class Catalog:
             if pool.seen.spec is not None:
                 yield PoolApplied(spec=pool.seen.spec)
         for entry in self._tasks.values():
-            entry.posted = (entry.seen.generation, entry.fault is None and not entry.seen.deleting)
-            yield self._command(entry)
+            entry.posted = _wanted(entry)
+            yield _command(entry)
 
     def attach(self, sink: Callable[[Command], None]) -> None:
         """Post every change from now on. Call it without a pause after `snapshot`."""
@@ -142,21 +200,31 @@ class Catalog:
         else:
             self._unindex(entry)
             entry.seen = seen
-        self._by_name[seen.namespace, seen.name] = seen.uid
-        if seen.spec is not None:
-            self._of_pool.setdefault((seen.namespace, seen.spec.pool), {})[seen.uid] = None
+        name = (seen.namespace, seen.name)
+        is_new = name not in self._by_name
+        self._by_name[name] = seen.uid
+        spec = seen.spec
+        if spec is not None:
+            self._of_pool.setdefault((spec.namespace, spec.pool), {})[seen.uid] = None
+            for use in spec.calendars:
+                self._of_calendar.setdefault((spec.namespace, use.name), {})[seen.uid] = None
+        concerned = self._link(name, spec)
         self._judge(entry)
+        self._judge_named(concerned, but=name)
+        if is_new:
+            self._judge_named(self._completions.followers(name), but=name)
 
     def task_gone(self, uid: str) -> None:
         entry = self._tasks.pop(uid, None)
         if entry is None:
             return
         self._unindex(entry)
+        self._post(uid, TaskRemoved(uid=uid))
+        self.on_task(uid)
         name = (entry.seen.namespace, entry.seen.name)
         if self._by_name.get(name) == uid:
             del self._by_name[name]
-        self._post(uid, TaskRemoved(uid=uid))
-        self.on_task(uid)
+            self._judge_named({*self._link(name, None), *self._completions.followers(name)}, but=name)
 
     def pool_seen(self, seen: ObservedPool) -> None:
         key = (seen.namespace, seen.name)
@@ -179,65 +247,128 @@ class Catalog:
         self._judge_pool(key)
         self._pool_changed(key)
 
+    def calendar_seen(self, seen: ObservedCalendar) -> None:
+        key = (seen.namespace, seen.name)
+        before = self._calendars.get(key)
+        self._calendars[key] = CalendarEntry(seen)
+        if before is None or seen.dates != before.seen.dates:
+            self._judge_calendar(key)
+        self.on_calendar(*key)
+
+    def calendar_gone(self, namespace: str, name: str, uid: str) -> None:
+        key = (namespace, name)
+        entry = self._calendars.get(key)
+        if entry is None or entry.seen.uid != uid:
+            return  # another object has the name by now
+        del self._calendars[key]
+        self._judge_calendar(key)
+        self.on_calendar(*key)
+
     def forget(self, kind: str, uid: str) -> None:
         """The object is gone, though no watch event said so."""
-        if kind == "ScheduledTask":
-            self.task_gone(uid)
-            return
-        for entry in list(self._pools.values()):
-            if entry.seen.uid == uid:
-                self.pool_gone(entry.seen.namespace, entry.seen.name, uid)
+        match kind:
+            case "ScheduledTask":
+                self.task_gone(uid)
+            case "Calendar":
+                for calendar in list(self._calendars.values()):
+                    if calendar.seen.uid == uid:
+                        self.calendar_gone(calendar.seen.namespace, calendar.seen.name, uid)
+            case _:
+                for pool in list(self._pools.values()):
+                    if pool.seen.uid == uid:
+                        self.pool_gone(pool.seen.namespace, pool.seen.name, uid)
 
     # --- inside ---
 
     def _unindex(self, entry: TaskEntry) -> None:
-        if entry.seen.spec is None:
+        spec = entry.seen.spec
+        if spec is None:
             return
-        key = (entry.seen.namespace, entry.seen.spec.pool)
-        uids = self._of_pool.get(key)
-        if uids is not None:
-            uids.pop(entry.seen.uid, None)
-            if not uids:
-                del self._of_pool[key]
+        _discard(self._of_pool, (spec.namespace, spec.pool), spec.uid)
+        for use in spec.calendars:
+            _discard(self._of_calendar, (spec.namespace, use.name), spec.uid)
 
-    def _pool_changed(self, key: PoolKey) -> None:
+    def _link(self, name: Name, spec: TaskSpec | None) -> Collection[Name]:
+        """The task follows whom its spec names. Returns the tasks for which that may change whether they are armed."""
+        followed = spec.after.task if spec is not None and isinstance(spec.after, Completion) else None
+        return self._completions.link(name, None if followed is None else (name[0], followed))
+
+    def _pool_changed(self, key: Name) -> None:
         for listener in self.on_pool:
             listener(*key)
 
-    def _judge_pool(self, key: PoolKey) -> None:
+    def _judge_pool(self, key: Name) -> None:
         for uid in self.tasks_of_pool(*key):
             self._judge(self._tasks[uid])
+
+    def _judge_calendar(self, key: Name) -> None:
+        for uid in tuple(self._of_calendar.get(key, ())):
+            self._judge(self._tasks[uid])
+
+    def _judge_named(self, names: Collection[Name], *, but: Name) -> None:
+        for name in names:
+            uid = self._by_name.get(name)
+            if uid is not None and name != but:
+                self._judge(self._tasks[uid])
 
     def _judge(self, entry: TaskEntry) -> None:
         """Work out whether the task is armed, and tell the engine what changed."""
         seen = entry.seen
-        entry.fault = seen.fault or self._missing_pool(seen)
-        wanted = (seen.generation, entry.fault is None and not seen.deleting)
+        entry.fault = seen.fault
+        if seen.spec is not None and seen.fault is None:
+            entry.fault = self._missing_pool(seen.spec) or self._lost(seen.spec) or self._bind(entry, seen.spec)
+        wanted = _wanted(entry)
         if self._sink is not None and entry.posted != wanted:
             entry.posted = wanted
-            self._post(seen.uid, self._command(entry))
+            self._post(seen.uid, _command(entry))
         self.on_task(seen.uid)
 
-    def _missing_pool(self, seen: ObservedTask) -> Fault | None:
-        if seen.spec is None:
-            return None
-        pool = self._pools.get((seen.namespace, seen.spec.pool))
+    def _missing_pool(self, spec: TaskSpec) -> Fault | None:
+        pool = self._pools.get((spec.namespace, spec.pool))
         if pool is None:
             # It names no pools that exist: the message would be stale with each that comes or goes.
             return Fault(
                 POOL_NOT_FOUND,
-                f"spec.pool: there is no WorkerPool {seen.spec.pool} in namespace {seen.namespace}; "
-                f"create it, or name one of `kubectl get workerpools -n {seen.namespace}`",
+                f"spec.pool: there is no WorkerPool {spec.pool} in namespace {spec.namespace}; "
+                f"create it, or name one of `kubectl get workerpools -n {spec.namespace}`",
             )
         if pool.seen.spec is None:
-            return Fault(POOL_NOT_FOUND, f"spec.pool: the WorkerPool {seen.spec.pool} is itself stalled; mend it first")
+            return Fault(POOL_NOT_FOUND, f"spec.pool: the WorkerPool {spec.pool} is itself stalled; mend it first")
         return None
 
-    def _command(self, entry: TaskEntry) -> Command:
-        spec = entry.seen.spec
-        if spec is None or entry.fault is not None or entry.seen.deleting:
-            return TaskRemoved(uid=entry.seen.uid, forget=False)
-        return TaskApplied(spec=spec)
+    def _lost(self, spec: TaskSpec) -> Fault | None:
+        """What is wrong with the task whose runs it follows."""
+        if not isinstance(spec.after, Completion):
+            return None
+        field, namespace, followed = "spec.trigger.completion.task", spec.namespace, spec.after.task
+        if (namespace, followed) not in self._by_name:
+            return Fault(
+                TASK_NOT_FOUND,
+                f"{field}: there is no ScheduledTask {followed} in namespace {namespace}; "
+                f"create it, or name one of `kubectl get scheduledtasks -n {namespace}`",
+            )
+        cycle = [name for _, name in islice(self._completions.cycle((namespace, spec.name)), _CYCLE_SHOWN + 1)]
+        if not cycle:
+            return None
+        if len(cycle) > _CYCLE_SHOWN:
+            cycle[-1] = "..."
+        chain = " -> ".join([*cycle, spec.name])
+        return Fault(COMPLETION_CYCLE, f"{field}: {chain} is a circle, in which a run would follow itself; break it")
+
+    def _bind(self, entry: TaskEntry, spec: TaskSpec) -> Fault | None:
+        """Put the dates of its calendars into the task."""
+        if not spec.calendars:
+            entry.bound = None
+            return None
+        dates = {use.name: self._dates(spec.namespace, use.name) for use in spec.calendars}
+        bound = entry.bound
+        if bound is None or bound.of is not spec or bound.dates != tuple(dates.values()):
+            bound = entry.bound = _bound(spec, dates)
+        return bound.fault
+
+    def _dates(self, namespace: str, name: str) -> CalendarDates | None:
+        calendar = self._calendars.get((namespace, name))
+        return None if calendar is None else calendar.seen.dates
 
     def _post(self, key: str, command: Command) -> None:
         if self._sink is None:
@@ -247,3 +378,32 @@ class Catalog:
         except Exception:
             # The leader ends its term for it, and the next one asks for the whole catalog.
             _log.exception("the engine broke down at the change of %s", key)
+
+
+def _bound(spec: TaskSpec, dates: dict[str, CalendarDates | None]) -> _Bound:
+    given = tuple(dates.values())
+    try:
+        return _Bound(spec, given, bind_calendars(spec, dates.get), None)
+    except NeverFires as error:
+        return _Bound(spec, given, None, Fault(NEVER_FIRES, sentence(error.faults)))
+    except InvalidManifest as error:
+        return _Bound(spec, given, None, Fault(CALENDAR_NOT_FOUND, sentence(error.faults)))
+
+
+def _wanted(entry: TaskEntry) -> tuple[int, bool, _Dates]:
+    """What the engine must have been told, in short."""
+    armed = entry.spec is not None
+    return (entry.seen.generation, armed, entry.bound.dates if armed and entry.bound is not None else ())
+
+
+def _command(entry: TaskEntry) -> Command:
+    spec = entry.spec
+    return TaskRemoved(uid=entry.seen.uid, forget=False) if spec is None else TaskApplied(spec=spec)
+
+
+def _discard(index: dict[Name, dict[str, None]], key: Name, uid: str) -> None:
+    uids = index.get(key)
+    if uids is not None:
+        uids.pop(uid, None)
+        if not uids:
+            del index[key]

@@ -1,58 +1,98 @@
 """From custom resources to the engine's values: a ScheduledTask becomes a TaskSpec, a WorkerPool a PoolSpec.
 
-The watch calls it for each new generation of an object, `tickwheel dev` for each file. Invariant: what comes out is
+The watch calls it for each new generation of an object, `tickwheel dev` for each file. Calendars come later and change
+on their own, so a spec is bound to their dates in a second step, as often as they do. Invariant: what comes out is
 complete and valid for the engine; what cannot be compiled raises `InvalidManifest` with the field to mend.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
+from datetime import date
 from functools import lru_cache
 from typing import TypeVar, cast
 
 import msgspec
 
 from tickwheel_operator.api import FieldFault, ScheduledTask, WorkerPool
+from tickwheel_operator.api.calendar import Calendar
 from tickwheel_operator.api.delivery import Exponential, Fixed, Retry
 from tickwheel_operator.api.faults import InvalidManifest
-from tickwheel_operator.api.text import Duration, Instant
+from tickwheel_operator.api.policies import Concurrency
+from tickwheel_operator.api.text import DateRange, Duration, Instant, Weekday
+from tickwheel_operator.api.trigger import CalendarRule, DailyInterval
 from tickwheel_operator.api.trigger import Trigger as TriggerSpec
-from tickwheel_operator.engine.cron import CronError, UnknownZoneError
+from tickwheel_operator.engine.calendar import CalendarDates
+from tickwheel_operator.engine.cron import CronError, CronSchedule, UnknownZoneError, parse, zone_named
+from tickwheel_operator.engine.filters import Filter
 from tickwheel_operator.engine.spec import (
+    AfterRun,
     Backoff,
+    CalendarUse,
+    Completion,
+    FixedDelay,
     Guarantee,
     Misfire,
     MisfirePolicy,
+    Outcome,
+    Overlap,
+    OverlapPolicy,
     PoolSpec,
     RetryPolicy,
     TaskSpec,
 )
-from tickwheel_operator.engine.triggers import AnyTrigger, CronTrigger, FixedRateTrigger, OnceTrigger
+from tickwheel_operator.engine.spelling import spell_instant
+from tickwheel_operator.engine.triggers import (
+    AnyTrigger,
+    CronTrigger,
+    DailyIntervalTrigger,
+    FilteredTrigger,
+    FixedRateTrigger,
+    OnceTrigger,
+    Trigger,
+)
 
-__all__ = ["compile_pool", "compile_task"]
+__all__ = ["NeverFires", "bind_calendars", "compile_calendar", "compile_pool", "compile_task"]
 
 _Shared = TypeVar("_Shared", bound=Hashable)
 _NO_PARAMETERS = b"{}"
+_BY_HAND = TriggerSpec()
+_WEEKDAYS = tuple(Weekday)
+_LEAST_EVERY_MS = 10
+_DAY_MS = 86_400_000
+
+
+class NeverFires(InvalidManifest):
+    """The trigger is valid, and has no instant at all after the object's creation."""
 
 
 def compile_task(task: ScheduledTask) -> TaskSpec:
-    """The task as the engine wants it.
+    """The task as the engine wants it, but for the dates of its calendars: `bind_calendars` puts them in.
 
     Raises
     ------
+    NeverFires
+        The trigger has no instant after the object's creation.
     InvalidManifest
-        The trigger can never fire, or uses what this version does not have.
+        A field cannot be compiled, or is what this version does not have.
     """
     metadata, spec = task.metadata, task.spec
     created_ms = Instant(metadata.creation_timestamp).milliseconds if metadata.creation_timestamp else 0
     identity = f"{metadata.namespace}/{metadata.name}"
+    wanted = spec.trigger or _BY_HAND
+    trigger, after, admitted = _source(wanted, identity, created_ms)
     return TaskSpec(
         uid=metadata.uid,
         namespace=_same(metadata.namespace),
         name=metadata.name,
         generation=metadata.generation,
         created_ms=created_ms,
-        trigger=None if spec.trigger is None else _trigger(spec.trigger, identity, created_ms),
+        trigger=trigger,
+        after=after,
+        filter=admitted,
+        calendars=_calendars(wanted),
+        jitter_ms=_read_ms(wanted.jitter),
+        overlap=_same(_overlap(spec.concurrency)),
         suspend=spec.suspend,
         pool=_same(str(spec.pool)),
         handler=_same(str(spec.handler)),
@@ -67,11 +107,86 @@ def compile_task(task: ScheduledTask) -> TaskSpec:
         guarantee=_guarantee(spec.delivery.guarantee.value),
         dispatch_timeout_ms=_ms(spec.delivery.dispatch_timeout),
         timeout_ms=_ms(spec.delivery.timeout),
-        grace_ms=spec.delivery.grace_period.milliseconds,
+        grace_ms=_read_ms(spec.delivery.grace_period),
         retry=_same(RetryPolicy(limit=spec.retry.limit, backoff=_backoff(spec.retry))),
         keep_succeeded=spec.history.succeeded,
         keep_failed=spec.history.failed,
     )
+
+
+def compile_calendar(calendar: Calendar) -> CalendarDates:
+    """The dates as the filters of triggers want them.
+
+    Raises
+    ------
+    InvalidManifest
+        The zone is not known, or a cron expression cannot be read or matches no time at all.
+    """
+    spec = calendar.spec
+    zone_name = str(spec.time_zone)
+    try:
+        zone_named(zone_name)
+    except UnknownZoneError as error:
+        raise _fault("spec.timeZone", str(error)) from error
+    identity = f"{calendar.metadata.namespace}/{calendar.metadata.name}"
+    return CalendarDates(
+        calendar.metadata.name,
+        zone_name=zone_name,
+        dates=[_dates(dates) for dates in spec.dates],
+        weekdays=[_WEEKDAYS.index(day) for day in spec.weekdays],
+        crons=[_calendar_cron(str(cron), place, identity) for place, cron in enumerate(spec.crons)],
+    )
+
+
+def bind_calendars(spec: TaskSpec, dates: Callable[[str], CalendarDates | None]) -> TaskSpec:
+    """The same task with the dates of its calendars, whatever it was bound to before.
+
+    Parameters
+    ----------
+    dates
+        The calendar of a name in the task's namespace; None: there is none that can be used.
+
+    Raises
+    ------
+    NeverFires
+        The calendars leave no instant in forty years from the object's creation on.
+    InvalidManifest
+        A calendar is missing; the faults name each.
+    """
+    if not spec.calendars:
+        return spec
+    found = [dates(use.name) for use in spec.calendars]
+    missing = [
+        FieldFault(
+            f"spec.trigger.calendars[{place}].name",
+            f"there is no Calendar {use.name} in namespace {spec.namespace}, or it is stalled; create or mend it",
+        )
+        for place, (use, calendar) in enumerate(zip(spec.calendars, found, strict=True))
+        if calendar is None
+    ]
+    if missing:
+        raise InvalidManifest(missing)
+    base = spec.trigger.base if isinstance(spec.trigger, FilteredTrigger) else spec.trigger
+    window = spec.trigger.filter if isinstance(spec.trigger, FilteredTrigger) else spec.filter or Filter()
+    pairs = [(use.exclude, calendar) for use, calendar in zip(spec.calendars, found, strict=True) if calendar]
+    admitted = _same(
+        msgspec.structs.replace(
+            window,
+            exclude=tuple(calendar for exclude, calendar in pairs if exclude),
+            include=tuple(calendar for exclude, calendar in pairs if not exclude),
+        )
+    )
+    if base is None:
+        fires = admitted.next_admitted(spec.created_ms) is not None
+    else:
+        fires = _fires(base, admitted, spec.created_ms)
+    if not fires:
+        schedule = "the trigger" if base is None else base.describe()
+        what = f"{schedule}; {admitted.describe()}: there is no instant"
+        raise _never("spec.trigger.calendars", what, spec.created_ms)
+    if base is None:
+        return msgspec.structs.replace(spec, filter=admitted)
+    return msgspec.structs.replace(spec, trigger=FilteredTrigger(base, admitted))
 
 
 def compile_pool(pool: WorkerPool) -> PoolSpec:
@@ -91,35 +206,133 @@ def _shared(value: Hashable) -> Hashable:
     return value
 
 
-def _trigger(trigger: TriggerSpec, identity: str, created_ms: int) -> AnyTrigger | None:
-    source = trigger.source
-    if source is None:
-        return None
-    field = source[0]
+def _source(
+    trigger: TriggerSpec, identity: str, created_ms: int
+) -> tuple[Trigger | None, AfterRun | None, Filter | None]:
+    """What makes the instants: by the clock, or after a run with the filter that such instants pass."""
+    window = _window(trigger)
+    if trigger.source is None:
+        for field, value in (("window", window), ("calendars", trigger.calendars), ("jitter", _read_ms(trigger.jitter))):
+            if value:
+                what = "has nothing to act on: set one of cron, fixedRate, ... beside it, or drop it"
+                raise _fault(f"spec.trigger.{field}", what)
+        return None, None, None
+    after = _after(trigger)
+    if after is not None:
+        if window is not None and window.next_admitted(created_ms) is None:
+            raise _never("spec.trigger.window", f"{window.describe()}: there is no instant", created_ms)
+        return None, after, window
+    base = _trigger(trigger, identity, created_ms)
+    if not _fires(base, None, created_ms):
+        raise _never(f"spec.trigger.{trigger.source[0]}", f"{base.describe()} has no instant", created_ms)
+    if window is None:
+        return base, None, None
+    if not _fires(base, window, created_ms):
+        raise _never("spec.trigger.window", f"{window.describe()}: {base.describe()} has no instant", created_ms)
+    return FilteredTrigger(base, window), None, None
+
+
+def _after(trigger: TriggerSpec) -> AfterRun | None:
+    if trigger.fixed_delay is not None:
+        return _same(FixedDelay(trigger.fixed_delay.milliseconds))
+    if trigger.completion is not None:
+        return _same(Completion(str(trigger.completion.task), Outcome(trigger.completion.outcome.value)))
+    return None
+
+
+def _trigger(trigger: TriggerSpec, identity: str, created_ms: int) -> AnyTrigger:
     if trigger.cron is not None:
         # `H` alone depends on who the task is; without it equal expressions are one value.
         return _cron(str(trigger.cron), str(trigger.time_zone), identity if "H" in trigger.cron.upper() else "")
+    if trigger.daily_interval is not None:
+        return _daily_interval(trigger.daily_interval, str(trigger.time_zone))
     if trigger.fixed_rate is not None:
         anchor_ms = created_ms if trigger.anchor is None else trigger.anchor.milliseconds
         return FixedRateTrigger(trigger.fixed_rate.milliseconds, anchor_ms)
-    if trigger.once is not None:
-        if trigger.once.at is not None:
-            return OnceTrigger(trigger.once.at.milliseconds)
-        return OnceTrigger(created_ms + (_ms(trigger.once.after) or 0))
-    raise _fault(f"spec.trigger.{field}", "is not supported by this version of Tickwheel; use cron, fixedRate or once")
+    once = trigger.once
+    if once is None:
+        raise _fault("spec.trigger", "has a source that this version of Tickwheel does not have")
+    return OnceTrigger(created_ms + (_ms(once.after) or 0) if once.at is None else once.at.milliseconds)
+
+
+def _daily_interval(daily: DailyInterval, zone_name: str) -> DailyIntervalTrigger:
+    every_ms = daily.every.milliseconds
+    if not _LEAST_EVERY_MS <= every_ms <= _DAY_MS:
+        raise _fault(
+            "spec.trigger.dailyInterval.every",
+            f"{daily.every} is not allowed: 10ms to 24h, such as 15m; the count begins anew each day, so for a longer "
+            "period use fixedRate",
+        )
+    from_ms, to_ms = daily.from_.milliseconds, daily.to.milliseconds
+    if from_ms and from_ms % _DAY_MS == to_ms % _DAY_MS:
+        raise _fault("spec.trigger.dailyInterval.to", f"{daily.to} is the same time of day as from; they must differ")
+    days = sum(1 << _WEEKDAYS.index(day) for day in daily.days or _WEEKDAYS)
+    try:
+        return _same(DailyIntervalTrigger(every_ms, from_ms, to_ms, days, zone_name))
+    except UnknownZoneError as error:
+        raise _fault("spec.trigger.timeZone", str(error)) from error
+
+
+def _window(trigger: TriggerSpec) -> Filter | None:
+    window = trigger.window
+    if window is None or (window.not_before is None and window.not_after is None):
+        return None
+    return Filter(
+        not_before_ms=None if window.not_before is None else window.not_before.milliseconds,
+        not_after_ms=None if window.not_after is None else window.not_after.milliseconds,
+    )
+
+
+def _calendars(trigger: TriggerSpec) -> tuple[CalendarUse, ...]:
+    uses = (CalendarUse(str(use.name), use.rule is CalendarRule.EXCLUDE) for use in trigger.calendars)
+    return _same(tuple(uses)) if trigger.calendars else ()
+
+
+def _overlap(concurrency: Concurrency) -> Overlap:
+    policy = OverlapPolicy(concurrency.policy.value)
+    most = concurrency.max_concurrent
+    if most is None and policy is not OverlapPolicy.ALLOW:
+        most = 1
+    return Overlap(
+        policy=policy,
+        max_concurrent=most,
+        queue_limit=concurrency.queue_limit,
+        key=None if concurrency.key is None else str(concurrency.key),
+    )
+
+
+def _fires(base: Trigger, admitted: Filter | None, created_ms: int) -> bool:
+    """Whether there is an instant from the object's creation on, or one that the misfire policy decides about."""
+    if isinstance(base, OnceTrigger):
+        return admitted is None or admitted.admits(base.at_ms)
+    trigger = base if admitted is None else FilteredTrigger(base, admitted)
+    return trigger.next_after(created_ms - 1) is not None
 
 
 @lru_cache(maxsize=4096)
 def _cron(expression: str, zone_name: str, identity: str) -> CronTrigger:
     try:
-        trigger = CronTrigger(expression, zone_name, identity)
+        return CronTrigger(expression, zone_name, identity)
     except CronError as error:
         raise _fault("spec.trigger.cron", str(error)) from error
     except UnknownZoneError as error:
         raise _fault("spec.trigger.timeZone", str(error)) from error
-    if trigger.next_after(0) is None:
-        raise _fault("spec.trigger.cron", f"{expression!r} can never fire: no date matches all of its fields")
-    return trigger
+
+
+def _dates(text: DateRange) -> tuple[date, date]:
+    first, _, last = text.partition("/")
+    return date.fromisoformat(first), date.fromisoformat(last or first)
+
+
+def _calendar_cron(expression: str, place: int, identity: str) -> CronSchedule:
+    path = f"spec.crons[{place}]"
+    try:
+        schedule = parse(expression, identity=identity)
+    except CronError as error:
+        raise _fault(path, str(error)) from error
+    if schedule.impossible:
+        raise _fault(path, f"{expression!r} names no time: no date matches all of its fields")
+    return schedule
 
 
 def _backoff(retry: Retry) -> Backoff:
@@ -149,7 +362,18 @@ def _guarantee(word: str) -> Guarantee:
 
 
 def _ms(duration: Duration | None) -> int | None:
-    return None if duration is None else duration.milliseconds
+    return None if duration is None else _read_ms(duration)
+
+
+@lru_cache(maxsize=4096)
+def _read_ms(duration: Duration) -> int:
+    """Of 20,000 tasks most have the same few durations: reading one costs 2 us."""
+    return duration.milliseconds
+
+
+def _never(path: str, what: str, created_ms: int) -> NeverFires:
+    created = spell_instant(created_ms)
+    return NeverFires([FieldFault(path, f"{what} after the object's creation at {created}, so it can never fire")])
 
 
 def _fault(path: str, message: str) -> InvalidManifest:

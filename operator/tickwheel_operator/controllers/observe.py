@@ -21,18 +21,24 @@ from tickwheel_operator.api import (
     sentence,
     unsupported,
 )
-from tickwheel_operator.controllers.compile import compile_pool, compile_task
+from tickwheel_operator.api.calendar import Calendar
+from tickwheel_operator.api.taskrun import Backfill, OnExpiry
+from tickwheel_operator.controllers.compile import compile_calendar, compile_pool, compile_task
+from tickwheel_operator.engine.calendar import CalendarDates
 from tickwheel_operator.engine.spec import PoolSpec, TaskSpec
 
 __all__ = [
     "INVALID_SPEC",
     "VIEW_LABEL",
+    "BackfillRequest",
     "Fault",
+    "ObservedCalendar",
     "ObservedPool",
     "ObservedRun",
     "ObservedTask",
     "RunRequest",
     "StatusReader",
+    "observe_calendar",
     "observe_pool",
     "observe_run",
     "observe_task",
@@ -81,6 +87,26 @@ class ObservedPool(msgspec.Struct, frozen=True, kw_only=True):
     deleting: bool = False
 
 
+class ObservedCalendar(msgspec.Struct, frozen=True, kw_only=True):
+    uid: str
+    namespace: str
+    name: str
+    generation: int
+    dates: CalendarDates | None
+    """None: it is faulty."""
+    fault: Fault | None
+    stored: object
+
+
+class BackfillRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """The span of a backfill."""
+
+    from_ms: int
+    to_ms: int
+    """Exclusive."""
+    max_parallel: int
+
+
 class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What a TaskRun asks for."""
 
@@ -90,6 +116,12 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True):
     """None: now."""
     parameters: bytes
     cancel: bool
+    delay_ms: int = 0
+    """It starts so long after it was asked for."""
+    front: bool = False
+    """When its delay is over it goes ahead of the queue."""
+    backfill: BackfillRequest | None = None
+    """It stands for the runs of a span of instants; None: for one run."""
 
 
 class ObservedRun(msgspec.Struct, frozen=True, kw_only=True):
@@ -166,6 +198,39 @@ def observe_pool(raw: RawObject, read_status: StatusReader) -> ObservedPool:
     )
 
 
+def observe_calendar(raw: RawObject, known: ObservedCalendar | None, read_status: StatusReader) -> ObservedCalendar:
+    """`known` is what was observed last under this name: its dates are good for the same object and generation, and
+    tasks that honour them need not be looked at when only its status changed."""
+    metadata = raw["metadata"]
+    dates: CalendarDates | None
+    fault: Fault | None
+    if known is not None and (known.uid, known.generation) == (metadata["uid"], metadata["generation"]):
+        dates, fault = known.dates, known.fault
+    else:
+        dates, fault = _compiled_calendar(raw)
+    return ObservedCalendar(
+        uid=metadata["uid"],
+        namespace=metadata["namespace"],
+        name=metadata["name"],
+        generation=metadata["generation"],
+        dates=dates,
+        fault=fault,
+        stored=read_status("Calendar", raw.get("status") or {}),
+    )
+
+
+def _compiled_calendar(raw: RawObject) -> tuple[CalendarDates | None, Fault | None]:
+    try:
+        resource = parse(raw)
+        if gaps := unsupported(resource):
+            return None, Fault(NOT_SUPPORTED, sentence(gaps))
+        if not isinstance(resource, Calendar):
+            raise TypeError(f"a watch of Calendars gave a {resource.kind}")
+        return compile_calendar(resource), None
+    except InvalidManifest as error:
+        return None, Fault(INVALID_SPEC, sentence(error.faults))
+
+
 def observe_run(raw: RawObject, read_status: StatusReader) -> ObservedRun | None:
     """None for what is no request: the operator's own views."""
     metadata, status = raw["metadata"], raw.get("status") or {}
@@ -203,4 +268,11 @@ def _request(run: TaskRun) -> RunRequest:
         scheduled_ms=None if spec.scheduled_time is None else spec.scheduled_time.milliseconds,
         parameters=msgspec.json.encode(spec.parameters) if spec.parameters else b"",
         cancel=spec.cancel,
+        delay_ms=0 if spec.delay is None else spec.delay.milliseconds,
+        front=spec.on_expiry is OnExpiry.FIRE_NOW,
+        backfill=None if spec.backfill is None else _backfill(spec.backfill),
     )
+
+
+def _backfill(span: Backfill) -> BackfillRequest:
+    return BackfillRequest(from_ms=span.from_.milliseconds, to_ms=span.to.milliseconds, max_parallel=span.max_parallel)

@@ -1,4 +1,4 @@
-"""The watch: kopf tells of ScheduledTasks, WorkerPools, TaskRuns and worker pods; this hands them to the catalog.
+"""The watch: kopf tells of tasks, pools, calendars, TaskRuns and worker pods; this hands them to the catalog.
 
 kopf runs in a thread with an event loop of its own, as its documentation has it for embedding, for three reasons: when
 it ends it cancels every task of its loop that it did not start itself, it takes the process's signal handlers, and its
@@ -29,10 +29,12 @@ from tickwheel_operator.controllers.connection import connection_info
 from tickwheel_operator.controllers.observe import (
     VIEW_LABEL,
     Fault,
+    ObservedCalendar,
     ObservedPool,
     ObservedRun,
     ObservedTask,
     StatusReader,
+    observe_calendar,
     observe_pool,
     observe_run,
     observe_task,
@@ -46,14 +48,19 @@ __all__ = ["Watch", "WatchConfig", "WatchHealth"]
 
 _log = logging.getLogger(__name__)
 
-_PLURALS = {"ScheduledTask": "scheduledtasks", "WorkerPool": "workerpools", "TaskRun": "taskruns"}
+_PLURALS = {
+    "ScheduledTask": "scheduledtasks",
+    "WorkerPool": "workerpools",
+    "TaskRun": "taskruns",
+    "Calendar": "calendars",
+}
 _UNBUILT = {kind.kind_name(): kind.presentation.plural for kind in KINDS if kind.kind_name() in UNBUILT_KINDS}
 _NOT_VIEWS = f"!{VIEW_LABEL}"
 _STOP_S = 15.0
 _PROGRESS_S = 3.0
 INTERNAL_ERROR = "InternalError"
 
-Observed = ObservedTask | ObservedPool | ObservedRun
+Observed = ObservedTask | ObservedPool | ObservedCalendar | ObservedRun
 
 
 class WatchConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -285,6 +292,9 @@ class Watch:
                     return observe_task(raw, entry.seen if entry is not None else None, self._read_status)
                 case "WorkerPool":
                     return observe_pool(raw, self._read_status)
+                case "Calendar":
+                    calendar = self._catalog.calendar(raw["metadata"]["namespace"], raw["metadata"]["name"])
+                    return observe_calendar(raw, calendar.seen if calendar is not None else None, self._read_status)
                 case _:
                     return observe_run(raw, self._read_status)
         except Exception as error:
@@ -307,6 +317,8 @@ class Watch:
                 self._requests.task_changed(observed.namespace, observed.name)
             case ObservedPool():
                 self._catalog.pool_seen(observed)
+            case ObservedCalendar():
+                self._catalog.calendar_seen(observed)
             case ObservedRun():
                 self._requests.run_seen(observed)
         if kind in self._counted and listed:
@@ -320,6 +332,8 @@ class Watch:
                 self._catalog.task_gone(uid)
             case "WorkerPool":
                 self._catalog.pool_gone(namespace, name, uid)
+            case "Calendar":
+                self._catalog.calendar_gone(namespace, name, uid)
             case _:
                 self._requests.run_gone(uid)
         self._progress.set()
@@ -426,6 +440,10 @@ def _unreadable(kind: str, raw: Mapping[str, Any], error: Exception) -> Observed
                 uid=uid, namespace=namespace, name=name, generation=generation, spec=None, accounts=frozenset(),
                 fault=fault, stored=None,
             )  # fmt: skip
+        case "Calendar":
+            return ObservedCalendar(
+                uid=uid, namespace=namespace, name=name, generation=generation, dates=None, fault=fault, stored=None
+            )
         case _:
             return ObservedRun(
                 uid=uid, namespace=namespace, name=name, generation=generation, request=None, fault=fault,

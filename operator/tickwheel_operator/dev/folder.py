@@ -2,7 +2,8 @@
 
 It gives each object what an API server would: a uid, a creation time, a generation that grows with its spec, and the
 last valid version, which counts while a file has a fault. They are kept beside the ledger (`dev.memory`), so that a
-second start goes on where the first one stopped. Used by `dev.session`, which posts what changed to the engine.
+second start goes on where the first one stopped. What the objects mean together (calendars, tasks that follow others)
+is worked out by the catalog, as in a cluster. Used by `dev.session`, which posts what changed to the engine.
 """
 
 from __future__ import annotations
@@ -15,15 +16,18 @@ from typing import Any
 import msgspec
 
 from tickwheel_operator.api import documents, parse, unsupported
+from tickwheel_operator.api.calendar import Calendar
 from tickwheel_operator.api.faults import FieldFault, InvalidManifest
 from tickwheel_operator.api.kinds import KINDS
 from tickwheel_operator.api.resource import GROUP
 from tickwheel_operator.api.scheduledtask import ScheduledTask
 from tickwheel_operator.api.workerpool import WorkerPool
-from tickwheel_operator.controllers.compile import compile_pool, compile_task
+from tickwheel_operator.controllers.catalog import Catalog
+from tickwheel_operator.controllers.compile import compile_calendar, compile_pool, compile_task
+from tickwheel_operator.controllers.observe import ObservedCalendar, ObservedPool, ObservedTask
 from tickwheel_operator.dev.memory import Known, Memory
 from tickwheel_operator.dev.watched import Watched, listed
-from tickwheel_operator.engine.messages import Command, PoolApplied, TaskApplied, TaskRemoved
+from tickwheel_operator.engine.messages import Command, TaskRemoved
 from tickwheel_operator.engine.spec import PoolSpec, TaskSpec
 
 __all__ = ["MOST_WORKERS", "Fault", "Folder", "LocalPool"]
@@ -62,6 +66,17 @@ class LocalPool(msgspec.Struct, frozen=True):
     """How long a worker that is told to end may finish what it runs."""
 
 
+class _Pool(msgspec.Struct, frozen=True):
+    """A WorkerPool, and what becomes of it here."""
+
+    observed: ObservedPool
+    local: LocalPool
+    autoscaled: bool
+
+
+_Object = ObservedTask | ObservedCalendar | _Pool
+
+
 class _Read(msgspec.Struct):
     """All files, read once."""
 
@@ -78,9 +93,10 @@ class Folder:
         self.directory = directory
         self._memory = Memory(memory)
         self._files = Watched(lambda: listed(directory, (".yaml", ".yml")))
+        self._catalog = Catalog()
         self.tasks: dict[str, TaskSpec] = {}
+        """Those that are armed, by uid."""
         self.pools: dict[tuple[str, str], LocalPool] = {}
-        self._pool_specs: list[PoolSpec] = []
         self.faults: list[Fault] = []
         self.remarks: list[str] = []
         """What is valid, but done in another way here than in a cluster."""
@@ -96,28 +112,33 @@ class Folder:
         for key, known in self._memory.objects.items():
             if key not in found.known and known.file in found.unreadable:
                 found.known[key] = known
-        before = self.tasks
-        self.tasks, self.pools, self.faults, self._pool_specs, self.remarks = {}, {}, found.faults, [], []
+        self.pools, self.faults, self.remarks = {}, found.faults, []
+        objects: list[_Object] = []
         for key in list(found.known):
             try:
-                self._take(found.known[key])
+                objects.append(_compiled(found.known[key]))
             except InvalidManifest:
                 # Valid for the version of Tickwheel that remembered it, and the file's own fault is in the list.
                 del found.known[key]
-        self._complete_pools()
         self._memory.objects = found.known
         self._memory.save()
-        commands: list[Command] = [PoolApplied(spec=spec) for spec in self._pool_specs]
-        commands += [TaskApplied(spec=spec) for uid, spec in self.tasks.items() if before.get(uid) != spec]
-        commands += [TaskRemoved(uid=uid) for uid in before if uid not in self.tasks]
+        commands: list[Command] = []
+        self._catalog.attach(commands.append)
+        self._see(objects)
+        self._catalog.detach()
+        files = {known.uid: known.file for known in found.known.values()}
+        self.tasks = {}
+        for entry in self._catalog.tasks():
+            if entry.spec is not None:
+                self.tasks[entry.seen.uid] = entry.spec
+            elif entry.fault is not None:
+                title = f"ScheduledTask/{entry.seen.name}"
+                self.faults.append(Fault(files[entry.seen.uid], title, "", entry.fault.message))
         return commands
 
     def snapshot(self) -> Iterator[Command]:
         """Everything, for a new engine."""
-        for pool in self._pool_specs:
-            yield PoolApplied(spec=pool)
-        for spec in self.tasks.values():
-            yield TaskApplied(spec=spec)
+        return self._catalog.snapshot()
 
     def paused(self) -> Iterator[Command]:
         """Nothing fires any more, and what is known is kept: what comes due while a session drains is the next one's,
@@ -170,25 +191,42 @@ class Folder:
 
     # --- objects ---
 
-    def _take(self, known: Known) -> None:
-        compiled = _compiled(known)
-        if isinstance(compiled, TaskSpec):
-            self.tasks[compiled.uid] = compiled
-            return
-        spec, pool = compiled
-        self._pool_specs.append(spec)
+    def _see(self, objects: list[_Object]) -> None:
+        """Tell the catalog what exists: what others name comes first, and goes last."""
+        tasks = [seen for seen in objects if isinstance(seen, ObservedTask)]
+        calendars = [seen for seen in objects if isinstance(seen, ObservedCalendar)]
+        pools = self._complete([seen for seen in objects if isinstance(seen, _Pool)], tasks)
+        catalog = self._catalog
+        for pool in pools:
+            catalog.pool_seen(pool)
+        for calendar in calendars:
+            catalog.calendar_seen(calendar)
+        for task in tasks:
+            catalog.task_seen(task)
+        for kind, seen in (("ScheduledTask", tasks), ("Calendar", calendars), ("WorkerPool", pools)):
+            for uid in catalog.uids(kind) - {one.uid for one in seen}:
+                catalog.forget(kind, uid)
+
+    def _complete(self, pools: list[_Pool], tasks: list[ObservedTask]) -> list[ObservedPool]:
+        """The pools of the folder, and one for each that only a task names."""
+        for seen in pools:
+            self._run_here(seen.local, autoscaled=seen.autoscaled)
+        found = [seen.observed for seen in pools]
+        for task in tasks:
+            if task.spec is not None and (task.namespace, task.spec.pool) not in self.pools:
+                namespace, name = task.namespace, task.spec.pool
+                self.pools[namespace, name] = LocalPool(namespace, name, 1, _SLOTS, _DRAIN_MS)
+                self.remarks.append(f"pool {name}: no WorkerPool of that name here, so it gets one worker")
+                found.append(_observed_pool(PoolSpec(namespace=namespace, name=name), f"of tasks: {namespace}/{name}"))
+        return found
+
+    def _run_here(self, pool: LocalPool, *, autoscaled: bool) -> None:
         if pool.replicas > MOST_WORKERS:
             self.remarks.append(f"pool {pool.name}: {MOST_WORKERS} workers run here, not its {pool.replicas} replicas")
             pool = msgspec.structs.replace(pool, replicas=MOST_WORKERS)
-        if (known.document.get("spec") or {}).get("autoscaling"):
+        if autoscaled:
             self.remarks.append(f"pool {pool.name}: autoscaling is for clusters; here it has {pool.replicas} workers")
         self.pools[pool.namespace, pool.name] = pool
-
-    def _complete_pools(self) -> None:
-        for spec in self.tasks.values():
-            if (spec.namespace, spec.pool) not in self.pools:
-                self.pools[spec.namespace, spec.pool] = LocalPool(spec.namespace, spec.pool, 1, _SLOTS, _DRAIN_MS)
-                self.remarks.append(f"pool {spec.pool}: no WorkerPool of that name here, so it gets one worker")
 
 
 def _flattened(found: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -208,8 +246,8 @@ def _is_ours(document: dict[str, Any]) -> bool:
     )
 
 
-def _compiled(known: Known) -> TaskSpec | tuple[PoolSpec, LocalPool]:
-    """What the engine and the workers get. Raises `InvalidManifest`."""
+def _compiled(known: Known) -> _Object:
+    """What the catalog and the workers get. Raises `InvalidManifest`."""
     document = known.document
     metadata = document.get("metadata")
     if isinstance(metadata, dict):
@@ -225,18 +263,33 @@ def _compiled(known: Known) -> TaskSpec | tuple[PoolSpec, LocalPool]:
     manifest = parse(document)
     if faults := unsupported(manifest):
         raise InvalidManifest(faults)
-    if not manifest.metadata.name:
+    named = manifest.metadata
+    if not named.name:
         raise _fault("metadata.name", "is missing; dev mode draws no names (generateName)")
     if isinstance(manifest, ScheduledTask):
-        return compile_task(manifest)
+        return ObservedTask(
+            uid=named.uid, namespace=named.namespace, name=named.name, generation=named.generation,
+            spec=compile_task(manifest), fault=None, deleting=False, stored=None,
+        )  # fmt: skip
+    if isinstance(manifest, Calendar):
+        return ObservedCalendar(
+            uid=named.uid, namespace=named.namespace, name=named.name, generation=named.generation,
+            dates=compile_calendar(manifest), fault=None, stored=None,
+        )  # fmt: skip
     if isinstance(manifest, WorkerPool):
         spec = manifest.spec
-        pool = LocalPool(
-            manifest.metadata.namespace, manifest.metadata.name, spec.replicas, spec.slots,
-            spec.drain_timeout.milliseconds,
-        )  # fmt: skip
-        return compile_pool(manifest), pool
-    raise _fault("kind", f"dev mode runs ScheduledTask and WorkerPool objects; {manifest.kind_name()} needs a cluster")
+        local = LocalPool(named.namespace, named.name, spec.replicas, spec.slots, spec.drain_timeout.milliseconds)
+        return _Pool(_observed_pool(compile_pool(manifest), named.uid), local, spec.autoscaling is not None)
+    raise _fault(
+        "kind", f"dev mode runs ScheduledTask, WorkerPool and Calendar objects; {manifest.kind_name()} needs a cluster"
+    )
+
+
+def _observed_pool(spec: PoolSpec, uid: str) -> ObservedPool:
+    return ObservedPool(
+        uid=uid, namespace=spec.namespace, name=spec.name, generation=1, spec=spec, accounts=frozenset(), fault=None,
+        stored=None,
+    )  # fmt: skip
 
 
 def _fault(path: str, message: str) -> InvalidManifest:

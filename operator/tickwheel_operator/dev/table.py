@@ -14,8 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from tickwheel_operator.engine.messages import RunState
-from tickwheel_operator.engine.spec import TaskSpec
-from tickwheel_operator.engine.triggers import CronTrigger, FixedRateTrigger, OnceTrigger
+from tickwheel_operator.engine.spec import AfterRun, TaskSpec
+from tickwheel_operator.engine.triggers import CronTrigger, FilteredTrigger, FixedRateTrigger, OnceTrigger, Trigger
 from tickwheel_operator.engine.views import PoolView, RunView, TaskView, Views
 
 __all__ = ["Headline", "Picture"]
@@ -178,7 +178,7 @@ class Picture:
     def _row(
         self, name: str, spec: TaskSpec, view: TaskView | None, now_ms: int, *, wide: bool, ending: bool
     ) -> list[Text]:
-        cells = [Text(name, style="bold"), Text(_trigger(spec.trigger, wide=wide), style="dim")]
+        cells = [Text(name, style="bold"), Text(_trigger(spec.trigger or spec.after, wide=wide), style="dim")]
         if view is None:
             return [*cells, *[Text("-", style="dim")] * 8]
         if spec.suspend:
@@ -247,8 +247,10 @@ def _state(run: RunView, *, wide: bool) -> str:
     return f"{word} {_clock(run.ended_ms or run.started_ms or run.created_ms)}"
 
 
-def _trigger(trigger: object, *, wide: bool) -> str:
+def _trigger(trigger: Trigger | AfterRun | None, *, wide: bool) -> str:
     match trigger:
+        case FilteredTrigger():
+            return _trigger(trigger.base, wide=wide)
         case CronTrigger():
             expression = " ".join(trigger.expression.split())
             return f"{expression} {trigger.zone_name}" if wide and trigger.zone_name != "UTC" else expression
@@ -259,7 +261,7 @@ def _trigger(trigger: object, *, wide: bool) -> str:
         case None:
             return "by hand"
         case _:
-            raise TypeError(f"{type(trigger).__name__} is not a trigger")
+            return trigger.describe()
 
 
 def _span(milliseconds: int, *, exact: bool = False) -> str:

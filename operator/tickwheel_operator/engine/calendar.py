@@ -66,7 +66,7 @@ class CalendarDates:
         self.name = name
         self._timeline = timeline_of(zone_named(zone_name))
         self._weekdays = sum(1 << weekday for weekday in set(weekdays))
-        ranges = [] if self._weekdays == _EVERY_WEEKDAY else self._joined(dates)
+        ranges = _joined(dates)
         self._starts = tuple(first for first, _ in ranges)
         self._ends = tuple(last for _, last in ranges)
         self._crons = tuple(dict.fromkeys(cron for cron in crons if not cron.impossible))
@@ -157,19 +157,6 @@ class CalendarDates:
         # Until the next range all days are as this one, though a weekday's may go on in it: `_shown` sees that.
         return inside, following
 
-    def _joined(self, dates: Iterable[tuple[date, date]]) -> list[tuple[int, int]]:
-        """The ranges in order, each with the calendar's weekdays right after it, and none that touches another."""
-        joined: list[tuple[int, int]] = []
-        for first, last in sorted((first.toordinal(), last.toordinal()) for first, last in dates):
-            low, high = first - _EPOCH_ORDINAL, last - _EPOCH_ORDINAL
-            while self._is_weekday(high + 1):
-                high += 1
-            if joined and low <= joined[-1][1] + 1:
-                low, before = joined.pop()
-                high = max(high, before)
-            joined.append((low, high))
-        return joined
-
     def _is_weekday(self, day: int) -> bool:
         return bool(self._weekdays >> weekday_of(day) & 1)
 
@@ -177,3 +164,14 @@ class CalendarDates:
 def weekday_of(day: int) -> int:
     """The weekday of a day since 1970-01-01; 0 is Monday."""
     return (day + 3) % 7
+
+
+def _joined(dates: Iterable[tuple[date, date]]) -> list[tuple[int, int]]:
+    """The ranges in order, in days since 1970-01-01, none of which touches another."""
+    joined: list[tuple[int, int]] = []
+    for low, high in sorted((first.toordinal(), last.toordinal()) for first, last in dates):
+        if joined and low <= joined[-1][1] + 1:
+            low, before = joined.pop()
+            high = max(high, before)
+        joined.append((low, high))
+    return [(low - _EPOCH_ORDINAL, high - _EPOCH_ORDINAL) for low, high in joined]

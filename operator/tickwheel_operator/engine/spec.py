@@ -176,8 +176,12 @@ class TaskSpec(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     def schedule(self) -> str:
         """The fingerprint of what decides its instants: a change of it re-arms the task. A suspend does not: what it
         passed over is settled by the misfire policy when the task is resumed."""
-        source = self.trigger or self.after
-        return "manual" if source is None else source.describe()
+        if self.trigger is not None:
+            return self.trigger.describe()
+        if self.after is None:
+            return "manual"
+        admitted = "" if self.filter is None else self.filter.describe()
+        return f"{self.after.describe()}; {admitted}" if admitted else self.after.describe()
 
 
 class PoolSpec(msgspec.Struct, frozen=True, kw_only=True):

@@ -18,6 +18,7 @@ from tickwheel_operator.clock import Clock
 from tickwheel_operator.engine.messages import RunState
 from tickwheel_operator.engine.views import TaskView
 from tickwheel_operator.projection.bucket import Bucket
+from tickwheel_operator.projection.skips import EXPLANATIONS
 from tickwheel_operator.projection.statuses import timestamp
 from tickwheel_operator.projection.stored import Stored
 from tickwheel_operator.projection.subjects import Task
@@ -76,8 +77,8 @@ class EventRecorder:
         self._writer = Writer(client, Bucket(self._config.writes_per_s, self._config.burst))
         self._queue: WorkQueue[str] = WorkQueue(self._write, name="events", workers=2, initial_s=5.0, max_s=300.0)
         self._series: dict[str, _Series] = {}
-        self._shown: dict[str, tuple[int, int]] = {}
-        """By task: the counter of skipped instants, and when the last failed run ended, as last shown."""
+        self._shown: dict[str, tuple[Mapping[str, int], int]] = {}
+        """By task: the counters of skipped instants, and when the last failed run ended, as last shown."""
 
     @property
     def writes(self) -> dict[tuple[str, str], int]:
@@ -121,43 +122,64 @@ class EventRecorder:
         note = f"from {before} to {after} {'worker' if after == 1 else 'workers'}: {reason}"
         self._record(regarding, "Normal", "ScaledUp" if after > before else "ScaledDown", note)
 
-    def task_shown(self, view: TaskView) -> None:
-        """A durable picture of a task came."""
+    def task_shown(self, view: TaskView, before: Stored) -> None:
+        """A durable picture of a task came. `before` is the status that people see now: a new leader tells of what the
+        last one did not come to tell, such as what was missed while nobody led."""
         regarding = _task(view.uid, view.namespace, view.name)
-        now = self._clock.now_ms()
-        skipped, told_ms = self._shown.get(view.uid, (view.skipped, now - _RECENT_MS))
+        shown = self._shown.get(view.uid)
+        skipped, told_ms = shown if shown is not None else (dict(before.skips), self._clock.now_ms() - _RECENT_MS)
         last_ms = told_ms
         for run in view.runs:
             if run.state is RunState.FAILED and run.ended_ms > told_ms:
                 last_ms = max(last_ms, run.ended_ms)
                 note = f"run {run.name} failed after {run.attempts} attempts: {run.error_type}: {run.message}"
                 self._record(regarding, "Warning", "RunFailed", note)
-        if view.skipped > skipped:
-            note = f"{view.skipped} scheduled instants made no run since the task was created"
-            self._record(regarding, "Warning", "InstantsSkipped", note, times=view.skipped - skipped)
-        self._shown[view.uid] = (view.skipped, last_ms)
+        for reason, count, until_ms in view.skips:
+            if (more := count - skipped.get(reason, 0)) > 0:
+                self._instants_skipped(regarding, reason, count, until_ms, more)
+        self._shown[view.uid] = ({reason: count for reason, count, _ in view.skips}, last_ms)
+
+    def _instants_skipped(
+        self, regarding: Mapping[str, str], reason: str, count: int, until_ms: int, more: int
+    ) -> None:
+        explained = EXPLANATIONS[reason]
+        instants = "instant" if count == 1 else "instants"
+        note = (
+            f"{reason}: {count} {instants} since the task was created, the latest {timestamp(until_ms)}, made no run: "
+            f"{explained.why}. To change it: {explained.mend}"
+        )
+        self._record(regarding, explained.kind, "InstantsSkipped", note, series=reason, times=more)
 
     # --- inside ---
 
     def _record(
-        self, regarding: Mapping[str, str], kind: str, reason: str, note: str, *, identity: str = "", times: int = 1
+        self,
+        regarding: Mapping[str, str],
+        kind: str,
+        reason: str,
+        note: str,
+        *,
+        identity: str = "",
+        series: str = "",
+        times: int = 1,
     ) -> None:
+        """`identity` tells what happens once, `series` what of one reason is counted by itself."""
         now = self._clock.now_ms()
         # An Event lives an hour: what happens later is a new one.
-        identity = identity or str(now // _WINDOW_MS)
+        identity = identity or f"{series}{now // _WINDOW_MS}"
         told = f"{regarding.get('uid', regarding['name'])}/{reason}/{identity}"
-        series = self._series.get(told)
-        if series is None:
+        event = self._series.get(told)
+        if event is None:
             name = f"{regarding['name'][:200]}.{hashlib.sha256(told.encode()).hexdigest()[:16]}"
-            series = self._series[told] = _Series(regarding["namespace"], name, regarding, kind, reason)
+            event = self._series[told] = _Series(regarding["namespace"], name, regarding, kind, reason)
             if len(self._series) > self._config.most_series:
                 oldest = next(iter(self._series))
                 del self._series[oldest]
                 self._queue.discard(oldest)
-        series.count += times
-        series.note = note[:_NOTE_CHARS]
-        series.last_ms = now
-        if series.created:
+        event.count += times
+        event.note = note[:_NOTE_CHARS]
+        event.last_ms = now
+        if event.created:
             self._queue.add_later(told, self._config.interval_s)
         else:
             self._queue.add(told)

@@ -19,6 +19,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from tickwheel_operator.engine.stats import LATENCY_BUCKETS_MS, Histogram, Stats
+from tickwheel_operator.projection.skips import EXPLANATIONS
 
 __all__ = ["METRICS", "Declared", "LedgerFigures", "MetricsCollector", "PoolFigures", "Sources", "TermFigures", "page"]
 
@@ -66,7 +67,7 @@ METRICS = (
     ),
     Declared(
         "tickwheel_instants_skipped", "counter", ("reason",),
-        "Scheduled instants that made no run: Misfired, Coalesced, Deadline, Suspended, CatchUpLimit, Backlog.",
+        f"Instants that made no run: {', '.join(EXPLANATIONS)}.",
     ),
     Declared("tickwheel_backlog", "gauge", ("namespace", "pool"), "Dispatches that wait for a worker of the pool."),
     Declared("tickwheel_runs_open", "gauge", (), "Runs that have not ended."),

@@ -25,6 +25,7 @@ from tickwheel_operator.projection.events import EventRecorder
 from tickwheel_operator.projection.history import History
 from tickwheel_operator.projection.statuses import (
     HANDLER_NOT_REGISTERED,
+    calendar_status,
     pool_status,
     request_status,
     run_status,
@@ -44,7 +45,7 @@ _log = logging.getLogger(__name__)
 
 _REQUESTS, _CONDITIONS, _STATUSES, _HISTORY = range(4)
 Key: TypeAlias = tuple[str, str, str]
-"""`("task" | "history" | "run" | "unbuilt", uid, "")` or `("pool", namespace, name)`."""
+"""`("task" | "history" | "run" | "unbuilt", uid, "")` or `("pool" | "calendar", namespace, name)`."""
 _SETTLING_S = 30.0
 """After a takeover: the workers call within this time."""
 _VIEW_COMES_S = 0.5
@@ -164,6 +165,8 @@ class Projector:
                 self._checks[task.seen.uid] = None
         for pool in self._catalog.pools():
             self.pool_changed(pool.seen.namespace, pool.seen.name)
+        for calendar in self._catalog.calendars():
+            self.calendar_changed(calendar.seen.namespace, calendar.seen.name)
         for run in self._requests.entries():
             self.run_changed(run.seen.uid)
         for other in self._unbuilt.objects() if self._unbuilt is not None else ():
@@ -196,6 +199,11 @@ class Projector:
         """The WorkerPool object or its stored status changed."""
         if self.leading:
             self._queue.add(("pool", namespace, name), _STATUSES)
+
+    def calendar_changed(self, namespace: str, name: str) -> None:
+        """The Calendar object or its stored status changed."""
+        if self.leading:
+            self._queue.add(("calendar", namespace, name), _STATUSES)
 
     def run_changed(self, uid: str) -> None:
         """A user's TaskRun object, or the engine's answer to it, changed."""
@@ -234,7 +242,7 @@ class Projector:
         if task is None:
             return
         if self._events is not None:
-            self._events.task_shown(view)
+            self._events.task_shown(view, self._stored(("task", view.uid, ""), task.seen.stored))
         for run in view.runs:
             for uid in self._requests.of_run(run.run_id):
                 entry = self._requests.entry(uid)
@@ -336,6 +344,8 @@ class Projector:
                 return await self._write_task(key)
             case "pool":
                 return await self._write_pool(key)
+            case "calendar":
+                return await self._write_calendar(key)
             case "run":
                 return await self._write_run(key)
             case "unbuilt":
@@ -386,6 +396,16 @@ class Projector:
         young = asyncio.get_running_loop().time() - self._led_from < _SETTLING_S
         known = deployment is not None and (deployment.problem is not None or taking >= deployment.ready)
         return 0.0 if known or not young or (deployment is not None and not stored.since) else 0.5
+
+    async def _write_calendar(self, key: Key) -> float | None:
+        calendar = self._catalog.calendar(key[1], key[2])
+        if calendar is None:
+            self._written.pop(key, None)
+            self._wrote_at.pop(key, None)
+            return None
+        seen = calendar.seen
+        await self._patch("Calendar", key, key[1], key[2], seen.uid, calendar_status(calendar), seen.stored)
+        return None
 
     async def _write_run(self, key: Key) -> float | None:
         uid = key[1]

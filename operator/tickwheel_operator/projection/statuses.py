@@ -14,10 +14,11 @@ import msgspec
 
 from tickwheel_operator.engine.messages import RunState
 from tickwheel_operator.engine.views import PoolView, RunView, TaskView
-from tickwheel_operator.projection.subjects import Pool, Run, Task, UnbuiltObject, Workforce
+from tickwheel_operator.projection.subjects import Calendar, Pool, Run, Task, UnbuiltObject, Workforce
 
 __all__ = [
     "HANDLER_NOT_REGISTERED",
+    "calendar_status",
     "missing_handler",
     "pool_status",
     "request_status",
@@ -37,6 +38,7 @@ Status = dict[str, Any]
 _Words = tuple[str, str, str]
 """A condition's status, reason and message."""
 _ACCEPTED: _Words = ("True", "Accepted", "workers may connect")
+_USABLE: _Words = ("True", "Accepted", "triggers may name it")
 _SETTLED: _Words = ("False", "Settled", "")
 
 
@@ -72,7 +74,7 @@ def task_status(task: Task, view: TaskView | None, pool: PoolView | None) -> Sta
         stalled = ("True", HANDLER_NOT_REGISTERED, missing) if missing else ("False", "Settled", "")
         if spec is not None and spec.suspend:
             ready = ("True", "Suspended", "spec.suspend is set: nothing fires by itself")
-        elif spec is not None and spec.trigger is None:
+        elif spec is not None and spec.trigger is None and spec.after is None:
             ready = ("True", "Manual", "runs by hand, by API and in workflows only")
         else:
             ready = ("True", "Armed", "fires as its trigger says")
@@ -101,8 +103,27 @@ def task_status(task: Task, view: TaskView | None, pool: PoolView | None) -> Sta
             "cancelled": view.cancelled,
             "skipped": view.skipped,
         },
+        "skips": [
+            {"reason": reason, "count": count, "lastTime": timestamp(last_ms)} for reason, count, last_ms in view.skips
+        ],
     }
     return status
+
+
+def calendar_status(calendar: Calendar) -> Status:
+    """Of a Calendar."""
+    generation, fault = calendar.seen.generation, calendar.seen.fault
+    ready, stalled = _USABLE, _SETTLED
+    if fault is not None:
+        ready, stalled = ("False", fault.reason, fault.message), ("True", fault.reason, fault.message)
+    return {
+        "observedGeneration": generation,
+        "conditions": [
+            _condition("Ready", ready, generation),
+            _condition("Reconciling", _SETTLED, generation),
+            _condition("Stalled", stalled, generation),
+        ],
+    }
 
 
 def pool_status(pool: Pool, view: PoolView | None, workforce: Workforce | None = None) -> Status:
@@ -171,14 +192,15 @@ def _pods_conditions(workforce: Workforce, taking: int) -> tuple[_Words, _Words,
 def run_status(view: RunView, generation: int) -> Status:
     """Of a TaskRun that shows the run."""
     state = view.state
-    open_words = ("Unknown", state.value, "")
+    reason, why = _open_words(view)
     succeeded = {
         RunState.SUCCEEDED: ("True", "Succeeded", ""),
         RunState.FAILED: ("False", (view.error_type and _word(view.error_type)) or "Failed", view.message[:1_000]),
         RunState.CANCELLED: ("False", "Cancelled", view.message[:1_000]),
-    }.get(state, open_words)
-    running = ("True" if state is RunState.RUNNING else "False", state.value, "")
+    }.get(state, ("Unknown", reason, why))
+    running = ("True" if state is RunState.RUNNING else "False", reason, why)
     failed = state in (RunState.FAILED, RunState.CANCELLED)
+    total, good, bad = view.dispatches or (1, int(state is RunState.SUCCEEDED), int(failed))
     return {
         "observedGeneration": generation,
         "conditions": [_condition("Running", running, generation), _condition("Succeeded", succeeded, generation)],
@@ -187,13 +209,16 @@ def run_status(view: RunView, generation: int) -> Status:
         "scheduledTime": timestamp(view.scheduled_ms),
         "startTime": timestamp(view.started_ms) if view.started_ms else None,
         "completionTime": timestamp(view.ended_ms) if view.ended_ms else None,
-        "lateness": f"{max(0, view.started_ms - view.scheduled_ms)}ms" if view.started_ms else None,
+        # A backfill makes up for the past: late is what it is for.
+        "lateness": f"{max(0, view.started_ms - view.scheduled_ms)}ms"
+        if view.started_ms and view.dispatches is None
+        else None,
         "attempts": view.attempts,
         "worker": view.worker or None,
         "progress": {"percent": round(view.fraction * 100), "message": view.note[:1_024]}
         if view.fraction or view.note
         else None,
-        "dispatches": {"total": 1, "succeeded": int(state is RunState.SUCCEEDED), "failed": int(failed)},
+        "dispatches": {"total": total, "succeeded": good, "failed": bad},
         "result": msgspec.json.decode(view.result) if view.result else None,
         "error": {
             "type": view.error_type or None,
@@ -203,6 +228,17 @@ def run_status(view: RunView, generation: int) -> Status:
         if failed and (view.error_type or view.message)
         else None,
     }
+
+
+def _open_words(view: RunView) -> tuple[str, str]:
+    """Reason and message of the Running condition: of an open run, what it waits for."""
+    if view.cancelling and not view.state.is_final:
+        return "Cancelling", "it was told to stop, and has not stopped yet"
+    if view.state is RunState.PENDING and view.waits_for:
+        return "WaitsForOverlap", view.waits_for
+    if view.state is RunState.PENDING and view.ready_ms:
+        return "Delayed", f"it may start from {timestamp(view.ready_ms)}"
+    return view.state.value, ""
 
 
 def request_status(run: Run) -> Status | None:
@@ -252,9 +288,16 @@ def unbuilt_status(seen: UnbuiltObject) -> Status:
 
 def _trigger(task: Task) -> str:
     spec = task.seen.spec
-    if spec is None or spec.trigger is None:
+    source = None if spec is None else spec.trigger or spec.after
+    if spec is None or source is None:
         return "manual"
-    return spec.trigger.describe()[:300]
+    parts = [source.describe()]
+    if spec.filter is not None:
+        parts.append(spec.filter.describe())
+    parts += [f"except on {use.name}" for use in spec.calendars if use.exclude]
+    if included := [use.name for use in spec.calendars if not use.exclude]:
+        parts.append(f"only on {' or '.join(included)}")
+    return "; ".join(parts)[:300]
 
 
 def _last_run(run: RunView) -> dict[str, Any]:

@@ -22,7 +22,7 @@ SECTIONS: dict[str, tuple[tuple[str, ...], ...]] = {
     "ScheduledTask": (
         ("observedGeneration", "trigger", "conditions"),
         ("nextScheduleTime",),
-        ("lastScheduleTime", "lastRun", "active", "counters"),
+        ("lastScheduleTime", "lastRun", "active", "counters", "skips"),
     ),
     "WorkerPool": (
         ("observedGeneration", "conditions"),
@@ -53,6 +53,8 @@ class Stored(msgspec.Struct, frozen=True, gc=False):
     """Type, status and lastTransitionTime of each condition, since an unchanged one keeps its time."""
     stalled: str = ""
     """The reason of the Stalled condition, where it is True."""
+    skips: tuple[tuple[str, int], ...] = ()
+    """Of a task: how many instants made no run, by reason."""
 
     def transition_time(self, kind: str, status: str) -> str | None:
         """Since when the condition has this status; None: it has another one, or there is none."""
@@ -68,6 +70,7 @@ class Stored(msgspec.Struct, frozen=True, gc=False):
             ),
             after.since if "conditions" in patch else self.since,
             after.stalled if "conditions" in patch else self.stalled,
+            after.skips if "skips" in patch else self.skips,
         )
 
 
@@ -81,6 +84,7 @@ def read_status(kind: str, status: Mapping[str, Any]) -> Stored:
             for c in conditions
         ),
         next((sys.intern(str(c.get("reason"))) for c in conditions if _is_stalled(c)), ""),
+        tuple((sys.intern(str(skip.get("reason"))), skip.get("count") or 0) for skip in status.get("skips") or ()),
     )
 
 

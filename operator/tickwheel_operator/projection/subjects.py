@@ -15,7 +15,7 @@ from tickwheel_operator.engine.spec import TaskSpec
 from tickwheel_operator.pools.deployments import PoolDeployment
 from tickwheel_operator.pools.podmetrics import PoolUsage
 
-__all__ = ["Catalog", "Fault", "Pool", "Requests", "Run", "Task", "Unbuilt", "UnbuiltObject", "Workforce"]
+__all__ = ["Calendar", "Catalog", "Fault", "Pool", "Requests", "Run", "Task", "Unbuilt", "UnbuiltObject", "Workforce"]
 
 
 class Fault(Protocol):
@@ -54,6 +54,11 @@ class _SeenPool(_Seen, Protocol):
     def fault(self) -> Fault | None: ...
 
 
+class _SeenCalendar(_Seen, Protocol):
+    @property
+    def fault(self) -> Fault | None: ...
+
+
 class _SeenRun(_Seen, Protocol):
     @property
     def final(self) -> bool: ...
@@ -73,6 +78,13 @@ class Pool(Protocol):
 
     @property
     def seen(self) -> _SeenPool: ...
+
+
+class Calendar(Protocol):
+    """A Calendar object."""
+
+    @property
+    def seen(self) -> _SeenCalendar: ...
 
 
 class Workforce(msgspec.Struct, frozen=True, kw_only=True):
@@ -123,6 +135,8 @@ class Catalog(Protocol):
     def pool(self, namespace: str, name: str) -> Pool | None: ...
     def pools(self) -> Collection[Pool]: ...
     def tasks_of_pool(self, namespace: str, name: str) -> Iterable[str]: ...
+    def calendar(self, namespace: str, name: str) -> Calendar | None: ...
+    def calendars(self) -> Collection[Calendar]: ...
 
 
 class Requests(Protocol):

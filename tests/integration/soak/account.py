@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -41,8 +41,6 @@ class Task:
     runs: dict[int, int] = field(default_factory=Counter)
     """How many runs each instant has."""
     skipped: int = 0
-    armed_until_ms: int = 0
-    """The instants up to here are settled, as its suspension says; 0 while it is not suspended."""
 
 
 class Book:
@@ -93,9 +91,6 @@ class Book:
                 self._now_ms = at_ms
             case f.TaskNamed():
                 self.tasks[fact.task] = Task(fact.uid, fact.name)
-                self._arm(fact)
-            case f.Armed():
-                self._arm(fact)
             case f.Fired():
                 self.fires.append((self._now_ms, self._epoch))
                 for number, task in enumerate(fact.tasks, fact.first_run):
@@ -125,10 +120,6 @@ class Book:
                     self._end(fact.dispatch, "failed", 0)
             case f.Cancelled():
                 self._end(fact.run, "cancelled", 0)
-
-    def _arm(self, fact: f.TaskNamed | f.Armed) -> None:
-        suspended = fact.schedule.startswith("suspended")
-        self.tasks[fact.task].armed_until_ms = fact.watermark_ms if suspended else 0
 
     def _end(self, number: int, state: str, token: int) -> None:
         run = self.runs[number]
@@ -191,11 +182,13 @@ def audit(
     records: Sequence[Record],
     tasks: Iterable[dict[str, Any]],
     instants: Callable[[dict[str, Any], int], set[int]],
+    suspended_ms: Mapping[str, int],
 ) -> Audit:
-    """Hold the sources together. `tasks` are the ScheduledTask objects, all of them suspended by now."""
+    """Hold the sources together. `tasks` are the ScheduledTask objects, all of them suspended by now; `suspended_ms`
+    says of each, by name, when its suspension was about to be asked for: it may have gone on for a moment."""
     book = Book(segments)
     result = Audit(order_faults(segments), runs=len(book.runs), attempts=len(book.attempts))
-    _check_instants(book, tasks, instants, result.faults)
+    _check_instants(book, tasks, instants, suspended_ms, result.faults)
     _check_executions(book, records, result)
     return result
 
@@ -204,6 +197,7 @@ def _check_instants(
     book: Book,
     tasks: Iterable[dict[str, Any]],
     instants: Callable[[dict[str, Any], int], set[int]],
+    suspended_ms: Mapping[str, int],
     faults: list[str],
 ) -> None:
     """Every scheduled instant has exactly one run, and there is no run beside them."""
@@ -214,15 +208,12 @@ def _check_instants(
         if task is None:
             faults.append(f"{name}: the ledger does not know it")
             continue
-        if not task.armed_until_ms:
-            faults.append(f"{name}: the ledger does not know of its suspension")
-            continue
         if task.skipped:
             faults.append(f"{name}: {task.skipped} instants were skipped, though it fires all")
-        expected = instants(wanted, task.armed_until_ms)
+        fired = set(task.runs)
+        expected = instants(wanted, max(suspended_ms[name], *fired))
         if not expected:
             faults.append(f"{name}: no instant was due; the test shows nothing")
-        fired = set(task.runs)
         _sample(faults, f"{name}: instants without a run", expected - fired)
         _sample(faults, f"{name}: runs at instants that are none", fired - expected)
         _sample(faults, f"{name}: instants with more than one run", {at for at, n in task.runs.items() if n > 1})

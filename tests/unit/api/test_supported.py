@@ -21,20 +21,10 @@ def task(**spec: Any) -> Any:
 
 EXAMPLES: dict[str, dict[str, Any]] = {
     "ScheduledTask": {
-        "spec.trigger.fixedDelay": "30s",
-        "spec.trigger.dailyInterval": {"every": "15m", "from": "08:00", "to": "18:00"},
-        "spec.trigger.completion": {"task": "other"},
-        "spec.trigger.window": {"notBefore": "2026-01-01T00:00:00Z"},
-        "spec.trigger.calendars": [{"name": "cn-holidays"}],
-        "spec.trigger.jitter": "10s",
         "spec.execution.broadcast": {},
         "spec.execution.sharded": {"shards": 8},
         "spec.execution.map": {},
         "spec.execution.mapReduce": {},
-        "spec.concurrency.policy": "Queue",
-        "spec.concurrency.maxConcurrent": 1,
-        "spec.concurrency.queueLimit": 5,
-        "spec.concurrency.key": "/shop",
         "spec.delivery.guarantee": "ExactlyOnce",
         "spec.retry.backoff.levels": ["1s"],
         "spec.retry.only": ["TimeoutError"],
@@ -65,8 +55,6 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     },
     "TaskRun": {
         "spec.taskTemplate": {"pool": "p", "handler": "h"},
-        "spec.delay": "15m",
-        "spec.onExpiry": "FireNow",
     },
 }
 """A value for each line of the table that can be set alone."""
@@ -157,6 +145,9 @@ def test_what_is_built_is_not_refused() -> None:
         "cancel": True,
     }
     assert unsupported(resource("TaskRun", run)) == []
+    span = {"from": "2026-11-01T00:00:00Z", "to": "2026-11-02T00:00:00Z"}
+    assert unsupported(resource("TaskRun", {"task": "a", "backfill": span})) == []
+    assert unsupported(resource("Calendar", {"weekdays": ["Sat"]})) == []
 
 
 @pytest.mark.parametrize(
@@ -164,7 +155,6 @@ def test_what_is_built_is_not_refused() -> None:
     [
         ("Workflow", {"nodes": [{"name": "a", "task": "t"}]}),
         ("WorkflowRun", {"workflow": "w"}),
-        ("Calendar", {"weekdays": ["Sat"]}),
         ("AlertChannel", {"urlsFrom": {"secretKeyRef": {"name": "ops", "key": "urls"}}}),
     ],
 )

@@ -4,22 +4,64 @@ from __future__ import annotations
 
 from typing import Any
 
-from tickwheel_operator.controllers.observe import Fault, ObservedPool, ObservedRun, ObservedTask, RunRequest
-from tickwheel_operator.engine.spec import PoolSpec, TaskSpec
+from tickwheel_operator.api import parse
+from tickwheel_operator.api.calendar import Calendar
+from tickwheel_operator.controllers.compile import compile_calendar
+from tickwheel_operator.controllers.observe import (
+    Fault,
+    ObservedCalendar,
+    ObservedPool,
+    ObservedRun,
+    ObservedTask,
+    RunRequest,
+)
+from tickwheel_operator.engine.spec import CalendarUse, Completion, PoolSpec, TaskSpec
+from tickwheel_operator.engine.triggers import CronTrigger
 
-__all__ = ["a_pool", "a_run", "a_task"]
+__all__ = ["a_calendar", "a_follower", "a_pool", "a_run", "a_task", "a_timed_task"]
 
 
-def a_task(uid: str = "u-1", *, generation: int = 1, pool: str = "p", fault: Fault | None = None, **more: Any) -> Any:
+def a_task(
+    uid: str = "u-1", *, generation: int = 1, pool: str = "p", fault: Fault | None = None,
+    compiled: dict[str, Any] | None = None, **more: Any,
+) -> Any:  # fmt: skip
+    """`compiled` are further fields of its spec."""
     name = more.pop("name", f"task-{uid}")
+    fields = {"trigger": None, **(compiled or {})}
     spec = TaskSpec(
-        uid=uid, namespace="ns", name=name, generation=generation, created_ms=0, trigger=None, pool=pool,
-        handler="h",
-    )  # fmt: skip
-    fields = {"deleting": False, "stored": None, **more}
-    return ObservedTask(
-        uid=uid, namespace="ns", name=name, generation=generation, spec=None if fault else spec, fault=fault, **fields
+        uid=uid, namespace="ns", name=name, generation=generation, created_ms=0, pool=pool, handler="h", **fields
     )
+    seen = {"deleting": False, "stored": None, **more}
+    return ObservedTask(
+        uid=uid, namespace="ns", name=name, generation=generation, spec=None if fault else spec, fault=fault, **seen
+    )
+
+
+def a_timed_task(uid: str, *calendars: str, cron: str = "0 4 * * *", **more: Any) -> Any:
+    """A task that does not fire on the dates of these calendars."""
+    uses = tuple(CalendarUse(name) for name in calendars)
+    return a_task(uid, compiled={"trigger": CronTrigger(cron), "calendars": uses}, **more)
+
+
+def a_follower(name: str, after: str, **more: Any) -> Any:
+    """A task of this name (its uid too) that runs when `after` has."""
+    return a_task(name, name=name, compiled={"after": Completion(after)}, **more)
+
+
+def a_calendar(
+    name: str = "holidays", *, uid: str = "c-1", generation: int = 1, fault: Fault | None = None, **spec: Any
+) -> ObservedCalendar:
+    manifest = parse(
+        {
+            "apiVersion": "tickwheel.io/v1alpha1", "kind": "Calendar", "metadata": {"name": name, "namespace": "ns"},
+            "spec": spec or {"dates": ["2026-10-01"]},
+        }
+    )  # fmt: skip
+    assert isinstance(manifest, Calendar)
+    return ObservedCalendar(
+        uid=uid, namespace="ns", name=name, generation=generation, fault=fault, stored=None,
+        dates=None if fault else compile_calendar(manifest),
+    )  # fmt: skip
 
 
 def a_pool(name: str = "p", *, uid: str = "pool-1", silence_ms: int = 10_000, fault: Fault | None = None) -> Any:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tests.unit.controllers.builders import a_pool, a_task
+from tests.unit.controllers.builders import a_calendar, a_follower, a_pool, a_task, a_timed_task
 
 from tickwheel_operator.controllers.catalog import KINDS, Catalog
 from tickwheel_operator.controllers.observe import Fault
 from tickwheel_operator.engine.messages import Command, PoolApplied, PoolRemoved, TaskApplied, TaskRemoved
+
+SEPTEMBER_ENDS_MS = 1_790_812_799_999
 
 
 class Leading:
@@ -19,6 +21,21 @@ class Leading:
         self.catalog = Catalog()
         self.posted: list[Command] = []
         self.catalog.attach(self.posted.append)
+
+    def fault(self, uid: str) -> tuple[str, str]:
+        """Reason and message; empty: it is armed."""
+        entry = self.catalog.task(uid)
+        assert entry is not None
+        return ("", "") if entry.fault is None else (entry.fault.reason, entry.fault.message)
+
+    def next_day(self, uid: str) -> int:
+        """Its first instant after September 2026, as a day of October, by the spec that was posted last."""
+        specs = [c.spec for c in self.posted if isinstance(c, TaskApplied) and c.spec.uid == uid]
+        trigger = specs[-1].trigger
+        assert trigger is not None
+        instant_ms = trigger.next_after(SEPTEMBER_ENDS_MS)
+        assert instant_ms is not None
+        return (instant_ms - SEPTEMBER_ENDS_MS) // 86_400_000 + 1
 
 
 def kinds(commands: Any) -> list[str]:
@@ -138,3 +155,193 @@ def test_an_engine_that_breaks_down_does_not_break_the_watch(caplog: pytest.LogC
 
     assert catalog.task("u-1") is not None
     assert "the engine broke down at the change of u-1" in caplog.text
+
+
+# --- calendars ---
+
+
+def test_a_task_gets_the_dates_of_its_calendars() -> None:
+    leading = Leading()
+    leading.catalog.pool_seen(a_pool())
+    leading.catalog.calendar_seen(a_calendar())
+    leading.catalog.task_seen(a_timed_task("u-1", "holidays"))
+    leading.catalog.task_seen(a_timed_task("u-2"))
+    assert (leading.next_day("u-1"), leading.next_day("u-2")) == (2, 1)
+
+
+def test_a_calendar_that_changes_posts_its_tasks_again_and_no_others() -> None:
+    leading = Leading()
+    leading.catalog.pool_seen(a_pool())
+    leading.catalog.calendar_seen(a_calendar())
+    leading.catalog.task_seen(a_timed_task("u-1", "holidays"))
+    leading.catalog.task_seen(a_timed_task("u-2"))
+    leading.posted.clear()
+    leading.catalog.calendar_seen(a_calendar(generation=2, dates=["2026-10-01/2026-10-03"]))
+    assert kinds(leading.posted) == ["TaskApplied"]
+    assert leading.next_day("u-1") == 4
+    leading.posted.clear()
+    leading.catalog.calendar_seen(a_calendar(generation=2, dates=["2026-10-01/2026-10-03"]))
+    leading.catalog.task_seen(a_timed_task("u-1", "holidays", stored="written"))
+    assert leading.posted == []
+
+
+def test_a_task_without_its_calendar_is_stalled_until_it_comes_and_when_it_goes() -> None:
+    leading = Leading()
+    leading.catalog.pool_seen(a_pool())
+    leading.catalog.calendar_seen(a_calendar("weekends", uid="c-2"))
+    leading.catalog.task_seen(a_timed_task("u-1", "weekends", "holidays"))
+    reason, message = leading.fault("u-1")
+    assert reason == "CalendarNotFound"
+    assert message.startswith("spec.trigger.calendars[1].name: there is no Calendar holidays in namespace ns")
+    assert leading.posted[-1] == TaskRemoved(uid="u-1", forget=False)
+    leading.catalog.calendar_seen(a_calendar())
+    assert leading.fault("u-1") == ("", "")
+    assert leading.next_day("u-1") == 2
+    leading.posted.clear()
+    leading.catalog.calendar_gone("ns", "holidays", "another object")
+    assert leading.posted == []
+    leading.catalog.calendar_gone("ns", "holidays", "c-1")
+    assert leading.posted == [TaskRemoved(uid="u-1", forget=False)]
+    assert leading.fault("u-1")[0] == "CalendarNotFound"
+
+
+def test_a_calendar_with_a_fault_stalls_its_tasks_until_it_is_mended() -> None:
+    leading = Leading()
+    leading.catalog.pool_seen(a_pool())
+    leading.catalog.calendar_seen(a_calendar())
+    leading.catalog.task_seen(a_timed_task("u-1", "holidays"))
+    leading.catalog.calendar_seen(a_calendar(generation=2, fault=Fault("InvalidSpec", "spec.timeZone: no")))
+    assert leading.fault("u-1")[0] == "CalendarNotFound"
+    leading.posted.clear()
+    leading.catalog.calendar_seen(a_calendar(generation=3))
+    assert kinds(leading.posted) == ["TaskApplied"]
+
+
+def test_calendars_that_leave_no_instant_stall_the_task_with_another_reason() -> None:
+    leading = Leading()
+    leading.catalog.pool_seen(a_pool())
+    leading.catalog.calendar_seen(a_calendar(weekdays=["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"]))
+    leading.catalog.task_seen(a_timed_task("u-1", "holidays"))
+    reason, message = leading.fault("u-1")
+    assert reason == "NeverFires"
+    assert "spec.trigger.calendars" in message
+    leading.catalog.calendar_seen(a_calendar(generation=2))
+    assert leading.fault("u-1") == ("", "")
+
+
+def test_a_task_that_no_longer_names_a_calendar_does_not_hear_of_it() -> None:
+    leading = Leading()
+    leading.catalog.pool_seen(a_pool())
+    leading.catalog.calendar_seen(a_calendar())
+    leading.catalog.task_seen(a_timed_task("u-1", "holidays"))
+    leading.catalog.task_seen(a_timed_task("u-1", generation=2))
+    assert leading.next_day("u-1") == 1
+    leading.posted.clear()
+    leading.catalog.calendar_gone("ns", "holidays", "c-1")
+    assert leading.posted == []
+
+
+def test_a_task_that_is_gone_is_forgotten_with_its_calendars() -> None:
+    leading = Leading()
+    leading.catalog.pool_seen(a_pool())
+    leading.catalog.task_seen(a_timed_task("u-1", "holidays"))
+    leading.catalog.task_gone("u-1")
+    leading.posted.clear()
+    leading.catalog.calendar_seen(a_calendar())
+    assert leading.posted == []
+
+
+def test_an_edited_task_gets_the_dates_too() -> None:
+    leading = Leading()
+    leading.catalog.pool_seen(a_pool())
+    leading.catalog.calendar_seen(a_calendar())
+    leading.catalog.task_seen(a_timed_task("u-1", "holidays"))
+    leading.catalog.task_seen(a_timed_task("u-1", "holidays", cron="0 4 1,5 * *", generation=2))
+    assert leading.next_day("u-1") == 5
+
+
+def test_a_snapshot_has_the_dates_and_what_it_gave_is_not_posted_again() -> None:
+    catalog = Catalog()
+    catalog.pool_seen(a_pool())
+    catalog.task_seen(a_timed_task("u-1", "holidays"))
+    catalog.calendar_seen(a_calendar())
+    leading = Leading()
+    leading.posted = list(catalog.snapshot())
+    assert leading.next_day("u-1") == 2
+    posted: list[Command] = []
+    catalog.attach(posted.append)
+    catalog.task_seen(a_timed_task("u-1", "holidays", stored="new"))
+    assert posted == []
+    catalog.calendar_seen(a_calendar(generation=2, dates=["2026-10-01/2026-10-03"]))
+    assert kinds(posted) == ["TaskApplied"]
+
+
+# --- tasks that follow others ---
+
+
+def test_a_task_waits_for_the_task_that_it_follows_and_stalls_when_that_goes() -> None:
+    leading = Leading()
+    leading.catalog.pool_seen(a_pool())
+    leading.catalog.task_seen(a_follower("load", "extract"))
+    reason, message = leading.fault("load")
+    assert reason == "TaskNotFound"
+    assert message.startswith("spec.trigger.completion.task: there is no ScheduledTask extract in namespace ns")
+    leading.posted.clear()
+    leading.catalog.task_seen(a_task("e", name="extract"))
+    assert kinds(leading.posted) == ["TaskApplied", "TaskApplied"]
+    assert leading.fault("load") == ("", "")
+    leading.posted.clear()
+    leading.catalog.task_gone("e")
+    assert leading.posted == [TaskRemoved(uid="e", forget=True), TaskRemoved(uid="load", forget=False)]
+    assert leading.fault("load")[0] == "TaskNotFound"
+
+
+def test_a_task_that_follows_a_stalled_one_is_armed() -> None:
+    leading = Leading()
+    leading.catalog.pool_seen(a_pool())
+    leading.catalog.task_seen(a_task("e", name="extract", fault=Fault("InvalidSpec", "no")))
+    leading.catalog.task_seen(a_follower("load", "extract"))
+    assert leading.fault("load") == ("", "")
+
+
+@pytest.mark.parametrize("order", [("a", "b", "c"), ("c", "b", "a"), ("b", "a", "c")])
+def test_all_tasks_of_a_circle_are_stalled_and_spell_it_out_and_no_others_are(order: tuple[str, ...]) -> None:
+    after = {"a": "b", "b": "c", "c": "a"}
+    leading = Leading()
+    leading.catalog.pool_seen(a_pool())
+    for name in order:
+        leading.catalog.task_seen(a_follower(name, after[name]))
+    leading.catalog.task_seen(a_follower("far", "beside"))
+    leading.catalog.task_seen(a_follower("beside", "a"))
+    assert leading.fault("beside") == leading.fault("far") == ("", "")
+    for name, chain in (("a", "a -> b -> c -> a"), ("b", "b -> c -> a -> b"), ("c", "c -> a -> b -> c")):
+        reason, message = leading.fault(name)
+        assert reason == "CompletionCycle"
+        assert chain in message
+    leading.posted.clear()
+    leading.catalog.task_seen(a_task("b", name="b", generation=2))
+    assert sorted(c.spec.name for c in leading.posted if isinstance(c, TaskApplied)) == ["a", "b", "c"]
+    assert [leading.fault(name) for name in "abc"] == [("", "")] * 3
+
+
+def test_a_task_that_follows_itself_is_a_circle_and_a_deletion_breaks_one() -> None:
+    leading = Leading()
+    leading.catalog.pool_seen(a_pool())
+    leading.catalog.task_seen(a_follower("self", "self"))
+    assert "self -> self is a circle" in leading.fault("self")[1]
+    leading.catalog.task_seen(a_follower("a", "b"))
+    leading.catalog.task_seen(a_follower("b", "a"))
+    assert leading.fault("a")[0] == leading.fault("b")[0] == "CompletionCycle"
+    leading.catalog.task_gone("b")
+    assert leading.fault("a")[0] == "TaskNotFound"
+
+
+def test_an_edit_that_leaves_the_circle_for_another_task_closes_the_new_one_only() -> None:
+    leading = Leading()
+    leading.catalog.pool_seen(a_pool())
+    for name, after in (("a", "b"), ("b", "a"), ("c", "b")):
+        leading.catalog.task_seen(a_follower(name, after))
+    leading.catalog.task_seen(a_follower("b", "c", generation=2))
+    assert leading.fault("a") == ("", "")
+    assert "b -> c -> b" in leading.fault("b")[1]
+    assert "c -> b -> c" in leading.fault("c")[1]

@@ -2,14 +2,39 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tickwheel_operator.api import InvalidManifest, ScheduledTask, parse
-from tickwheel_operator.controllers.compile import compile_task
-from tickwheel_operator.engine.spec import Backoff, Guarantee, MisfirePolicy, TaskSpec
-from tickwheel_operator.engine.triggers import CronTrigger, FixedRateTrigger, OnceTrigger
+from tickwheel_operator.api.calendar import Calendar
+from tickwheel_operator.controllers.compile import NeverFires, bind_calendars, compile_calendar, compile_task
+from tickwheel_operator.engine.calendar import CalendarDates
+from tickwheel_operator.engine.filters import Filter
+from tickwheel_operator.engine.spec import (
+    Backoff,
+    CalendarUse,
+    Completion,
+    FixedDelay,
+    Guarantee,
+    MisfirePolicy,
+    Outcome,
+    Overlap,
+    OverlapPolicy,
+    TaskSpec,
+)
+from tickwheel_operator.engine.triggers import (
+    CronTrigger,
+    DailyIntervalTrigger,
+    FilteredTrigger,
+    FixedRateTrigger,
+    OnceTrigger,
+)
 
 CREATED_MS = 1_767_225_600_000
 
@@ -45,6 +70,14 @@ def test_a_task_keeps_who_it_is() -> None:
         ({"fixedRate": "1s", "anchor": "2026-01-01T00:00:01Z"}, FixedRateTrigger(1_000, CREATED_MS + 1_000)),
         ({"once": {"at": "2026-01-01T00:01:00Z"}}, OnceTrigger(CREATED_MS + 60_000)),
         ({"once": {"after": "10m"}}, OnceTrigger(CREATED_MS + 600_000)),
+        (
+            {"dailyInterval": {"every": "15m", "from": "08:00", "to": "18:00"}, "timeZone": "Asia/Shanghai"},
+            DailyIntervalTrigger(900_000, 28_800_000, 64_800_000, 127, "Asia/Shanghai"),
+        ),
+        (
+            {"dailyInterval": {"every": "1s", "from": "22:00", "to": "24:00", "days": ["Sun", "Mon"]}},
+            DailyIntervalTrigger(1_000, 79_200_000, 86_400_000, 0b1000001, "UTC"),
+        ),
         ({}, None),
     ],
 )
@@ -89,7 +122,308 @@ def test_a_date_that_never_comes_is_refused_with_its_field() -> None:
     assert refused.value.faults[0].path == "spec.trigger.cron"
 
 
-def test_what_the_engine_has_no_trigger_for_is_refused_with_its_field() -> None:
+# --- after a run ---
+
+
+@pytest.mark.parametrize(
+    ("trigger", "after"),
+    [
+        ({"fixedDelay": "30s"}, FixedDelay(30_000)),
+        ({"completion": {"task": "other"}}, Completion("other", Outcome.SUCCEEDED)),
+        ({"completion": {"task": "other", "outcome": "Any"}}, Completion("other", Outcome.ANY)),
+    ],
+)
+def test_what_follows_a_run_is_no_trigger_of_time(trigger: dict[str, Any], after: object) -> None:
+    spec = compiled(trigger=trigger)
+    assert (spec.trigger, spec.after, spec.filter) == (None, after, None)
+    window = compiled(trigger={**trigger, "window": {"notAfter": "2026-02-01T00:00:00Z"}})
+    assert (window.trigger, window.after) == (None, after)
+    assert window.filter == Filter(not_after_ms=at("2026-02-01T00:00:00Z"))
+
+
+# --- windows, jitter, overlap ---
+
+
+def at(text: str) -> int:
+    return int(datetime.fromisoformat(text).timestamp() * 1000)
+
+
+def test_a_window_filters_the_trigger() -> None:
+    trigger = compiled(
+        trigger={
+            "fixedRate": "1s",
+            "window": {"notBefore": "2026-01-02T00:00:00Z", "notAfter": "2026-01-02T00:00:05Z"},
+        }
+    ).trigger
+    begin = at("2026-01-02T00:00:00Z")
+    assert trigger == FilteredTrigger(
+        FixedRateTrigger(1_000, CREATED_MS), Filter(not_before_ms=begin, not_after_ms=begin + 5_000)
+    )
+    assert trigger.next_after(CREATED_MS) == begin
+    assert compiled(trigger={"fixedRate": "1s", "window": {}}).trigger == FixedRateTrigger(1_000, CREATED_MS)
+
+
+def test_jitter() -> None:
+    assert compiled(trigger={"cron": "0 4 * * *", "jitter": "10s"}).jitter_ms == 10_000
+    assert compiled(trigger={"cron": "0 4 * * *"}).jitter_ms == compiled().jitter_ms == 0
+
+
+@pytest.mark.parametrize(
+    ("concurrency", "overlap"),
+    [
+        (None, Overlap(policy=OverlapPolicy.ALLOW, max_concurrent=None, queue_limit=100)),
+        ({"maxConcurrent": 3}, Overlap(policy=OverlapPolicy.ALLOW, max_concurrent=3)),
+        ({"policy": "Forbid"}, Overlap(policy=OverlapPolicy.FORBID, max_concurrent=1)),
+        ({"policy": "Replace", "key": "/shop"}, Overlap(policy=OverlapPolicy.REPLACE, max_concurrent=1, key="/shop")),
+        (
+            {"policy": "Queue", "maxConcurrent": 2, "queueLimit": 7},
+            Overlap(policy=OverlapPolicy.QUEUE, max_concurrent=2, queue_limit=7),
+        ),
+    ],
+)
+def test_only_allow_has_no_limit_by_default(concurrency: dict[str, Any] | None, overlap: Overlap) -> None:
+    spec = compiled() if concurrency is None else compiled(concurrency=concurrency)
+    assert spec.overlap == overlap
+    assert compiled().overlap is compiled().overlap
+
+
+# --- calendars ---
+
+
+def calendar(name: str = "holidays", **spec: Any) -> CalendarDates:
+    resource = parse(
+        {
+            "apiVersion": "tickwheel.io/v1alpha1",
+            "kind": "Calendar",
+            "metadata": {"name": name, "namespace": "shops", "uid": f"c-{name}"},
+            "spec": spec,
+        }
+    )
+    assert isinstance(resource, Calendar)
+    return compile_calendar(resource)
+
+
+def known(*calendars: CalendarDates) -> Callable[[str], CalendarDates | None]:
+    return {calendar.name: calendar for calendar in calendars}.get
+
+
+DAILY = {"cron": "0 9 * * *", "calendars": [{"name": "holidays"}]}
+
+
+def test_a_calendar_keeps_dates_ranges_weekdays_and_crons_in_its_zone() -> None:
+    dates = calendar(
+        timeZone="Asia/Shanghai",
+        dates=["2026-10-01", "2026-10-02/2026-10-07"],
+        weekdays=["Sat", "Sun"],
+        crons=["* * 0-6 * * *"],
+    )
+    inside = ("2026-09-30T16:00:00Z", "2026-10-07T15:59:59Z", "2026-10-09T16:00:00Z", "2026-10-12T22:59:59Z")
+    outside = ("2026-09-30T15:59:59Z", "2026-10-07T23:00:00Z", "2026-10-09T15:59:59Z", "2026-10-12T23:00:00Z")
+    assert [dates.covers(at(text))[0] for text in inside] == [True] * 4
+    assert [dates.covers(at(text))[0] for text in outside] == [False] * 4
+
+
+@pytest.mark.parametrize(
+    ("spec", "path"),
+    [
+        ({"timeZone": "Mars/Olympus", "weekdays": ["Sat"]}, "spec.timeZone"),
+        ({"crons": ["* * 0-6 * * *", "* * 25 * * *"]}, "spec.crons[1]"),
+        ({"crons": ["0 0 30 2 *"]}, "spec.crons[0]"),
+    ],
+)
+def test_a_calendar_that_cannot_be_read_names_its_field(spec: dict[str, Any], path: str) -> None:
     with pytest.raises(InvalidManifest) as refused:
-        compiled(trigger={"fixedDelay": "30s"})
-    assert refused.value.faults[0].path == "spec.trigger.fixedDelay"
+        calendar(**spec)
+    assert refused.value.faults[0].path == path
+
+
+def test_the_dates_of_calendars_are_bound_to_the_trigger() -> None:
+    spec = compiled(
+        trigger={
+            "cron": "0 9 * * *",
+            "window": {"notBefore": "2026-03-01T00:00:00Z"},
+            "calendars": [{"name": "holidays"}, {"name": "workdays", "rule": "Include"}],
+        }
+    )
+    assert spec.calendars == (CalendarUse("holidays"), CalendarUse("workdays", exclude=False))
+    holidays = calendar(dates=["2026-03-02"])
+    workdays = calendar("workdays", weekdays=["Mon", "Tue", "Wed", "Thu", "Fri"])
+    bound = bind_calendars(spec, known(holidays, workdays))
+    assert isinstance(bound.trigger, FilteredTrigger)
+    assert bound.trigger.base == CronTrigger("0 9 * * *")
+    assert bound.trigger.filter == Filter(
+        not_before_ms=at("2026-03-01T00:00:00Z"), exclude=(holidays,), include=(workdays,)
+    )
+    assert bound.trigger.next_after(CREATED_MS) == at("2026-03-03T09:00:00Z")
+    assert bound.filter is None
+    assert (bound.uid, bound.calendars) == (spec.uid, spec.calendars)
+
+
+def test_a_task_can_be_bound_again_when_a_calendar_changes() -> None:
+    spec = compiled(trigger=DAILY)
+    first = bind_calendars(spec, known(calendar(dates=["2026-01-01"])))
+    again = bind_calendars(first, known(calendar(dates=["2026-01-02"])))
+    assert again == bind_calendars(spec, known(calendar(dates=["2026-01-02"])))
+    assert again != first
+    # Its instants change, and it is not armed anew: the fingerprint names the calendar only.
+    assert again.schedule == first.schedule == "cron 0 9 * * * (UTC); except on holidays"
+    assert spec.schedule != first.schedule
+
+
+def test_a_task_without_calendars_is_bound_as_it_is() -> None:
+    spec = compiled(trigger={"cron": "0 9 * * *"})
+    assert bind_calendars(spec, known()) is spec
+
+
+def test_tasks_that_share_calendars_share_their_filter() -> None:
+    holidays = calendar(dates=["2026-01-01"])
+    first, second = (bind_calendars(compiled(trigger=DAILY), known(holidays)).trigger for _ in range(2))
+    assert isinstance(first, FilteredTrigger)
+    assert isinstance(second, FilteredTrigger)
+    assert first.filter is second.filter
+
+
+def test_what_follows_a_run_is_bound_by_its_filter() -> None:
+    spec = compiled(
+        trigger={
+            "fixedDelay": "30s",
+            "window": {"notAfter": "2026-02-01T00:00:00Z"},
+            "calendars": [{"name": "holidays"}],
+        }
+    )
+    holidays = calendar(dates=["2026-01-01"])
+    bound = bind_calendars(spec, known(holidays))
+    assert (bound.trigger, bound.after) == (None, FixedDelay(30_000))
+    assert bound.filter == Filter(not_after_ms=at("2026-02-01T00:00:00Z"), exclude=(holidays,))
+    assert bind_calendars(bound, known(holidays)) == bound
+
+
+def test_each_missing_calendar_is_named() -> None:
+    uses = [{"name": "a"}, {"name": "holidays"}, {"name": "b"}]
+    with pytest.raises(InvalidManifest) as refused:
+        bind_calendars(compiled(trigger={**DAILY, "calendars": uses}), known(calendar(dates=["2026-01-01"])))
+    assert [fault.path for fault in refused.value.faults] == [
+        "spec.trigger.calendars[0].name",
+        "spec.trigger.calendars[2].name",
+    ]
+    assert "Calendar a in namespace shops" in str(refused.value)
+
+
+# --- what can never fire ---
+
+
+@pytest.mark.parametrize(
+    ("trigger", "field"),
+    [
+        ({"cron": "* 2 * 3 SUN#2", "timeZone": "America/New_York"}, "cron"),
+        ({"cron": "0 9 * * *", "window": {"notAfter": "2025-12-31T23:59:59Z"}}, "window"),
+        (
+            {
+                "cron": "0 9 * * *",
+                "window": {"notBefore": "2026-02-01T10:00:00Z", "notAfter": "2026-02-02T08:00:00Z"},
+            },
+            "window",
+        ),
+        ({"fixedDelay": "30s", "window": {"notAfter": "2025-12-31T23:59:59Z"}}, "window"),
+        ({"once": {"at": "2026-03-01T00:00:00Z"}, "window": {"notAfter": "2026-02-01T00:00:00Z"}}, "window"),
+        (
+            {
+                "dailyInterval": {"every": "15m", "from": "02:00", "to": "03:00", "days": ["Sun"]},
+                "timeZone": "America/New_York",
+                "window": {"notBefore": "2026-03-08T00:00:00-05:00", "notAfter": "2026-03-09T00:00:00-04:00"},
+            },
+            "window",
+        ),
+    ],
+)
+def test_a_schedule_without_an_instant_is_refused_with_its_field(trigger: dict[str, Any], field: str) -> None:
+    with pytest.raises(NeverFires) as refused:
+        compiled(trigger=trigger)
+    assert refused.value.faults[0].path == f"spec.trigger.{field}"
+    assert "can never fire" in refused.value.faults[0].message
+
+
+@pytest.mark.parametrize(
+    ("trigger", "dates", "rule"),
+    [
+        ({"cron": "0 9 * * *"}, {"dates": ["2020-01-01/2025-12-31"]}, "Include"),
+        ({"cron": "0 9 * * MON"}, {"weekdays": ["Mon"]}, "Exclude"),
+        ({"fixedRate": "10ms"}, {"crons": ["* * * * * *"]}, "Exclude"),
+        ({"once": {"at": "2026-03-01T00:00:00Z"}}, {"dates": ["2026-03-01"]}, "Exclude"),
+        ({"fixedDelay": "30s"}, {"dates": ["2020-01-01/2025-12-31"]}, "Include"),
+        (
+            {"cron": "0 9 * * *", "window": {"notAfter": "2026-12-31T00:00:00Z"}},
+            {"dates": ["2027-01-01/2027-12-31"]},
+            "Include",
+        ),
+    ],
+)
+def test_calendars_that_leave_no_instant_are_refused(trigger: dict[str, Any], dates: dict[str, Any], rule: str) -> None:
+    spec = compiled(trigger={**trigger, "calendars": [{"name": "holidays", "rule": rule}]})
+    with pytest.raises(NeverFires) as refused:
+        bind_calendars(spec, known(calendar(**dates)))
+    assert refused.value.faults[0].path == "spec.trigger.calendars"
+    assert "can never fire" in refused.value.faults[0].message
+
+
+@pytest.mark.parametrize(
+    "trigger",
+    [
+        {"once": {"at": "2020-01-01T00:00:00Z"}},
+        {"once": {"at": "2020-01-01T00:00:00Z"}, "window": {"notAfter": "2021-01-01T00:00:00Z"}},
+        {"fixedRate": "1h", "anchor": "2199-01-01T00:00:00Z"},
+        {"cron": "0 0 29 2 *"},
+        {"cron": "0 0 * 2 FRI#5"},
+    ],
+)
+def test_a_once_in_the_past_and_an_instant_far_ahead_are_not_refused(trigger: dict[str, Any]) -> None:
+    assert compiled(trigger=trigger).trigger is not None
+
+
+# --- what makes no sense ---
+
+
+@pytest.mark.parametrize(
+    ("trigger", "path"),
+    [
+        ({"cron": "0 9 * * *", "timeZone": "Mars/Olympus"}, "timeZone"),
+        ({"dailyInterval": {"every": "15m", "from": "08:00", "to": "18:00"}, "timeZone": "Mars/Olympus"}, "timeZone"),
+        ({"dailyInterval": {"every": "9ms", "from": "08:00", "to": "18:00"}}, "dailyInterval.every"),
+        ({"dailyInterval": {"every": "25h", "from": "08:00", "to": "18:00"}}, "dailyInterval.every"),
+        ({"dailyInterval": {"every": "15m", "from": "24:00", "to": "00:00"}}, "dailyInterval.to"),
+        ({"dailyInterval": {"every": "15m", "from": "08:00", "to": "08:00:00"}}, "dailyInterval.to"),
+        ({"window": {"notAfter": "2027-01-01T00:00:00Z"}}, "window"),
+        ({"calendars": [{"name": "holidays"}]}, "calendars"),
+        ({"jitter": "10s"}, "jitter"),
+    ],
+)
+def test_a_trigger_that_makes_no_sense_is_refused_with_its_field(trigger: dict[str, Any], path: str) -> None:
+    with pytest.raises(InvalidManifest) as refused:
+        compiled(trigger=trigger)
+    assert refused.value.faults[0].path == f"spec.trigger.{path}"
+    assert not isinstance(refused.value, NeverFires)
+
+
+def test_a_whole_day_may_be_written_from_midnight_to_midnight() -> None:
+    trigger = compiled(trigger={"dailyInterval": {"every": "15m", "from": "00:00", "to": "24:00"}}).trigger
+    assert trigger == DailyIntervalTrigger(900_000, 0, 86_400_000)
+
+
+# --- the documentation ---
+
+
+def test_every_example_of_the_documentation_compiles() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "triggers.md").read_text()
+    blocks = re.findall(r"^```yaml\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    examples = [document for block in blocks for document in yaml.safe_load_all(block)]
+    assert len(examples) > 8
+    for example in examples:
+        if "kind" in example:
+            calendar(**example["spec"])
+        else:
+            spec = compiled(**example)
+            holidays, trading_days = (
+                calendar("cn-holidays", weekdays=["Sat"]),
+                calendar("trading-days", weekdays=["Mon"]),
+            )
+            assert bind_calendars(spec, known(holidays, trading_days)).schedule != "manual"

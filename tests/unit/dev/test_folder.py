@@ -118,7 +118,55 @@ def test_what_dev_mode_cannot_run_is_said_and_not_passed_over(tmp_path: Path) ->
     )
     folder = folder_of(tmp_path)
     folder.read(NOW)
-    assert "a.yaml: TaskRun/once: kind: dev mode runs ScheduledTask and WorkerPool" in str(folder.faults[0])
+    assert "a.yaml: TaskRun/once: kind: dev mode runs ScheduledTask, WorkerPool and Calendar" in str(folder.faults[0])
+
+
+CALENDAR = "apiVersion: tickwheel.io/v1alpha1\nkind: Calendar\nmetadata: {name: holidays}\nspec: {dates: [%s]}\n"
+OCTOBER = 1_790_812_800_000
+DAY_MS = 86_400_000
+
+
+def first_day(folder: Folder) -> int:
+    """The day of October 2026 on which the only task fires first."""
+    [spec] = folder.tasks.values()
+    assert spec.trigger is not None
+    instant_ms = spec.trigger.next_after(OCTOBER - 1)
+    assert instant_ms is not None
+    return (instant_ms - OCTOBER) // DAY_MS + 1
+
+
+def test_a_task_whose_calendar_is_missing_waits_for_it_and_is_told_when_it_changes(tmp_path: Path) -> None:
+    trigger = 'cron: "0 4 * * *", calendars: [{name: holidays}]'
+    (tmp_path / "a.yaml").write_text(manifests(("hello", trigger, "tick")))
+    folder = folder_of(tmp_path)
+    folder.read(NOW)
+    assert folder.tasks == {}
+    [fault] = folder.faults
+    assert str(fault).startswith("a.yaml: ScheduledTask/hello: spec.trigger.calendars[0].name: there is no Calendar")
+    [command] = [command for command in folder.snapshot() if not isinstance(command, PoolApplied)]
+    assert isinstance(command, TaskRemoved) and not command.forget, "what is known of it is kept"
+
+    (tmp_path / "c.yaml").write_text(CALENDAR % '"2026-10-01"')
+    assert [type(command) for command in folder.read(NOW + 1)] == [TaskApplied]
+    assert (first_day(folder), folder.faults) == (2, [])
+    (tmp_path / "c.yaml").write_text(CALENDAR % '"2026-10-01/2026-10-03"')
+    assert [type(command) for command in folder.read(NOW + 2)] == [TaskApplied]
+    assert first_day(folder) == 4
+    (tmp_path / "c.yaml").write_text(CALENDAR % "no date")
+    assert folder.read(NOW + 3) == []
+    assert "c.yaml: Calendar/holidays: spec.dates" in str(folder.faults[0])
+    (tmp_path / "c.yaml").unlink()
+    [uid] = folder.tasks
+    assert folder.read(NOW + 4) == [TaskRemoved(uid=uid, forget=False)]
+
+
+def test_a_circle_of_tasks_is_told_of_each_of_them(tmp_path: Path) -> None:
+    after = "completion: {task: %s}"
+    (tmp_path / "a.yaml").write_text(manifests(("one", after % "two", "tick"), ("two", after % "one", "tick")))
+    folder = folder_of(tmp_path)
+    folder.read(NOW)
+    assert folder.tasks == {}
+    assert ["one -> two -> one" in str(folder.faults[0]), "two -> one -> two" in str(folder.faults[1])] == [True, True]
 
 
 def test_a_pool_of_many_replicas_gets_few_workers_and_a_missing_one_gets_one(tmp_path: Path) -> None:

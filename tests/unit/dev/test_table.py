@@ -8,9 +8,10 @@ import pytest
 from rich.console import Console
 
 from tickwheel_operator.dev.table import Headline, Picture
+from tickwheel_operator.engine.filters import Filter
 from tickwheel_operator.engine.messages import RunState
-from tickwheel_operator.engine.spec import TaskSpec
-from tickwheel_operator.engine.triggers import CronTrigger, FixedRateTrigger
+from tickwheel_operator.engine.spec import Completion, FixedDelay, TaskSpec
+from tickwheel_operator.engine.triggers import CronTrigger, DailyIntervalTrigger, FilteredTrigger, FixedRateTrigger
 from tickwheel_operator.engine.views import HandlerState, PoolView, RunView, TaskView, Views
 
 HEADLINE = Headline(workers=2, seconds=61, url="http://127.0.0.1:12345")
@@ -73,6 +74,20 @@ def test_a_wide_terminal_gets_words_and_a_narrow_one_signs() -> None:
     assert "Failed " in wide[3]
     assert "12ms" in wide[3]
     assert "✗ " in narrow[3]
+
+
+def test_every_kind_of_trigger_has_a_line() -> None:
+    windowed = FilteredTrigger(FixedRateTrigger(2_000, 0), Filter(not_before_ms=1))
+    specs = [
+        spec("windowed", trigger=windowed),
+        spec("daily", trigger=DailyIntervalTrigger(900_000, 28_800_000, 64_800_000, 31, "UTC")),
+        spec("delayed", trigger=None, after=FixedDelay(30_000)),
+        spec("follower", trigger=None, after=Completion("job")),
+        spec("none", trigger=None),
+    ]
+    lines = drawn(Picture(), specs, 250, 24, [])
+    for words in ("every 2s ", "every 15m from 08:00", "30s after the end", "after a run of job", "by hand"):
+        assert any(words in line for line in lines), words
 
 
 def test_a_run_that_goes_on_for_long_shows_how_far_it_is() -> None:

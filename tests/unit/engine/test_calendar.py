@@ -135,6 +135,7 @@ CRONS = st.tuples(*FIELDS.values()).map(" ".join)
 )
 @example(window=WINDOWS[0], dates=[(2, 0)], weekdays=set(), crons=[])
 @example(window=WINDOWS[3], dates=[(1, 0)], weekdays=set(), crons=["* * 18 * *"])
+@example(window=WINDOWS[3], dates=[(2, 5)], weekdays=set(), crons=["30-59 23 17 2 *"])
 @example(window=WINDOWS[7], dates=[], weekdays=set(), crons=["* * * * 1-5", "* 0-22 * * *", "0-58 23 * * *"])
 def test_every_minute_is_answered_as_the_wall_shows_it_in_few_steps(
     window: tuple[str, str], dates: list[tuple[int, int]], weekdays: set[int], crons: list[str]
@@ -173,7 +174,7 @@ def test_every_minute_is_answered_as_the_wall_shows_it_in_few_steps(
         low, high = (since // 1000 - first_s) // 60, (min(until, at) // 1000 - first_s) // 60
         assert expected[low:high] == [inside] * len(expected[low:high])
     # A span of the zone may end an answer early, and so may a change that changes nothing.
-    assert len(answers) <= changes + 4
+    assert len(answers) <= changes + 3
     # Asked in no order too: what was asked before is kept, and must not matter.
     for place in range(len(minutes) - 1, 0, -37):
         inside, until = calendar.covers(minutes[place] * 1000 + 59_999)

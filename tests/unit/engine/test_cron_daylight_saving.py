@@ -157,3 +157,11 @@ def test_the_second_pass_is_found_when_the_first_pass_was_the_last_match_for_a_y
     assert local_instants(
         "*/20 1 1 11 *", "America/New_York", "2026-11-01T01:40:00-04:00", "2027-10-01T00:00:00-04:00"
     ) == ["2026-11-01T01:00:00-05:00", "2026-11-01T01:20:00-05:00", "2026-11-01T01:40:00-05:00"]
+
+
+def test_the_first_pass_is_found_backwards_from_the_second_when_it_was_the_only_match_for_a_year() -> None:
+    zone = ZoneInfo("America/New_York")
+    second_pass = int(datetime.fromisoformat("2026-11-01T01:10:00-05:00").timestamp() * 1000)
+    latest = parse("20/20 1 1 11 *").latest_until(second_pass, zone)
+    assert latest is not None
+    assert datetime.fromtimestamp(latest / 1000, zone).isoformat() == "2026-11-01T01:40:00-04:00"

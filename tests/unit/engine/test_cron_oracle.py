@@ -101,21 +101,17 @@ EXPRESSIONS = st.tuples(values(0, 59), values(0, 23), MONTHDAYS, values(1, 12), 
 # Small hours, where clocks change, on any day: so that the rule for gaps and overlaps is met each time.
 SMALL_HOURS = st.tuples(values(0, 59), values(0, 4), st.just("*"), st.just("*"), st.just("*")).map(" ".join)
 
+# For random expressions; `test_cron_transitions` walks over every change of 25 zones with chosen ones.
 CHANGES = [
     ("America/New_York", "2026-03-07"),
     ("America/New_York", "2026-10-31"),
-    ("Europe/Berlin", "2026-03-28"),
-    ("Europe/Berlin", "2026-10-24"),
     ("Australia/Lord_Howe", "2026-04-03"),
     ("Australia/Lord_Howe", "2026-10-02"),
     ("Africa/Casablanca", "2026-02-14"),
-    ("Africa/Casablanca", "2026-03-21"),
     ("America/Havana", "2026-03-07"),
     ("America/Havana", "2026-10-31"),
     ("Pacific/Apia", "2011-12-28"),
     ("Asia/Shanghai", "1991-04-13"),
-    ("Asia/Shanghai", "2026-05-30"),
-    ("America/Sao_Paulo", "2018-11-03"),
     ("Antarctica/Troll", "2026-03-28"),
     ("Asia/Kathmandu", "1985-12-31"),
     ("Pacific/Kwajalein", "1993-08-20"),
@@ -123,7 +119,7 @@ CHANGES = [
 
 
 @pytest.mark.parametrize(("zone_name", "day"), CHANGES, ids=lambda value: value)
-@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
 @given(expression=st.one_of(SMALL_HOURS, EXPRESSIONS))
 @example(expression="30 2 * * *")
 @example(expression="0 0 * * *")

@@ -197,7 +197,7 @@ DIFFERENT: list[tuple[str, str, str, str, str, str]] = [
     # source, expression, zone, after; what they say, what we say
     ("Spring wants both days to match", "0 0 0 13 * FRI", "UTC", "2018-07-31T11:47:14+00:00",
      "2019-09-13T00:00:00+00:00", "2018-08-03T00:00:00+00:00"),
-    ("robfig/cron takes */10 for no restriction", "0 0 0 */10 * SUN", "UTC", "2012-07-14T12:00:00+00:00",
+    ("robfig/cron 1 takes */10 for no restriction", "0 0 0 */10 * SUN", "UTC", "2012-07-14T12:00:00+00:00",
      "2012-07-29T00:00:00+00:00", "2012-07-15T00:00:00+00:00"),
     ("Spring leaves out what a gap skips", "0 10 2 * * *", "Europe/Amsterdam", "2013-03-31T01:09:00+01:00",
      "2013-04-01T02:10:00+02:00", "2013-03-31T03:00:00+02:00"),

@@ -16,7 +16,14 @@ from tickwheel_operator.api import unsupported_kind
 from tickwheel_operator.api.taskrun import TaskRun
 from tickwheel_operator.engine.messages import RunState
 from tickwheel_operator.pools.deployments import PoolDeployment, PoolProblem
-from tickwheel_operator.projection.statuses import pool_status, request_status, run_status, task_status, unbuilt_status
+from tickwheel_operator.projection.statuses import (
+    calendar_status,
+    pool_status,
+    request_status,
+    run_status,
+    task_status,
+    unbuilt_status,
+)
 from tickwheel_operator.projection.subjects import Workforce
 
 _FAULT = SimpleNamespace(reason="InvalidSpec", message="spec.trigger.cron: no")
@@ -72,6 +79,9 @@ CASES: dict[str, tuple[str, dict[str, Any] | None, str, str]] = {
         "Degraded", "Failed",
     ),
     "stalled pool": ("WorkerPool", pool_status(pool(_FAULT), None), "Degraded", "Failed"),
+    "new calendar": ("Calendar", None, "Progressing", "InProgress"),
+    "calendar": ("Calendar", calendar_status(pool()), "Healthy", "Current"),
+    "stalled calendar": ("Calendar", calendar_status(pool(_FAULT)), "Degraded", "Failed"),
     "new run": ("TaskRun", None, "Progressing", "InProgress"),
     "waiting run": ("TaskRun", run_status(a_run(RunState.PENDING, started_ms=0), 2), "Progressing", "InProgress"),
     "running": ("TaskRun", run_status(a_run(RunState.RUNNING), 2), "Progressing", "InProgress"),
@@ -83,7 +93,7 @@ CASES: dict[str, tuple[str, dict[str, Any] | None, str, str]] = {
     "run of long ago": ("TaskRun", request_status(request(None, RunState.SUCCEEDED)), "Healthy", "Current"),
     **{
         f"unbuilt {kind}": (kind, unbuilt_status(unbuilt(kind)), "Degraded", "Failed")
-        for kind in ("Workflow", "WorkflowRun", "Calendar", "AlertChannel")
+        for kind in ("Workflow", "WorkflowRun", "AlertChannel")
     },
 }  # fmt: skip
 

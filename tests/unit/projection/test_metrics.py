@@ -12,6 +12,7 @@ from tickwheel_operator.engine.stats import Stats
 from tickwheel_operator.ledger.facts import SkipReason
 from tickwheel_operator.ledger.limits import LedgerStats
 from tickwheel_operator.projection.metrics import METRICS, MetricsCollector, PoolFigures, Sources, TermFigures, main
+from tickwheel_operator.projection.skips import EXPLANATIONS
 
 
 def a_term(epoch: int = 3) -> TermFigures:
@@ -69,6 +70,15 @@ def test_the_figures_of_a_leader_are_served() -> None:
     assert found['tickwheel_projection_writes_total{kind="Event",outcome="ok"}'] == 1
     assert found['tickwheel_catalog_objects{kind="ScheduledTask",state="Armed"}'] == 7
     assert found["tickwheel_watch_age_seconds"] == 1
+
+
+def test_every_reason_for_which_instants_are_skipped_shows_up() -> None:
+    term = a_term()
+    for reason in SkipReason:
+        term.stats.skipped(reason, 1)
+    found = samples(MetricsCollector(sources([term])))
+    for name in EXPLANATIONS:
+        assert found[f'tickwheel_instants_skipped_total{{reason="{name}"}}'] >= 1
 
 
 def test_counters_go_on_over_the_terms_of_a_process() -> None:

@@ -5,25 +5,27 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
+from tickwheel_operator.api.calendar import CalendarStatus
 from tickwheel_operator.api.scheduledtask import ScheduledTaskStatus
 from tickwheel_operator.api.taskrun import TaskRunStatus
 from tickwheel_operator.api.workerpool import WorkerPoolStatus
 from tickwheel_operator.engine.messages import RunState
-from tickwheel_operator.engine.spec import TaskSpec
+from tickwheel_operator.engine.spec import CalendarUse, Completion, TaskSpec
 from tickwheel_operator.engine.triggers import CronTrigger
 from tickwheel_operator.engine.views import HandlerState, PoolView, RunView, TaskView
-from tickwheel_operator.projection.statuses import pool_status, run_status, task_status
+from tickwheel_operator.projection.statuses import calendar_status, pool_status, run_status, task_status
 from tickwheel_operator.projection.stored import NOTHING, SECTIONS, digests, read_status
 from tickwheel_operator.projection.writing import changes, conditions_differ, with_transition_times
 
 NOW = "2026-01-01T00:00:00Z"
+SKIPS = (("Deadline", 2, 60_000), ("Misfired", 3, 1_500))
 
 
 def a_task(fault: tuple[str, str] | None = None, **more: Any) -> Any:
-    spec = TaskSpec(
-        uid="u", namespace="ns", name="t", generation=2, created_ms=0, trigger=CronTrigger("0 4 * * *"), pool="p",
-        handler="h", **more,
-    )  # fmt: skip
+    fields = {"trigger": CronTrigger("0 4 * * *"), **more}
+    spec = TaskSpec(uid="u", namespace="ns", name="t", generation=2, created_ms=0, pool="p", handler="h", **fields)
     why = None if fault is None else SimpleNamespace(reason=fault[0], message=fault[1])
     return SimpleNamespace(seen=SimpleNamespace(uid="u", generation=2, spec=spec), fault=why)
 
@@ -93,8 +95,10 @@ def test_all_statuses_fit_the_schema_of_their_kind() -> None:
     pool = SimpleNamespace(seen=SimpleNamespace(generation=1, fault=None))
     for model, kind, status in (
         (ScheduledTaskStatus, "ScheduledTask", task_status(a_task(), a_view(), a_pool("h"))),
-        (WorkerPoolStatus, "WorkerPool", pool_status(pool, a_pool("h"))),  # type: ignore[arg-type]
-        (WorkerPoolStatus, "WorkerPool", pool_status(pool, None)),  # type: ignore[arg-type]
+        (WorkerPoolStatus, "WorkerPool", pool_status(pool, a_pool("h"))),
+        (WorkerPoolStatus, "WorkerPool", pool_status(pool, None)),
+        (CalendarStatus, "Calendar", calendar_status(pool)),
+        (ScheduledTaskStatus, "ScheduledTask", task_status(a_task(), a_view(skips=SKIPS), a_pool("h"))),
         (TaskRunStatus, "TaskRun", run_status(a_run(result=b'{"a":1.5}', fraction=0.5, note="half"), 1)),
         (
             TaskRunStatus,
@@ -120,7 +124,7 @@ def test_what_was_written_is_not_written_again() -> None:
 def test_only_the_section_that_differs_is_written() -> None:
     stored = as_stored("ScheduledTask", with_transition_times(task_status(a_task(), a_view(), None), NOW))
     patch = changes("ScheduledTask", task_status(a_task(), a_view(succeeded=2), None), stored)
-    assert set(patch) == {"lastScheduleTime", "lastRun", "active", "counters"}
+    assert set(patch) == {"lastScheduleTime", "lastRun", "active", "counters", "skips"}
 
 
 def test_a_task_without_a_view_leaves_the_counters_as_they_are() -> None:
@@ -159,3 +163,79 @@ def test_a_failed_run_is_false_for_kubectl_wait_and_an_open_one_unknown() -> Non
     assert condition(run_status(a_run(RunState.RUNNING), 1), "Succeeded")["status"] == "Unknown"
     assert condition(run_status(a_run(RunState.RUNNING), 1), "Running")["status"] == "True"
     assert run_status(a_run(), 1)["lateness"] == "3ms"
+
+
+def test_what_made_no_run_is_shown_by_reason_and_remembered_of_the_stored_status() -> None:
+    status = task_status(a_task(), a_view(skipped=5, skips=SKIPS), a_pool("h"))
+    assert status["counters"]["skipped"] == 5
+    assert status["skips"] == [
+        {"reason": "Deadline", "count": 2, "lastTime": "1970-01-01T00:01:00Z"},
+        {"reason": "Misfired", "count": 3, "lastTime": "1970-01-01T00:00:01.500Z"},
+    ]
+    stored = as_stored("ScheduledTask", with_transition_times(status, NOW))
+    assert stored.skips == (("Deadline", 2), ("Misfired", 3))
+    more = changes("ScheduledTask", task_status(a_task(), a_view(skips=(("Misfired", 4, 2_000),)), None), stored)
+    assert stored.merged("ScheduledTask", more).skips == (("Misfired", 4),)
+    assert stored.merged("ScheduledTask", {"nextScheduleTime": None}).skips == stored.skips
+
+
+def test_a_task_that_follows_another_is_armed_and_says_whom() -> None:
+    status = task_status(a_task(trigger=None, after=Completion("extract")), a_view(next_ms=None), a_pool("h"))
+    assert condition(status, "Ready")["reason"] == "Armed"
+    assert status["trigger"] == "after a run of extract succeeded"
+
+
+def test_the_trigger_on_one_line_names_the_calendars() -> None:
+    uses = (CalendarUse("holidays"), CalendarUse("payday", exclude=False), CalendarUse("fridays", exclude=False))
+    status = task_status(a_task(calendars=uses), a_view(), None)
+    assert status["trigger"] == "cron 0 4 * * * (UTC); except on holidays; only on payday or fridays"
+
+
+def test_a_calendar_is_ready_or_says_which_field_is_wrong() -> None:
+    def calendar(fault: Any) -> Any:
+        return SimpleNamespace(seen=SimpleNamespace(generation=3, fault=fault))
+
+    status = calendar_status(calendar(None))
+    assert [(c["type"], c["status"]) for c in status["conditions"]] == [
+        ("Ready", "True"), ("Reconciling", "False"), ("Stalled", "False"),
+    ]  # fmt: skip
+    assert status["observedGeneration"] == 3
+    fault = SimpleNamespace(reason="InvalidSpec", message="spec.timeZone: no such zone")
+    status = calendar_status(calendar(fault))
+    for kind, word in (("Ready", "False"), ("Stalled", "True")):
+        found = condition(status, kind)
+        assert (found["status"], found["reason"], found["message"]) == (word, "InvalidSpec", fault.message)
+
+
+@pytest.mark.parametrize(
+    ("run", "running", "words"),
+    [
+        (a_run(RunState.RUNNING, cancelling=True), "True", ("Cancelling", "it was told to stop")),
+        (a_run(RunState.PENDING, started_ms=0, ready_ms=90_000), "False", ("Delayed", "1970-01-01T00:01:30Z")),
+        (
+            a_run(RunState.PENDING, started_ms=0, ready_ms=90_000, waits_for="2 runs with the same key are open"),
+            "False", ("WaitsForOverlap", "2 runs with the same key are open"),
+        ),
+        (a_run(RunState.RUNNING, ready_ms=90_000, waits_for="no"), "True", ("Running", "")),
+        (a_run(RunState.PENDING, started_ms=0), "False", ("Pending", "")),
+    ],
+)  # fmt: skip
+def test_an_open_run_says_what_it_waits_for(run: RunView, running: str, words: tuple[str, str]) -> None:
+    status = run_status(run, 1)
+    reason, message = words
+    for kind, state in (("Running", running), ("Succeeded", "Unknown")):
+        found = condition(status, kind)
+        assert (found["status"], found["reason"]) == (state, reason)
+        assert message in found["message"]
+    assert status["state"] == run.state.value
+
+
+def test_a_run_that_was_told_to_stop_and_has_ended_is_not_cancelling_any_more() -> None:
+    assert condition(run_status(a_run(RunState.CANCELLED, cancelling=True), 1), "Running")["reason"] == "Cancelled"
+
+
+def test_a_backfill_counts_its_runs() -> None:
+    status = run_status(a_run(RunState.RUNNING, dispatches=(288, 100, 2)), 1)
+    assert status["dispatches"] == {"total": 288, "succeeded": 100, "failed": 2}
+    assert status["lateness"] is None
+    assert run_status(a_run(), 1)["dispatches"] == {"total": 1, "succeeded": 1, "failed": 0}

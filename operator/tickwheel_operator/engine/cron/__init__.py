@@ -1,9 +1,10 @@
 """Cron expressions: what a user may write, and when it fires.
 
-The triggers of the engine, `tickwheel next` and `tickwheel lint` call this package. Two steps, two
-modules: `parsing` turns text into bit masks and is the only place that knows the syntax; `schedule`
-finds instants from the masks and is the only place that knows the daylight-saving rule. `zones` knows
-where a zone's offset changes. Instants are integers of milliseconds since the Unix epoch, UTC.
+The triggers of the engine, `tickwheel next` and `tickwheel lint` call this package. Three steps, three
+modules: `parsing` turns text into bit masks and is the only place that knows the syntax; `schedule` finds
+local times from the masks; `daylight` turns local times into instants (those of daily intervals too) and is the
+only place that knows the daylight-saving rule. `zones` knows where a zone's offset changes. Instants are
+integers of milliseconds since the Unix epoch, UTC.
 Invariant: the answer depends on the arguments and on the zone data only.
 """
 

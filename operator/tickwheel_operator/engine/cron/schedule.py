@@ -140,40 +140,26 @@ class CronSchedule:
         return total
 
     def matched_until(self, local: int) -> int | None:
-        """Return the first local time at or after `local` that does not match, or `None` if all do.
+        """Return a time such that all local times from `local` up to it match; `local` itself if that does not.
 
-        Whole minutes, hours and days that match are leapt over.
+        Whole minutes, hours and days that match are leapt over: it is the first that does not match, or the beginning
+        of a minute, hour or day after one that is not whole. `None`: all match for good.
         """
-        while True:
-            day, second_of_day = divmod(local, _DAY_S)
-            minute_of_day, second = divmod(second_of_day, 60)
-            hour, minute = divmod(minute_of_day, 60)
-            free = _lowest_unset(self.seconds, second)
-            if not (self.hours >> hour & 1 and self.minutes >> minute & 1) or free == second:
-                return local
-            if not (self.daily or self._matches(day)):
-                return local
-            local += free - second
-            if free < 60:
-                return local
-            if self.seconds != _FULL_60:
-                continue
-            free = _lowest_unset(self.minutes, minute + 1)
-            local += (free - minute - 1) * 60
-            if free < 60:
-                return local
-            if self.minutes != _FULL_60:
-                continue
-            free = _lowest_unset(self.hours, hour + 1)
-            local += (free - hour - 1) * 3600
-            if free < 24:
-                return local
-            if self.hours != _FULL_24:
-                continue
-            if self.daily:
-                return None
-            unmatched = self._unmatched_after(day)
-            return None if unmatched is None else unmatched * _DAY_S
+        day, second_of_day = divmod(local, _DAY_S)
+        minute_of_day, second = divmod(second_of_day, 60)
+        hour, minute = divmod(minute_of_day, 60)
+        if not (self.hours >> hour & 1 and self.minutes >> minute & 1 and self.seconds >> second & 1):
+            return local
+        if not (self.daily or self._matches(day)):
+            return local
+        if self.seconds != _FULL_60:
+            return local + _lowest_unset(self.seconds, second) - second
+        if self.minutes != _FULL_60:
+            return local - second + (_lowest_unset(self.minutes, minute) - minute) * 60
+        if self.hours != _FULL_24:
+            return day * _DAY_S + _lowest_unset(self.hours, hour) * 3600
+        unmatched = None if self.daily else self._unmatched_after(day)
+        return None if unmatched is None else unmatched * _DAY_S
 
     def _times_before(self, second_of_day: int) -> int:
         """Return how many matching times a day has before `second_of_day`."""

@@ -1,0 +1,75 @@
+"""What Events tell of instants that made no run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from kubernetes.aio.client import ApiClient
+from tests.unit.projection.test_statuses import a_view
+
+from tickwheel_operator.clock import SystemClock
+from tickwheel_operator.ledger.facts import SkipReason
+from tickwheel_operator.projection.events import EventRecorder
+from tickwheel_operator.projection.skips import EXPLANATIONS
+from tickwheel_operator.projection.stored import NOTHING, read_status
+
+LAST_MS = 1_767_225_600_000
+
+
+class Told:
+    """An event recorder whose Events are read before they are sent."""
+
+    def __init__(self, client: ApiClient) -> None:
+        self.recorder = EventRecorder(client, SystemClock(), instance="r")
+
+    def show(self, *skips: tuple[str, int, int], before: Any = NOTHING) -> None:
+        self.recorder.task_shown(a_view(skips=skips), before)
+
+    @property
+    def events(self) -> dict[str, tuple[str, int]]:
+        """Type and count by the reason in the note."""
+        told = self.recorder._series.values()
+        assert all(event.reason == "InstantsSkipped" for event in told)
+        return {event.note.partition(":")[0]: (event.kind, event.count) for event in told}
+
+    def note(self) -> str:
+        [event] = self.recorder._series.values()
+        return event.note
+
+
+@pytest.fixture
+async def told() -> Any:
+    async with ApiClient() as client:
+        yield Told(client)
+
+
+async def test_each_reason_is_an_event_of_its_own_that_counts_on(told: Told) -> None:
+    told.show(("Coalesced", 4, LAST_MS), ("Misfired", 2, LAST_MS))
+    assert told.events == {"Coalesced": ("Normal", 4), "Misfired": ("Warning", 2)}
+    told.show(("Coalesced", 4, LAST_MS), ("Misfired", 5, LAST_MS))
+    told.show(("Coalesced", 4, LAST_MS), ("Misfired", 5, LAST_MS))
+    assert told.events == {"Coalesced": ("Normal", 4), "Misfired": ("Warning", 5)}
+
+
+async def test_it_says_how_many_until_when_why_and_what_changes_it(told: Told) -> None:
+    told.show(("QueueFull", 12, LAST_MS))
+    note = told.note()
+    assert "12 instants" in note and "2026-01-01T00:00:00Z" in note
+    assert "spec.concurrency.queueLimit" in note
+
+
+async def test_a_new_leader_tells_what_people_do_not_know_yet_and_nothing_twice(told: Told) -> None:
+    shown = read_status("ScheduledTask", {"skips": [{"reason": "Misfired", "count": 7, "lastTime": "x"}]})
+    told.show(("Misfired", 7, LAST_MS), before=shown)
+    assert told.events == {}
+    told.recorder._shown.clear()
+    told.show(("Misfired", 9, LAST_MS), before=shown)
+    assert told.events == {"Misfired": ("Warning", 2)}
+
+
+def test_every_reason_of_the_engine_has_its_words() -> None:
+    reasons = {"".join(part.title() for part in reason.name.split("_")) for reason in SkipReason}
+    assert set(EXPLANATIONS) == reasons
+    for explanation in EXPLANATIONS.values():
+        assert "spec." in explanation.why + explanation.mend
