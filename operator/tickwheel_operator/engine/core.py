@@ -206,7 +206,7 @@ class Engine:
         dispatch = run.dispatch
         if run.origin is Origin.REQUEST and dispatch.ready_ms > self.journal.now_ms:
             run.delayed = True
-        elif not self._enters(run):
+        elif self._spec_of(run).overlap.max_concurrent is not None and not self._enters(run):
             return
         self.leasing.ready(dispatch)
 

@@ -131,6 +131,9 @@ class Leasing:
         worker.last_token = max([worker.last_token, command.received, *(d.token for d in lost_on_the_way)])
         again = []
         for dispatch in lost_on_the_way:
+            if dispatch.run.cancelling is not None:
+                self._stopped(dispatch, dispatch.run.cancelling, "its worker never had it")
+                continue
             dispatch.lease_until_ms = self._lease_end(dispatch)
             if self._scheduler.knows(dispatch.run.task):
                 again.append(dispatch)
@@ -262,9 +265,12 @@ class Leasing:
                     self.ready(dispatch)
                 else:
                     self._journal.emit(f.Cancelled(dispatch.run.number, dispatch.run.cancelling))
+        told = worker.take_cancelled()
         for token in command.renew:
             if (dispatch := self._held(token, number, fenced)) is not None:
                 self._renew(dispatch, fenced)
+                if dispatch.run.cancelling is not None and dispatch.token and token not in told:
+                    told.append(token)  # the answer that said it first may have been lost
         for token, fraction, note in command.progress:
             progressing = attempts.get(token)
             if progressing is not None and progressing.worker == number:
@@ -272,7 +278,7 @@ class Leasing:
                 progressing.note = note
                 state.touched[progressing.run.task] = None
         stats.fenced += len(fenced)
-        effects.append(Reported(request=command.request, fenced=fenced, cancel=worker.take_cancelled()))
+        effects.append(Reported(request=command.request, fenced=fenced, cancel=told))
         if command.leaving:
             self._lose(worker, "it said that it leaves", effects)
 

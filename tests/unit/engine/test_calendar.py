@@ -189,6 +189,9 @@ def test_every_minute_is_answered_as_the_wall_shows_it_in_few_steps(
     hour=st.sampled_from(["*", "9", "23,0"]),
     start=st.integers(1_780_000_000, 1_780_200_000),
 )
+@example(second="*", minute="0-29", hour="*", start=1_780_000_000)  # in the middle of a minute, of an hour
+@example(second="*", minute="*", hour="20,21", start=1_780_000_000)
+@example(second="30-59", minute="*", hour="*", start=1_780_000_000)
 def test_every_second_is_answered_by_the_fields(second: str, minute: str, hour: str, start: int) -> None:
     calendar = CalendarDates("seconds", crons=[parse(f"{second} {minute} {hour} * * *")])
     at = start * 1000

@@ -361,3 +361,38 @@ def test_a_lost_delivery_of_a_task_that_nobody_knows_fails_with_the_reason_when_
     [failed] = later.of(f.Failed)
     assert failed.retry_ms == 0
     assert "the ScheduledTask is invalid" in failed.message
+
+
+def test_a_cancel_that_was_lost_on_its_way_is_told_with_each_renewal() -> None:
+    driver = Driver.leading(task_spec(trigger=None))
+    submitted = driver.submit("k")
+    assert isinstance(submitted, m.Submitted)
+    [delivery] = deliveries(driver.pull())
+    driver.pull(received=delivery.token)
+    driver.cancel(submitted.runs[0].run_id)  # the pull's answer names it, and is lost
+    for _ in range(2):
+        assert driver.report(renew=[delivery.token]).cancel == [delivery.token]
+
+
+def test_a_cancelled_run_whose_lease_its_worker_never_had_ends_with_the_next_pull() -> None:
+    driver = Driver.leading(task_spec(trigger=None))
+    submitted = driver.submit("k")
+    assert isinstance(submitted, m.Submitted)
+    driver.pull()
+    driver.cancel(submitted.runs[0].run_id)
+    assert deliveries(driver.pull(received=0)) == []
+    assert driver.open_runs() == []
+
+
+def test_a_successor_tells_the_worker_again_what_it_must_stop() -> None:
+    spec = task_spec(trigger=None)
+    driver = Driver.leading(spec)
+    submitted = driver.submit("k")
+    assert isinstance(submitted, m.Submitted)
+    [delivery] = deliveries(driver.pull())
+    driver.cancel(submitted.runs[0].run_id)
+    new = driver.successor(spec)
+    [told] = [e for e in new.pull(received=delivery.token) if isinstance(e, m.Pulled)]
+    assert told.cancel == [delivery.token]
+    new.report(failed=[m.FailedAttempt(token=delivery.token, error_type="Cancelled")])
+    assert new.open_runs() == []
