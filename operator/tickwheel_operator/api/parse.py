@@ -115,13 +115,13 @@ def _kind_of(document: Mapping[str, Any]) -> type[Resource]:
         known = f"{API_VERSION} is the version of {GROUP} that is served"
         raise InvalidManifest([FieldFault("apiVersion", f"{version!r} is not known; {known}")])
     name = document.get("kind")
-    if name not in _BY_NAME:
+    if not isinstance(name, str) or name not in _BY_NAME:
         near = get_close_matches(str(name), _BY_NAME, n=1, cutoff=0.5)
         meant = f" (did you mean {near[0]}?)" if near else ""
         raise InvalidManifest(
             [FieldFault("kind", f"{name!r} is not a kind of {GROUP}{meant}; there are {', '.join(_BY_NAME)}")]
         )
-    return _BY_NAME[str(name)]
+    return _BY_NAME[name]
 
 
 def _faults_of_keys(value: object, path: str) -> Iterator[FieldFault]:

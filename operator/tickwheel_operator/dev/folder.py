@@ -242,7 +242,7 @@ def _flattened(found: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 def _is_ours(document: dict[str, Any]) -> bool:
     """A folder may hold other objects too. One of our kinds under a wrong version is ours, and at fault."""
     return str(document.get("apiVersion", "")).startswith(f"{GROUP}/") or (
-        document.get("kind") in _OURS and "apiVersion" not in document
+        str(document.get("kind")) in _OURS and "apiVersion" not in document
     )
 
 
