@@ -125,6 +125,12 @@ class PoolView(msgspec.Struct, frozen=True):
     handlers: list[str]
     free: int = 0
     """Slots of workers that do not drain, less those in use."""
+    timed: int = 0
+    """Workers that know the operator's clock well enough for early leases."""
+    clock_offset_us: int | None = None
+    """The farthest of their estimates of how far their clocks are off; None: there is none."""
+    clock_error_us: int | None = None
+    """The vaguest of these."""
 
 
 class Due(msgspec.Struct, frozen=True, gc=False):
@@ -185,6 +191,9 @@ def pool_views(state: State, router: Router) -> list[PoolView]:
                 sum(w.memory for w in workers) / count,
                 sorted(handler for handler, lane in pool.lanes.items() if lane.workers),
                 sum(max(0, w.slots - used.get(w.number, 0)) for w in workers if not w.draining),
+                sum(w.early for w in workers),
+                max((w.clock_offset_us for w in workers if w.clock_error_us is not None), key=abs, default=None),
+                max((w.clock_error_us for w in workers if w.clock_error_us is not None), default=None),
             )
         )
     return views

@@ -55,6 +55,15 @@ METRICS = (
         "tickwheel_attempt_duration_seconds", "histogram", (),
         "From the lease of an attempt to the worker's report of it.",
     ),
+    Declared("tickwheel_leases", "counter", (), "Attempts that were given to workers."),
+    Declared(
+        "tickwheel_early_leases", "counter", (),
+        "Of these, before their instant: their workers start them at it.",
+    ),
+    Declared(
+        "tickwheel_lead_seconds", "gauge", (),
+        "How long before their instant runs are made and leased; 0: early leases are off.",
+    ),
     Declared("tickwheel_runs_created", "counter", (), "Runs that were made, by schedule or by hand."),
     Declared("tickwheel_runs", "counter", ("state",), "Runs that ended, by how: Succeeded, Failed, Cancelled."),
     Declared(
@@ -73,6 +82,18 @@ METRICS = (
     Declared("tickwheel_runs_open", "gauge", (), "Runs that have not ended."),
     Declared("tickwheel_leases_open", "gauge", (), "Attempts that workers hold now."),
     Declared("tickwheel_workers", "gauge", ("namespace", "pool"), "Live workers of the pool."),
+    Declared(
+        "tickwheel_workers_timed", "gauge", ("namespace", "pool"),
+        "Of these, workers that know the operator's clock well enough for early leases.",
+    ),
+    Declared(
+        "tickwheel_worker_clock_offset_seconds", "gauge", ("namespace", "pool"),
+        "How far the wall clock of a worker of the pool is from the operator's, as it estimates itself: the farthest.",
+    ),
+    Declared(
+        "tickwheel_worker_clock_error_seconds", "gauge", ("namespace", "pool"),
+        "By how much such an estimate may be wrong: the vaguest.",
+    ),
     Declared("tickwheel_pool_slots", "gauge", ("namespace", "pool"), "Slots of the pool's live workers."),
     Declared("tickwheel_pool_slots_used", "gauge", ("namespace", "pool"), "Slots that run an attempt."),
     Declared(
@@ -163,6 +184,11 @@ class PoolFigures(msgspec.Struct, frozen=True):
     desired: int | None = None
     """None: its workers run elsewhere."""
     ready: int | None = None
+    timed: int = 0
+    """Workers that know the operator's clock."""
+    clock_offset_us: int | None = None
+    """None: no worker has an estimate."""
+    clock_error_us: int | None = None
 
 
 class TermFigures(msgspec.Struct, frozen=True, kw_only=True):
@@ -175,6 +201,7 @@ class TermFigures(msgspec.Struct, frozen=True, kw_only=True):
     leases_open: int
     intake_held: bool = False
     clock_behind_ms: int = 0
+    lead_ms: int = 0
     pools: Sequence[PoolFigures]
 
 
@@ -201,6 +228,7 @@ class _Sums:
     def __init__(self) -> None:
         self.histograms = {name: Histogram() for name in ("lateness", "dispatch_latency", "attempt_duration")}
         self.runs_created = self.fenced = self.checkpoints = self.retries = 0
+        self.leases = self.early_leases = 0
         self.runs_ended: dict[str, int] = {}
         self.failures: dict[str, int] = {}
         self.skipped: dict[str, int] = {}
@@ -219,6 +247,8 @@ class _Sums:
             failures = {_words(reason.name): count for reason, count in stats.attempts_failed.items()}
             skipped = {_words(reason.name): count for reason, count in stats.instants_skipped.items()}
         result.runs_created = self.runs_created + (stats.runs_created if stats is not None else 0)
+        result.leases = self.leases + (stats.leases if stats is not None else 0)
+        result.early_leases = self.early_leases + (stats.early_leases if stats is not None else 0)
         result.fenced = self.fenced + (stats.fenced if stats is not None else 0)
         result.checkpoints = self.checkpoints + (term.ledger.checkpoints if term is not None else 0)
         result.retries = self.retries + (term.ledger.retries if term is not None else 0)
@@ -264,6 +294,16 @@ class MetricsCollector(Collector):
         pools = term.pools if term is not None else ()
         yield _gauge("tickwheel_backlog", {(p.namespace, p.pool): p.backlog for p in pools})
         yield _gauge("tickwheel_workers", {(p.namespace, p.pool): p.workers for p in pools})
+        yield _gauge("tickwheel_workers_timed", {(p.namespace, p.pool): p.timed for p in pools})
+        offsets: dict[tuple[str, ...], float] = {
+            (p.namespace, p.pool): p.clock_offset_us / 1e6 for p in pools if p.clock_offset_us is not None
+        }
+        yield _gauge("tickwheel_worker_clock_offset_seconds", offsets)
+        errors: dict[tuple[str, ...], float] = {
+            (p.namespace, p.pool): p.clock_error_us / 1e6 for p in pools if p.clock_error_us is not None
+        }
+        yield _gauge("tickwheel_worker_clock_error_seconds", errors)
+        yield _gauge("tickwheel_lead_seconds", {(): term.lead_ms / 1000 if term is not None else 0})
         yield _gauge("tickwheel_pool_slots", {(p.namespace, p.pool): p.slots for p in pools})
         yield _gauge("tickwheel_pool_slots_used", {(p.namespace, p.pool): p.slots_used for p in pools})
         yield _gauge(
@@ -300,6 +340,8 @@ class MetricsCollector(Collector):
             full = "tickwheel_schedule_lateness_seconds" if name == "lateness" else f"tickwheel_{name}_seconds"
             yield _histogram(full, bounds, histogram.counts, histogram.total_ms / 1000)
         yield _counter("tickwheel_runs_created", {(): sums.runs_created})
+        yield _counter("tickwheel_leases", {(): sums.leases})
+        yield _counter("tickwheel_early_leases", {(): sums.early_leases})
         yield _counter("tickwheel_runs", {(state,): count for state, count in sums.runs_ended.items()})
         yield _counter("tickwheel_attempt_failures", {(reason,): count for reason, count in sums.failures.items()})
         yield _counter("tickwheel_attempts_fenced", {(): sums.fenced})

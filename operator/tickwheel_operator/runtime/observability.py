@@ -160,6 +160,7 @@ class Observability:
             leases_open=len(engine.state.attempts),
             intake_held=host.intake_held,
             clock_behind_ms=host.clock_behind_ms,
+            lead_ms=host.lead_ms,
             pools=[self._pool_figures(view) for view in pool_views(engine.state, engine.router)],
         )
 
@@ -175,6 +176,9 @@ class Observability:
             slots_used=view.used,
             desired=deployment.desired if deployment is not None else None,
             ready=deployment.ready if deployment is not None else None,
+            timed=view.timed,
+            clock_offset_us=view.clock_offset_us,
+            clock_error_us=view.clock_error_us,
         )
 
     def _objects(self) -> dict[tuple[str, str], int]:

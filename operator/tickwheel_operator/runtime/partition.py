@@ -167,6 +167,11 @@ class PartitionHost:
         """What the engine raised half-way through a command: its state is no longer the fold of its facts."""
         self.append_observer: Callable[[float, int, int], None] = lambda seconds, size, facts: None
 
+    @property
+    def lead_ms(self) -> int:
+        """How long before their instant runs are made and leased."""
+        return self._pace.lead_ms
+
     # --- the term ---
 
     async def take_over(self, catalog: Callable[[], Iterable[Command]]) -> None:

@@ -27,7 +27,11 @@ def a_term(epoch: int = 3) -> TermFigures:
         epoch=epoch,
         runs_open=1,
         leases_open=1,
-        pools=[PoolFigures("ns", "p", 9, 2, 8, 3, 4, 1), PoolFigures("ns", "outside", 0, 1)],
+        lead_ms=14,
+        pools=[
+            PoolFigures("ns", "p", 9, 2, 8, 3, 4, 1, timed=1, clock_offset_us=-2_500_000, clock_error_us=400),
+            PoolFigures("ns", "outside", 0, 1),
+        ],
     )
 
 
@@ -57,6 +61,11 @@ def test_the_figures_of_a_leader_are_served() -> None:
     assert found['tickwheel_schedule_lateness_seconds_bucket{le="0.008"}'] == 2
     assert found["tickwheel_schedule_lateness_seconds_sum"] == 0.014
     assert found['tickwheel_runs_total{state="Succeeded"}'] == 2
+    assert found["tickwheel_lead_seconds"] == 0.014
+    assert found['tickwheel_workers_timed{namespace="ns",pool="p"}'] == 1
+    assert found['tickwheel_worker_clock_offset_seconds{namespace="ns",pool="p"}'] == -2.5
+    assert found['tickwheel_worker_clock_error_seconds{namespace="ns",pool="p"}'] == 0.0004
+    assert 'tickwheel_worker_clock_error_seconds{namespace="ns",pool="outside"}' not in found
     assert found['tickwheel_instants_skipped_total{reason="CatchUpLimit"}'] == 5
     assert found['tickwheel_backlog{namespace="ns",pool="p"}'] == 9
     assert found['tickwheel_pool_slots_used{namespace="ns",pool="p"}'] == 3
