@@ -20,7 +20,7 @@ _CUT_SHORT = 130
 """The exit status after a second Ctrl-C, as shells know it."""
 
 
-@click.command()
+@click.command(short_help="Run a folder of manifests and handlers here.")
 @click.argument("directory", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--for", "seconds", type=DURATION, help="End by itself after so long (60s, 5m), with a summary.")
 @click.option(

@@ -33,7 +33,7 @@ _OPERATOR_NAMESPACE = "tickwheel-system"
 _EPOCHS_SHOWN = 5
 
 
-@click.group()
+@click.group(short_help="Look at the durable log of a partition.")
 def ledger() -> None:
     """Look at the durable log of a partition, in a cluster or in a folder of dev mode."""
 

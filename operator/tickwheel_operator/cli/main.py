@@ -5,8 +5,13 @@ from __future__ import annotations
 import click
 
 from tickwheel_operator import __version__
+from tickwheel_operator.cli.backfill import backfill
+from tickwheel_operator.cli.calendar import calendar
 from tickwheel_operator.cli.dev import dev
 from tickwheel_operator.cli.ledger import ledger
+from tickwheel_operator.cli.lint import lint
+from tickwheel_operator.cli.next import next_instants
+from tickwheel_operator.cli.version import version
 
 __all__ = ["main"]
 
@@ -17,5 +22,5 @@ def main() -> None:
     """Tickwheel: jobs as custom resources, on warm workers, durable and on time."""
 
 
-main.add_command(dev)
-main.add_command(ledger)
+for command in (backfill, calendar, dev, ledger, lint, next_instants, version):
+    main.add_command(command)

@@ -24,6 +24,7 @@ from kubernetes.aio import config as kubernetes_config
 __all__ = ["DURATION", "Cluster", "Output", "cluster_options", "output_option", "structured"]
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
+_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -45,6 +46,15 @@ class Cluster(msgspec.Struct, frozen=True, kw_only=True):
     """Default: the kubeconfig's current one."""
     kubeconfig: str | None = None
     """Default: `KUBECONFIG`, then `~/.kube/config`; inside of a pod without either its service account."""
+
+    def context_namespace(self) -> str:
+        """That of the context, of the pod, or `default`, as kubectl has it. Call it where `client` has worked."""
+        if self.kubeconfig is None and self.context is None and _in_pod():
+            return (_ACCOUNT / "namespace").read_text(encoding="utf-8").strip()
+        contexts, current = kubernetes_config.list_kube_config_contexts(config_file=self.kubeconfig)  # type: ignore[no-untyped-call]
+        wanted = self.context or (current or {}).get("name")
+        of_context: dict[str, Any] = next((entry["context"] for entry in contexts if entry["name"] == wanted), {})
+        return str(of_context.get("namespace") or "default")
 
     @contextlib.asynccontextmanager
     async def client(self) -> AsyncIterator[kubernetes_client.ApiClient]:
@@ -72,7 +82,7 @@ class Cluster(msgspec.Struct, frozen=True, kw_only=True):
 def _in_pod() -> bool:
     """Whether the pod's own account is all there is."""
     own = os.environ.get("KUBECONFIG") or Path("~/.kube/config").expanduser().exists()
-    return not own and Path("/var/run/secrets/kubernetes.io/serviceaccount/token").exists()
+    return not own and (_ACCOUNT / "token").exists()
 
 
 class Duration(click.ParamType[float]):

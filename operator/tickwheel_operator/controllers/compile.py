@@ -212,7 +212,11 @@ def _source(
     """What makes the instants: by the clock, or after a run with the filter that such instants pass."""
     window = _window(trigger)
     if trigger.source is None:
-        for field, value in (("window", window), ("calendars", trigger.calendars), ("jitter", _read_ms(trigger.jitter))):
+        for field, value in (
+            ("window", window),
+            ("calendars", trigger.calendars),
+            ("jitter", _read_ms(trigger.jitter)),
+        ):
             if value:
                 what = "has nothing to act on: set one of cron, fixedRate, ... beside it, or drop it"
                 raise _fault(f"spec.trigger.{field}", what)

@@ -154,6 +154,22 @@ class Engine:
             self.leasing.end_pull(command, effects)
         return m.Output(journal.take(), effects)
 
+    def gather(self) -> None:
+        """From now on leases of several commands share one answer of a pull: `answers` gives it. For a host that
+        appends what several commands decided at once: a worker gets all of it, and need not pull for each."""
+        self.leasing.gathers = True
+
+    @property
+    def has_answers(self) -> bool:
+        """Whether pulls wait for `answers`."""
+        return self.leasing.has_answers
+
+    def answers(self) -> list[m.Effect]:
+        """The answers of the pulls that got leases since the last call."""
+        effects: list[m.Effect] = []
+        self.leasing.answer(effects)
+        return effects
+
     @property
     def has_news(self) -> bool:
         """Whether a task changed since it was last viewed."""

@@ -65,6 +65,9 @@ class Leasing:
         self._stats = stats
         self._config = config
         self._pulls: dict[object, LiveWorker] = {}
+        self.gathers = False
+        """Leases of several commands go into one answer of a pull, which `answer` gives."""
+        self._gathered: dict[LiveWorker, list[Delivery]] = {}
         self.lead_ms = 0
         """How long before their instant dispatches are leased; 0: at it."""
 
@@ -168,12 +171,15 @@ class Leasing:
     def pull_ended(self, command: PullEnded) -> None:
         worker = self._pulls.pop(command.request, None)
         if worker is not None and worker.request == command.request:
+            self._gathered.pop(worker, None)  # sent again with the next pull
             self._router.stop_waiting(worker)
 
     def _answer(self, worker: LiveWorker, deliveries: list[Delivery], effects: list[Effect]) -> None:
         """Answer the worker's open pull, if it has one."""
         if worker.request is None:
             return
+        if (gathered := self._gathered.pop(worker, None)) is not None:
+            deliveries = gathered + deliveries
         self._pulls.pop(worker.request, None)
         effects.append(Pulled(request=worker.request, deliveries=deliveries, cancel=worker.take_cancelled()))
         self._router.stop_waiting(worker)
@@ -203,6 +209,7 @@ class Leasing:
             for dispatch in dispatches:
                 self._disarm(dispatch)
                 dispatch.due_boot_ms = 0
+                dispatch.ahead = None
                 dispatch.leased_boot_ms = journal.boot_ms
                 ahead = dispatch.ready_ms - now
                 if ahead > 0:
@@ -214,7 +221,23 @@ class Leasing:
                     observe(-ahead)
             worker.last_token = state.next_token - 1
             self._stats.leases += len(dispatches)
-            self._answer(worker, [self._delivery(d) for d in dispatches], effects)
+            deliveries = [self._delivery(d) for d in dispatches]
+            if not self.gathers:
+                self._answer(worker, deliveries, effects)
+            elif worker in self._gathered:
+                self._gathered[worker] += deliveries
+            else:
+                self._gathered[worker] = deliveries
+
+    @property
+    def has_answers(self) -> bool:
+        """Whether leases wait for `answer`."""
+        return bool(self._gathered)
+
+    def answer(self, effects: list[Effect]) -> None:
+        """Answer the pulls that got leases."""
+        for worker in list(self._gathered):
+            self._answer(worker, [], effects)
 
     def _delivery(self, dispatch: Dispatch) -> Delivery:
         run = dispatch.run
@@ -441,6 +464,9 @@ class Leasing:
             self._wait_until(dispatch, spec, ahead)
             return
         dispatch.due_boot_ms = 0
+        if dispatch.ahead is not None:
+            lane, dispatch.ahead = dispatch.ahead, None
+            lane.ahead_head()
         if run.delayed and not self._admit(run):
             return
         if dispatch.lane is None:
@@ -462,6 +488,8 @@ class Leasing:
             self._disarm(dispatch)
         else:
             self._arm(dispatch, due)
+            if not dispatch.run.delayed and dispatch.ready_ms > self._journal.now_ms:
+                self._router.expect(self._router.pool(spec.namespace, spec.pool), spec.handler, dispatch)
 
     def due(self, dispatch: Dispatch) -> None:
         """Its timer is due: the backoff is over, or nobody took it within the dispatch timeout."""

@@ -20,7 +20,7 @@ _STALE_KEPT = 32
 class Lane:
     """One handler of one pool: what waits for it, and the workers that could take it now."""
 
-    __slots__ = ("_pool", "backfills", "handler", "queue", "stale", "waiting", "workers")
+    __slots__ = ("_pool", "ahead", "backfills", "handler", "queue", "stale", "waiting", "workers")
 
     def __init__(self, handler: str, pool: PoolQueue) -> None:
         self.handler = handler
@@ -28,6 +28,8 @@ class Lane:
         self.queue: deque[Dispatch] = deque()
         self.backfills: deque[Dispatch] = deque()
         """Runs that make up for the past: whatever waits in `queue` goes before them."""
+        self.ahead: deque[Dispatch] = deque()
+        """Dispatches whose instant is near, for workers that know the time. They wait elsewhere for it: with a timer."""
         self.stale = 0
         """Entries of both queues whose dispatch waits here no more."""
         self.waiting: dict[LiveWorker, None] = {}
@@ -56,6 +58,16 @@ class Lane:
                     return dispatch
                 queue.popleft()
                 self.stale -= 1
+        return None
+
+    def ahead_head(self) -> Dispatch | None:
+        """The dispatch that may be leased before its instant; None: there is none. Drops those whose instant came."""
+        ahead = self.ahead
+        while ahead:
+            dispatch = ahead[0]
+            if dispatch.ahead is self and dispatch.ready_ms >= 0 and not dispatch.token:
+                return dispatch
+            ahead.popleft()
         return None
 
     def take(self, dispatch: Dispatch) -> None:

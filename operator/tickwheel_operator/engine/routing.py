@@ -128,7 +128,7 @@ class Router:
         for handler in worker.handlers:
             lane = worker.pool.lane(handler)
             lane.waiting[worker] = None
-            if lane.queue or lane.backfills:
+            if lane.queue or lane.backfills or (lane.ahead and worker.early):
                 self._ready[lane] = None
 
     def stop_waiting(self, worker: LiveWorker) -> None:
@@ -144,12 +144,19 @@ class Router:
         lane = pool.lanes.get(handler)
         if lane is None or lane.queue:
             return False
-        for worker in lane.waiting:
-            if worker.early:
-                self._reserved.setdefault(worker, []).append(dispatch)
-                self._spend(worker, lane)
-                return True
-        return False
+        worker = _timed(lane)
+        if worker is None:
+            return False
+        self._reserved.setdefault(worker, []).append(dispatch)
+        self._spend(worker, lane)
+        return True
+
+    def expect(self, pool: PoolQueue, handler: str, dispatch: Dispatch) -> None:
+        """The dispatch's instant is near: the next worker that comes and knows the time may have it."""
+        lane = pool.lane(handler)
+        lane.ahead_head()
+        lane.ahead.append(dispatch)
+        dispatch.ahead = lane
 
     def deal(self) -> dict[LiveWorker, list[Dispatch]]:
         """Match what waits with who waits. The caller leases the dispatches and answers the pulls."""
@@ -169,6 +176,14 @@ class Router:
                 else:
                     mine.append(dispatch)
                 self._spend(worker, lane)
+            while lane.ahead and not lane.queue and (dispatch := lane.ahead_head()) is not None:
+                worker = _timed(lane)
+                if worker is None:
+                    break
+                lane.ahead.popleft()
+                dispatch.ahead = None
+                dealt.setdefault(worker, []).append(dispatch)
+                self._spend(worker, lane)
         self._ready.clear()
         return dealt
 
@@ -183,6 +198,11 @@ class Router:
         else:
             for handler in worker.handlers:
                 worker.pool.lane(handler).waiting.pop(worker, None)
+
+
+def _timed(lane: Lane) -> LiveWorker | None:
+    """A worker that may get work ahead of its instant."""
+    return next((worker for worker in lane.waiting if worker.early), None)
 
 
 def _spare(lane: Lane) -> LiveWorker | None:

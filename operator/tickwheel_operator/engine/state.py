@@ -156,6 +156,7 @@ class Dispatch:
     """One unit of work of a run, for one worker."""
 
     __slots__ = (
+        "ahead",
         "attempts",
         "due_boot_ms",
         "fraction",
@@ -190,6 +191,8 @@ class Dispatch:
         self.leased_boot_ms = 0
         self.due_boot_ms = 0
         """When a wait for an instant is over; 0: it waits for none."""
+        self.ahead: Lane | None = None
+        """The lane in which it may be leased before its instant."""
         self.fraction = 0.0
         self.note = ""
         self.lane: Lane | None = None

@@ -140,6 +140,7 @@ class PartitionHost:
         self._commit = commit or CommitConfig()
         self._sink = sink
         self.engine = Engine(engine_config, now_ms=clock.now_ms(), boot_ms=clock.boot_ms())
+        self.engine.gather()
         self.epoch = 0
         self.replayed_runs = 0
         """Runs that were open when this term began."""
@@ -258,7 +259,7 @@ class PartitionHost:
 
     async def _commit_batch(self, loop: asyncio.AbstractEventLoop) -> None:
         views = self._take_views(loop.time())
-        facts, effects = self._facts, self._effects
+        facts, effects = self._facts, [*self._effects, *self.engine.answers()]
         self._facts, self._effects, self._urgent = [], [], False
         # Taken now, with the facts that this batch makes durable: under load more are decided before it is.
         due = self.ledger.checkpoint_due or self._relief_due(loop.time())
@@ -343,7 +344,7 @@ class PartitionHost:
         self._facts.extend(output.facts)
         self._effects.extend(output.effects)
         if not self._urgent:
-            self._urgent = any(type(effect) is not Reported for effect in output.effects)
+            self._urgent = self.engine.has_answers or any(type(effect) is not Reported for effect in output.effects)
 
     async def call(self, command: Pull | Report | Submit | StartBackfill | CancelRun) -> Effect:
         """Carry out a command and wait for its answer, which comes when it is durable.

@@ -169,3 +169,42 @@ def test_an_edited_trigger_counts_what_it_leaves_undone() -> None:
     driver.do(m.IntakeHeld(reason=""))
     driver.at(6_000)
     assert [fact.scheduled_ms - T0 for fact in driver.of(f.Fired)] == [6_000]
+
+
+def test_a_worker_that_comes_within_the_lead_gets_what_is_near() -> None:
+    driver = _leading()
+    driver.at(1_000)
+    [first] = deliveries(driver.pull(error_us=300))
+    driver.report(succeeded=[first.token])
+    assert driver.at(1_980) == []
+    driver.now_ms = T0 + 1_990
+    assert deliveries(driver.pull("vague")) == []
+    [early] = deliveries(driver.pull("timed", error_us=300))
+    assert early.not_before_ms == T0 + 2_000
+    assert driver.at(2_000) == []
+
+
+def test_leases_of_several_commands_share_one_answer_where_the_host_gathers() -> None:
+    specs = [task_spec(f"t{offset}", trigger=FixedRateTrigger(1_000, T0 + offset)) for offset in (0, 1, 2)]
+    driver = Driver.leading(*specs)
+    driver.engine.gather()
+    driver.pull(free=2)
+    for offset in (1_000, 1_001, 1_002):
+        assert driver.at(offset) == []
+    assert driver.engine.has_answers
+    [answer] = driver.engine.answers()
+    assert [d.task.name for d in deliveries([answer])] == ["t0", "t1"], "as many as it asked for"
+    assert not driver.engine.has_answers
+    driver.pull(free=2, received=deliveries([answer])[-1].token)
+    assert [d.task.name for d in deliveries(driver.engine.answers())] == ["t2"]
+
+
+def test_what_was_gathered_for_a_pull_that_broke_off_is_sent_again() -> None:
+    driver = Driver.leading(task_spec(trigger=FixedRateTrigger(1_000, T0)))
+    driver.engine.gather()
+    driver.pull()
+    driver.at(1_000)
+    driver.do(m.PullEnded(request=1))
+    assert driver.engine.answers() == []
+    effects = driver.pull()
+    assert len(deliveries([*effects, *driver.engine.answers()])) == 1

@@ -1,0 +1,137 @@
+"""`tickwheel lint`: what is wrong with manifests, before anybody applies them.
+
+It says what the operator would say in the `Stalled` condition and the admission policies at apply time, since it asks
+the same code, and needs no cluster. Invariant: a fault, one line, exit status 1; advice alone never fails.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import click
+
+from tickwheel_operator.api import FieldFault, InvalidManifest, Resource, ScheduledTask, WorkerPool, unsupported
+from tickwheel_operator.api.calendar import Calendar
+from tickwheel_operator.cli.manifests import Finding, Manifest, read
+from tickwheel_operator.cli.moments import utc
+from tickwheel_operator.cli.options import Output, output_option, structured
+from tickwheel_operator.cli.schedules import bound
+from tickwheel_operator.controllers.compile import compile_calendar
+from tickwheel_operator.engine.calendar import CalendarDates
+from tickwheel_operator.engine.cron import warnings as cron_warnings
+from tickwheel_operator.pools import constraints
+
+__all__ = ["lint"]
+
+
+@click.command(short_help="Check manifests.")
+@click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, allow_dash=True, path_type=Path))
+@click.option(
+    "-n",
+    "--namespace",
+    default="default",
+    show_default=True,
+    help="The namespace of manifests that name none, as for kubectl apply.",
+)
+@output_option
+def lint(files: tuple[Path, ...], namespace: str, output: Output) -> None:
+    """Check the manifests in FILES: files, folders, or - for the standard input.
+
+    Prints one line for each fault, and exits with 1 if there is any: the file and line, the object, the field, what is
+    wrong, what is allowed. Warnings are for what is valid and often not meant; they go to standard error and fail
+    nothing. Objects of other API groups are passed over. -o json and yaml print both as a list.
+    """
+    reading = read(files)
+    findings = [*reading.findings, *_findings(reading.manifests, namespace)]
+    faults = [finding for finding in findings if not finding.warning]
+    if output is not Output.TABLE:
+        click.echo(structured(findings, output))
+    else:
+        for finding in findings:
+            click.echo(str(finding), err=finding.warning)
+        if not reading.manifests and not faults:
+            click.echo("warning: there is no object of tickwheel.io in what was named", err=True)
+        elif not faults:
+            click.echo(f"{_count(len(reading.manifests), 'object')} in {_count(reading.files, 'file')}: no fault")
+    sys.exit(1 if faults else 0)
+
+
+def _findings(manifests: Sequence[Manifest], namespace: str) -> Iterator[Finding]:
+    """In the order of the files, but for what depends on several objects, which comes last."""
+    now_ms = time.time_ns() // 1_000_000
+    valid: list[tuple[Manifest, Resource]] = []
+    calendars: dict[str, dict[str, CalendarDates]] = {}
+    for manifest in manifests:
+        try:
+            resource = manifest.resource(namespace=namespace, creationTimestamp=utc(now_ms))
+            if gaps := unsupported(resource):
+                raise InvalidManifest(gaps)
+            if isinstance(resource, WorkerPool) and (faults := constraints.faults(resource)):
+                raise InvalidManifest(faults)
+            if isinstance(resource, Calendar):
+                own = calendars.setdefault(resource.metadata.namespace, {})
+                own[resource.metadata.name] = compile_calendar(resource)
+        except InvalidManifest as invalid:
+            yield from (manifest.fault(fault) for fault in invalid.faults)
+            continue
+        valid.append((manifest, resource))
+    for manifest, resource in valid:
+        if isinstance(resource, ScheduledTask):
+            yield from _of_task(manifest, resource, calendars.get(resource.metadata.namespace, {}), now_ms)
+        elif isinstance(resource, Calendar):
+            for position, expression in enumerate(resource.spec.crons):
+                yield from _advice(manifest, f"spec.crons[{position}]", expression)
+    yield from _twice(manifests, namespace)
+
+
+def _of_task(
+    manifest: Manifest, task: ScheduledTask, calendars: dict[str, CalendarDates], now_ms: int
+) -> Iterator[Finding]:
+    trigger = task.spec.trigger
+    uses = () if trigger is None else trigger.calendars
+    unknown = [(position, use.name) for position, use in enumerate(uses) if use.name not in calendars]
+    if unknown and trigger is not None:
+        for position, name in unknown:
+            message = f"there is no valid Calendar {name} in these files: what it leaves of the trigger is not checked"
+            yield manifest.warning(f"spec.trigger.calendars[{position}].name", message)
+        known = tuple(use for use in uses if use.name in calendars)
+        without = task.spec.model_copy(update={"trigger": trigger.model_copy(update={"calendars": known})})
+        task = task.model_copy(update={"spec": without})
+    try:
+        source = bound(task, calendars).trigger
+    except InvalidManifest as invalid:
+        yield from (manifest.fault(fault) for fault in invalid.faults)
+        return
+    if source is not None and source.next_after(now_ms) is None:
+        message = (
+            "all its instants are past: once applied, the misfire policy decides about the last one, and no other comes"
+        )
+        yield manifest.warning("spec.trigger", message)
+    if trigger is not None and trigger.cron is not None:
+        yield from _advice(manifest, "spec.trigger.cron", trigger.cron)
+
+
+def _advice(manifest: Manifest, path: str, expression: str) -> Iterator[Finding]:
+    yield from (manifest.warning(path, message) for message in cron_warnings(expression))
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _twice(manifests: Sequence[Manifest], namespace: str) -> Iterator[Finding]:
+    """Objects that would overwrite each other."""
+    first: dict[tuple[object, ...], Manifest] = {}
+    for manifest in manifests:
+        metadata = manifest.with_defaults(namespace=namespace).get("metadata")
+        if not isinstance(metadata, dict) or not metadata.get("name"):
+            continue
+        key = (manifest.kind, str(metadata["namespace"]), str(metadata["name"]))
+        known = first.setdefault(key, manifest)
+        if known is not manifest:
+            where = f"{known.file}:{known.line('metadata.name')}"
+            message = f"stands twice: {where} has the same kind, namespace and name; rename or remove one of them"
+            yield manifest.fault(FieldFault("metadata.name", message))

@@ -1,0 +1,166 @@
+"""`tickwheel next`: when a task fires, by the operator's own code, with or without a cluster.
+
+For scripts it prints instants and nothing else; for people also what they depend on, and why there are none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from tickwheel_operator.cli.moments import MOMENT, distance, local, moment_ms, utc
+from tickwheel_operator.cli.objects import objects_of
+from tickwheel_operator.cli.options import Cluster, Output, cluster_options, output_option, structured
+from tickwheel_operator.cli.schedules import Schedule, of_cluster, of_expression, of_files
+from tickwheel_operator.engine.cron import UnknownZoneError, zone_named
+from tickwheel_operator.engine.identity import jitter_ms
+from tickwheel_operator.engine.triggers import spell_duration
+
+__all__ = ["next_instants"]
+
+_MOST = 1_000
+_NAMESPACE_OF_FILES = "default"
+
+
+@click.command(name="next", short_help="Show when a task fires next.")
+@click.argument("task", required=False)
+@click.option(
+    "-f",
+    "--file",
+    "files",
+    multiple=True,
+    type=click.Path(exists=True, allow_dash=True, path_type=Path),
+    help="Read tasks and calendars from a file, a folder or - (standard input) instead of a cluster. Can be repeated.",
+)
+@click.option("--cron", "expression", help="A cron expression instead of a task: '0 9 * * MON-FRI'.")
+@click.option(
+    "--time-zone",
+    "zone_name",
+    help="With --cron, the IANA time zone it is read in (default UTC); else the one that times are shown in "
+    "(default: the task's).",
+)
+@click.option(
+    "--from", "since", type=MOMENT, help="Instants strictly after this time. Without an offset: in the time zone above."
+)
+@click.option("--count", type=click.IntRange(1, _MOST), default=10, show_default=True, help="How many, at most.")
+@output_option
+@cluster_options(about="The task's namespace; with --file that of manifests that name none (default).")
+def next_instants(
+    task: str | None,
+    files: tuple[Path, ...],
+    expression: str | None,
+    zone_name: str | None,
+    since: datetime | None,
+    count: int,
+    output: Output,
+    cluster: Cluster,
+) -> None:
+    """Show when TASK fires next.
+
+    Give a task of the cluster by its name, or --file with manifests (all their tasks, or the one named TASK), or --cron
+    with an expression. Nothing but --cron and --file is needed without a cluster; calendars that a task names are read
+    from where the task is.
+
+    -o json prints an array of RFC 3339 instants in UTC; of files with several tasks, an object with an array for each.
+    What can never fire gives [].
+    """
+    now_ms = time.time_ns() // 1_000_000
+
+    def since_ms(own_zone: str) -> int:
+        return now_ms if since is None else moment_ms(since, _zone(zone_name or own_zone))
+
+    if zone_name is not None:
+        _zone(zone_name)
+    if expression is not None:
+        if task is not None or files:
+            raise click.UsageError("--cron stands for a task: leave TASK and --file out, or leave out --cron")
+        schedules = [of_expression(expression, zone_name or "UTC")]
+    elif files:
+        namespace = cluster.namespace or _NAMESPACE_OF_FILES
+        schedules = of_files(files, name=task, namespace=namespace, created_ms=since_ms)
+    elif task is not None:
+        schedules = [asyncio.run(_of_cluster(cluster, task))]
+    else:
+        raise click.UsageError("name a TASK of the cluster, or give --file F or --cron '0 9 * * MON-FRI'")
+
+    found = [(schedule, schedule.instants(since_ms(schedule.zone), count)) for schedule in schedules]
+    if output is not Output.TABLE:
+        for schedule in schedules:
+            if schedule.assumed:
+                click.echo(": ".join(filter(None, (schedule.title, schedule.assumed))), err=True)
+        lists = {schedule.title: [utc(instant) for instant in instants] for schedule, instants in found}
+        click.echo(structured(next(iter(lists.values())) if len(found) == 1 else lists, output))
+        return
+    console = Console(highlight=False)
+    for number, (schedule, instants) in enumerate(found):
+        if number:
+            console.print()
+        _print(console, schedule, instants, zone_name or schedule.zone, now_ms)
+
+
+async def _of_cluster(cluster: Cluster, task: str) -> Schedule:
+    async with objects_of(cluster) as objects:
+        return await of_cluster(objects, task)
+
+
+def _zone(name: str) -> ZoneInfo:
+    try:
+        return zone_named(name)
+    except UnknownZoneError as error:
+        raise click.BadParameter(str(error), param_hint="'--time-zone'") from error
+
+
+def _print(console: Console, schedule: Schedule, instants: Sequence[int], zone_name: str, now_ms: int) -> None:
+    spec = schedule.spec
+    source = spec.trigger or spec.after
+    heading = ": ".join(part for part in (schedule.title, "" if source is None else source.describe()) if part)
+    console.print(Text(heading, style="bold"), soft_wrap=True)
+    for said in _said(schedule, instants):
+        console.print(Text(said), soft_wrap=True)
+    if not instants:
+        return
+    zone = _zone(zone_name)
+    jittered = spec.jitter_ms > 0 and bool(spec.uid)
+    table = Table(box=None, pad_edge=False)
+    if zone_name != "UTC":
+        table.add_column(f"LOCAL ({zone_name})", no_wrap=True)
+    for heading in ("UTC", "FROM NOW", *(("STARTS",) if jittered else ())):
+        table.add_column(heading, no_wrap=True)
+    for instant in instants:
+        row = [utc(instant), distance(instant, now_ms)]
+        if zone_name != "UTC":
+            row.insert(0, local(instant, zone))
+        if jittered:
+            row.append(f"+{jitter_ms(spec.uid, instant, spec.jitter_ms) / 1_000:.3f}s")
+        table.add_row(*row)
+    console.print(table)
+
+
+def _said(schedule: Schedule, instants: Sequence[int]) -> list[str]:
+    """What a person should know beside the instants."""
+    spec = schedule.spec
+    said = [schedule.assumed] if schedule.assumed else []
+    if schedule.stalled:
+        said.append(f"stalled, so that none of these fires: {schedule.stalled}")
+    if spec.suspend:
+        said.append("suspended: nothing fires before spec.suspend is false")
+    if schedule.without_instants:
+        said.append(schedule.without_instants)
+    elif not instants:
+        said.append("it never fires again after that time")
+    if spec.jitter_ms > 0 and not schedule.without_instants:
+        most = spell_duration(spec.jitter_ms)
+        if spec.uid:
+            said.append(f"jitter: each run starts up to {most} after its instant, as STARTS says")
+        else:
+            said.append(f"jitter: each run starts up to {most} after its instant; the object's uid decides by how much")
+    return said
