@@ -7,7 +7,7 @@ from tests.unit.engine.driver import T0, Driver, deliveries, task_spec
 from tickwheel_operator.engine import messages as m
 from tickwheel_operator.engine.identity import jitter_ms
 from tickwheel_operator.engine.spec import EngineConfig, Overlap, OverlapPolicy
-from tickwheel_operator.engine.triggers import FixedRateTrigger
+from tickwheel_operator.engine.triggers import FixedRateTrigger, OnceTrigger
 from tickwheel_operator.ledger import facts as f
 
 
@@ -185,7 +185,7 @@ def test_a_worker_that_comes_within_the_lead_gets_what_is_near() -> None:
 
 
 def test_leases_of_several_commands_share_one_answer_where_the_host_gathers() -> None:
-    specs = [task_spec(f"t{offset}", trigger=FixedRateTrigger(1_000, T0 + offset)) for offset in (0, 1, 2)]
+    specs = [task_spec(f"t{offset}", trigger=OnceTrigger(T0 + 1_000 + offset)) for offset in (0, 1, 2)]
     driver = Driver.leading(*specs)
     driver.engine.gather()
     driver.pull(free=2)
