@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Hashable
 
+from tickwheel_operator.engine.fingerprints import trigger_of
 from tickwheel_operator.engine.following import Following
 from tickwheel_operator.engine.groups import Entry, Group, Names
 from tickwheel_operator.engine.journal import Journal
@@ -277,6 +278,14 @@ class Scheduler:
         if task.watermark_ms < now:
             self._journal.emit(f.Armed(task.number, entry.spec.schedule, now))
 
+    def _drop_unseen(self, task: TaskState, spec: TaskSpec) -> None:
+        """The trigger was changed while nobody led. What the old one, of which only the fingerprint is left, had due
+        until now is counted: some of it perhaps after the change, which nobody saw."""
+        before = trigger_of(task.schedule, f"{spec.namespace}/{spec.name}")
+        now = self._journal.now_ms
+        if before is not None and (overdue := before.count_between(task.watermark_ms, now, COUNT_LIMIT)):
+            self.skip(task, now, overdue, f.SkipReason.EDITED)
+
     def skip(self, task: TaskState, until_ms: int, count: int, reason: f.SkipReason) -> None:
         self._journal.emit(f.Skipped(task.number, until_ms, count, reason))
         self._stats.skipped(reason, count)
@@ -290,6 +299,7 @@ class Scheduler:
             if spec.generation > 1:
                 self.name(entry, now)
         elif entry.task.schedule != spec.schedule:
+            self._drop_unseen(entry.task, spec)
             # Never back: the clock of the leader before may have been ahead, and what it fired stays fired.
             self._journal.emit(f.Armed(entry.task.number, spec.schedule, max(now, entry.task.watermark_ms)))
         self.watch(entry)
