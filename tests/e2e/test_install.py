@@ -35,7 +35,9 @@ def test_the_examples_run(examples: Installation, capsys: pytest.CaptureFixture[
 
     def all_ran() -> bool:
         tasks = [
-            st for st in kube.items("scheduledtasks", "-n", "shops") if "fixedRate" in st["spec"].get("trigger", {})
+            st
+            for st in kube.items("scheduledtasks", "-n", "shops")
+            if st["spec"].get("trigger", {}).keys() & {"fixedRate", "fixedDelay", "completion"}
         ]
         return bool(tasks) and all(st.get("status", {}).get("counters", {}).get("succeeded") for st in tasks)
 

@@ -29,7 +29,7 @@ class Lane:
         self.backfills: deque[Dispatch] = deque()
         """Runs that make up for the past: whatever waits in `queue` goes before them."""
         self.ahead: deque[Dispatch] = deque()
-        """Dispatches whose instant is near, for workers that know the time. They wait elsewhere for it: with a timer."""
+        """Dispatches whose instant is near, for workers that know the time. Each has a timer beside."""
         self.stale = 0
         """Entries of both queues whose dispatch waits here no more."""
         self.waiting: dict[LiveWorker, None] = {}
