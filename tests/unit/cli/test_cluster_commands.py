@@ -218,7 +218,15 @@ def test_a_taskrun_that_is_deleted_meanwhile_ends_the_watching(cli: Call, api: A
     assert f"the TaskRun {NAME} in namespace shops was deleted" in result.stderr
 
 
-@pytest.mark.usefixtures("shop_sync")
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """As in a terminal: a process that a shell started in the background ignores the signal."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("shop_sync", "interruptible")
 def test_ctrl_c_ends_the_watching_and_says_how_to_go_on(cli: Call, api: ApiServer) -> None:
     def states() -> Iterator[dict[str, Any]]:
         yield at(1)
