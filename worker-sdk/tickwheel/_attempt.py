@@ -1,7 +1,8 @@
 """The state of one attempt inside the worker, and what becomes of it.
 
-`_link` makes one per lease and watches its clocks; `_execution` runs it; the handler sees it through `Context`. An
-attempt ends exactly once: whoever sets `ended` first decides what is reported.
+`_link` makes one per lease and watches its clocks; `_execution` runs it; the handler sees it through `Context`. What is
+reported of an attempt is made when its handler has really stopped, and not before: the operator may start another run
+in its place then.
 """
 
 from __future__ import annotations
@@ -11,24 +12,28 @@ import traceback
 from enum import Enum
 from math import inf
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import msgspec
 from pydantic import BaseModel
 
 from ._protocol import ErrorReport, Lease, ResultReport
-from .errors import Cancelled, ParameterError, ResultError
+from .errors import Cancelled, Interrupted, ParameterError, ResultError
 
 if TYPE_CHECKING:
-    from ._link import Link
     from ._registry import Handler
 
-__all__ = ["RESULT_LIMIT_BYTES", "Attempt", "Stop", "failure", "outcome", "printable"]
+__all__ = ["RESULT_LIMIT_BYTES", "Attempt", "Owner", "Report", "Stop", "failure", "outcome", "printable"]
+
+Report: TypeAlias = ResultReport | ErrorReport | int | None
+"""What to say of an attempt that ended: a result, an error, the bare token (success without a result), or nothing."""
 
 RESULT_LIMIT_BYTES = 64 * 1024
 # Characters; a little below where the operator cuts, so that it need not cut again.
 _MESSAGE_LIMIT = 1_990
 _TRACEBACK_LIMIT = 7_990
+_OBEDIENT = (asyncio.CancelledError, Cancelled, Interrupted)
+"""What a handler raises that does as it is told."""
 
 
 class Stop(Enum):
@@ -46,13 +51,23 @@ class Stop(Enum):
     """The worker stops and the drain timeout is over."""
 
 
+class Owner(Protocol):
+    """Who made an attempt, and wants to hear what became of it."""
+
+    def ended(self, attempt: Attempt, report: Report) -> None:
+        """Its handler stopped."""
+
+    def returned(self, attempt: Attempt, *, wanted: bool) -> None:
+        """Its handler never began; unless `wanted`, the lease is no longer ours to give back."""
+
+
 class Attempt:
     """One lease and its clocks (seconds of `time.monotonic`; infinite means never)."""
 
     __slots__ = (
-        "ended",
-        "give_up_at",
         "handler",
+        "kill_at",
+        "killed",
         "lease",
         "lease_end",
         "link",
@@ -60,55 +75,62 @@ class Attempt:
         "progress_sent",
         "renew_at",
         "stop",
+        "stuck",
         "task",
         "timeout_at",
     )
 
-    def __init__(self, lease: Lease, handler: Handler, link: Link, now: float) -> None:
+    def __init__(self, lease: Lease, handler: Handler, link: Owner, start: float) -> None:
+        """The clocks run from `start`: when it was received, or the instant of an early lease."""
         self.lease = lease
         self.handler = handler
         self.link = link
-        self.lease_end = now + lease.lease_ms / 1000
-        self.renew_at = now + lease.lease_ms / 3000
-        self.timeout_at = now + lease.timeout_ms / 1000 if lease.timeout_ms else inf
-        self.give_up_at = inf
+        self.lease_end = start + lease.lease_ms / 1000
+        self.renew_at = start + lease.lease_ms / 3000
+        self.timeout_at = start + lease.timeout_ms / 1000 if lease.timeout_ms else inf
+        self.kill_at = inf
+        """When the grace of a handler that must stop is over."""
+        self.killed = ""
+        """What was done when it was over, for the report."""
+        self.stuck = False
+        """Nothing but the end of the worker's process can stop its handler."""
         self.stop: Stop | None = None
-        self.ended = False
         self.task: asyncio.Task[None] | None = None
         """The task that the handler runs in; none before it began, after it ended, and for synchronous handlers."""
         self.progress: tuple[float, str] | None = None
         self.progress_sent: tuple[float, str] | None = None
 
     def __repr__(self) -> str:
-        return f"<Attempt {self.lease.token} of {self.lease.run} stop={self.stop} ended={self.ended}>"
+        return f"<Attempt {self.lease.token} of {self.lease.run} stop={self.stop}>"
 
     def remaining(self) -> float | None:
         """Seconds until the execution timeout; none without one."""
         return None if self.timeout_at == inf else self.timeout_at - monotonic()
 
-    def ask_to_stop(self, stop: Stop, now: float) -> None:
-        """Tell the handler to stop, and give it the task's grace period. The first reason stays, but for fencing,
-        which says that no report of this attempt can matter."""
+    def must_stop(self, stop: Stop, now: float) -> bool:
+        """Note that the handler must stop, and when its grace is over. The first reason stays, but for fencing, which
+        says that no report of this attempt can matter. Returns whether this is the first."""
         if self.stop is None:
             self.stop = stop
-            self.give_up_at = now + self.lease.grace_ms / 1000
-            if self.task is not None:
-                self.task.cancel(stop.value)
-        elif stop is Stop.FENCED:
+            self.kill_at = now + self.lease.grace_ms / 1000
+            return True
+        if stop is Stop.FENCED:
             self.stop = stop
+        return False
 
 
-def outcome(attempt: Attempt, value: object, error: BaseException | None) -> ResultReport | ErrorReport | int | None:
-    """What to report of a handler that returned `value` or raised `error`: a result, an error, the bare token (success
-    without a result), or nothing. Called in the thread that ran the handler, so that encoding never holds up the loop.
+def outcome(attempt: Attempt, value: object, error: BaseException | None) -> Report:
+    """What to report of a handler that returned `value` or raised `error`. Called in the thread that ran the handler,
+    so that encoding never holds up the loop.
     """
     stop = attempt.stop
     if stop is not None:
         if stop is Stop.FENCED:
             return None
-        if stop is Stop.TIMEOUT:
+        # A cancelled handler that finished nevertheless has succeeded; one past its timeout has not.
+        if stop is Stop.TIMEOUT or (stop is Stop.CANCELLED and error is not None):
             return failure(attempt, error)
-        if isinstance(error, asyncio.CancelledError | Cancelled):
+        if isinstance(error, _OBEDIENT):
             # Draining: not its fault, so no failed attempt; `leaving` hands it to another worker.
             return None if stop is Stop.DRAIN else failure(attempt, error)
     if error is None:
@@ -126,7 +148,7 @@ def outcome(attempt: Attempt, value: object, error: BaseException | None) -> Res
     )
 
 
-def failure(attempt: Attempt, error: BaseException | None = None, *, gave_up: bool = False) -> ErrorReport:
+def failure(attempt: Attempt, error: BaseException | None = None) -> ErrorReport:
     """The report of an attempt that was stopped, from the reason that it was stopped for."""
     lease, name = attempt.lease, attempt.handler.name
     match attempt.stop:
@@ -139,8 +161,10 @@ def failure(attempt: Attempt, error: BaseException | None = None, *, gave_up: bo
         case _:
             kind = "Cancelled"
             message = f"handler {name} was cancelled"
-    if gave_up:
-        message += f", and did not stop within the grace period of {lease.grace_ms} ms"
+    if attempt.killed:
+        message += f", but did not stop within its grace of {lease.grace_ms} ms: {attempt.killed}"
+    elif error is not None and not isinstance(error, _OBEDIENT):
+        message += f", and raised {type(error).__name__}: {_text(error)}"
     return ErrorReport(
         token=lease.token,
         type=kind,

@@ -1,24 +1,40 @@
-"""The line to one leading replica: pulls leases from it, reports to it, and watches the clocks of what it leased.
+"""The line to one leading replica: pulls leases from it, and reports to it what became of them.
 
 `Worker` makes one per replica URL and tells it where to go when the leader moves. The invariants: a token is begun at
 most once, however often its lease is sent; an outcome is kept and sent again, unchanged, until it is answered; an
 answer of a lower epoch than one already seen is thrown away.
+
+There is one pull under way at a time, but for a moment: a worker that is full keeps one open that asks for nothing, so
+that a cancellation reaches it at once. When a slot is free the next pull does not wait for that one: the operator
+answers it empty as soon as the newer arrives.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from math import inf
+from math import ceil, inf
 from time import monotonic, time_ns
 
-from ._attempt import Attempt, Stop, failure
+from ._attempt import Attempt, Report, Stop
 from ._cgroup import LoadMeter
 from ._client import Backoff, NotLeaderError, OperatorClient, RefusedError, UnreachableError
+from ._clock import OperatorClock
 from ._execution import Execution
-from ._outbox import Outbox, add_progress, add_renewal, divide, is_empty
-from ._protocol import ErrorReport, PullAnswer, PullRequest, ReportAnswer, ReportRequest, ResultReport, WorkerIdentity
+from ._held import LOOK_SECONDS, Held
+from ._outbox import Outbox, divide, is_empty
+from ._protocol import (
+    ClockEstimate,
+    ErrorReport,
+    Lease,
+    PullAnswer,
+    PullRequest,
+    ReportAnswer,
+    ReportRequest,
+    WorkerIdentity,
+)
 from ._registry import Handler
 from ._settings import Settings
 
@@ -26,11 +42,15 @@ __all__ = ["Link"]
 
 _log = logging.getLogger("tickwheel.worker")
 
-_SWEEP_SECONDS = 1.0  # the longest pause between looks at the clocks of running attempts; also how often progress goes
 _REMEMBERED_TOKENS = 16_384  # how far back a lease that is sent again is recognised
 _LEAVING_SECONDS = 5.0  # how long the last report is tried
+_KILLED_SECONDS = 1.0  # how long the kernel may take to end the processes of handlers
+_LOOK_SECONDS = 0.02
 _REPORTS_UNDER_WAY = 2  # an outcome need not wait until those before it are durable
 _FEW_OUTCOMES = 50  # a report of more is answered before the next is sent: under load full reports are cheaper
+_FREE_SECONDS = 0.5  # a full outbox empties without a slot becoming free
+_FULL_SECONDS = 0.1  # a worker that is full for so long listens for cancellations; short handlers are done before
+_CLOCK_SECONDS = 60.0  # how often the log tells, at DEBUG, what is known of the operator's clock
 _OVERDUE_SECONDS = 2.0  # after a pull's wait; a leader that is frozen keeps its connections and answers nothing
 
 
@@ -48,13 +68,11 @@ class Link:
         client: OperatorClient,
         load: LoadMeter,
         free: Callable[[], int],
-        wait_for_free: Callable[[], Awaitable[None]],
+        wait_for_free: Callable[[float], Awaitable[None]],
         look_up: Callable[[Link], Awaitable[None]],
     ) -> None:
         self.url = url
         self.epoch = 0
-        self.held: dict[int, Attempt] = {}
-        """The attempts whose handlers run, by token."""
         self._settings = settings
         self._identity = identity
         self._handlers = handlers
@@ -64,6 +82,10 @@ class Link:
         self._free = free
         self._wait_for_free = wait_for_free
         self._look_up = look_up
+        self._clock = OperatorClock()
+        self._clock_told_at = -inf
+        self._listening: asyncio.Task[PullAnswer] | None = None
+        self._names = sorted(handlers)
         self._outbox = Outbox()
         self._received = 0
         self._seen: dict[int, None] = {}
@@ -72,11 +94,9 @@ class Link:
         self._left = False
         self._sending = 0
         self._answer_due = inf
-        self._renewals_due = False
         self._wake = asyncio.Event()
-        self._empty = asyncio.Event()
-        self._sweep_at = inf
-        self._sweep_handle: asyncio.TimerHandle | None = None
+        self.held = Held(execution, self._wake.set)
+        """What it leased and still runs."""
         self._report_timeout = 10.0
         self._warned_at = -inf
         self._pulling = asyncio.create_task(self._pull(), name=f"tickwheel-pull {url}")
@@ -94,57 +114,93 @@ class Link:
         """Go on with another replica: it leads now what the one before led. What the open pull may still bring is
         sent again by the new leader, since `received` does not name it."""
         self.url = url
+        self._clock.forget()
+        if self._listening is not None:
+            self._listening.cancel()
         if not self._draining and asyncio.current_task() is not self._pulling:
             self._pulling.cancel()
             self._pulling = asyncio.create_task(self._pull(), name=f"tickwheel-pull {url}")
 
     # What the execution calls.
 
-    def ended(self, attempt: Attempt, report: ResultReport | ErrorReport | int | None) -> None:
+    def ended(self, attempt: Attempt, report: Report) -> None:
         """The attempt's handler stopped; `report` is what to say of it, if anything."""
-        self.held.pop(attempt.lease.token, None)
+        self.held.attempts.pop(attempt.lease.token, None)
         if report is not None:
             self._outbox.add(report)
             self._wake.set()
-        if self._draining and not self.held:
-            self._empty.set()
+        if self._draining:
+            self.held.fewer()
 
     def returned(self, attempt: Attempt, *, wanted: bool) -> None:
         """The attempt's handler never began; give the lease back, if it is still ours to give."""
-        self.held.pop(attempt.lease.token, None)
+        self.held.attempts.pop(attempt.lease.token, None)
         if wanted:
             self._outbox.returned.append(attempt.lease.token)
             self._wake.set()
-        if self._draining and not self.held:
-            self._empty.set()
+        if self._draining:
+            self.held.fewer()
 
     # Pulling.
 
     async def _pull(self) -> None:
         backoff = Backoff()
-        names = sorted(self._handlers)
-        wait_ms = int(self._settings.pull_wait * 1000)
         while not self._draining:
-            # Outcomes that cannot be delivered stop the intake, before they fill the memory.
-            free = self._free() if self._outbox.waiting < 4 * self._execution.slots + 1000 else 0
-            if free <= 0:
-                await self._wait_for_free()
-                continue
-            request = self._pull_request(names, free=free, wait_ms=wait_ms)
-            due = self._answer_due = monotonic() + self._settings.pull_wait + _OVERDUE_SECONDS
+            free = self._room()
             try:
-                answer = await self._client.pull(self.url, request, timeout=self._settings.pull_wait + 10)
-                self._check_epoch(answer.epoch)
+                if free > 0:
+                    self._accept(await self._exchange(free))
+                    # One turn of the loop: handlers that never suspend are done after it, and the next pull asks for
+                    # more.
+                    await asyncio.sleep(0)
+                else:
+                    await self._while_full()
             except (UnreachableError, RefusedError) as error:
                 await self._recover(error, backoff)
-                continue
+            else:
+                backoff.reset()
+
+    def _room(self) -> int:
+        """How many leases to ask for. Outcomes that cannot be delivered stop the intake before they fill the memory."""
+        return self._free() if self._outbox.waiting < 4 * self._execution.slots + 1000 else 0
+
+    async def _while_full(self) -> None:
+        """Wait for a free slot, and listen for cancellations meanwhile. The pull that listens may outlast this."""
+        await self._wait_for_free(_FULL_SECONDS)
+        while self._room() <= 0 and not self._draining:
+            if self._listening is None:
+                self._listening = asyncio.create_task(self._exchange(0), name=f"tickwheel-listen {self.url}")
+                self._listening.add_done_callback(self._heard)
+            listening = self._listening
+            freed = asyncio.ensure_future(self._wait_for_free(_FREE_SECONDS))
+            try:
+                await asyncio.wait({listening, freed}, return_when=asyncio.FIRST_COMPLETED)
             finally:
-                if self._answer_due == due:  # else the next pull has begun, since the leader moved
-                    self._answer_due = inf
-            backoff.reset()
-            self._accept(answer)
-            # One turn of the loop: handlers that never suspend are done after it, and the next pull asks for more.
-            await asyncio.sleep(0)
+                freed.cancel()
+            if listening.done():
+                if not listening.cancelled():
+                    listening.result()  # raises what went wrong
+                return
+
+    def _heard(self, listening: asyncio.Task[PullAnswer]) -> None:
+        if self._listening is listening:
+            self._listening = None
+        if not listening.cancelled() and listening.exception() is None:
+            self._accept(listening.result())
+
+    async def _exchange(self, free: int) -> PullAnswer:
+        """One pull, from request to answer."""
+        wait_s = self._settings.pull_wait
+        due = self._answer_due = monotonic() + wait_s + _OVERDUE_SECONDS
+        try:
+            request = self._pull_request(free=free, wait_ms=int(wait_s * 1000))
+            sent_at = monotonic()
+            answer = await self._client.pull(self.url, request, timeout=wait_s + 10)
+            self._check(answer, sent_at)
+            return answer
+        finally:
+            if self._answer_due == due:  # else the next pull has begun
+                self._answer_due = inf
 
     async def _watch(self) -> None:
         """Ask who leads while the answer of a pull is overdue: if it is another replica, the link moves there."""
@@ -153,10 +209,11 @@ class Link:
             if monotonic() > self._answer_due:
                 await self._look_up(self)
 
-    def _pull_request(self, names: list[str], *, free: int, wait_ms: int) -> PullRequest:
+    def _pull_request(self, *, free: int, wait_ms: int) -> PullRequest:
+        wall_us = time_ns() // 1000
         return PullRequest(
             worker=self._identity,
-            handlers=names,
+            handlers=self._names,
             free=free,
             slots=self._execution.slots,
             received=self._received,
@@ -164,13 +221,29 @@ class Link:
             load=self._load.read(),
             draining=self._draining,
             wait_ms=wait_ms,
-            now_ms=time_ns() // 1_000_000,
+            now_ms=wall_us // 1000,
+            clock=self._estimate(wall_us),
             labels=dict(self._settings.labels),
         )
+
+    def _estimate(self, wall_us: int) -> ClockEstimate | None:
+        """What is known of the operator's clock, for a pull that is sent at `wall_us` of this machine's."""
+        now = monotonic()
+        known = self._clock.estimate(now)
+        if known is None:
+            return None
+        offset, error = known
+        estimate = ClockEstimate(offset_us=wall_us - int((now + offset) * 1e6), error_us=ceil(error * 1e6))
+        if now - self._clock_told_at > _CLOCK_SECONDS:
+            self._clock_told_at = now
+            ahead, wrong = estimate.offset_us / 1000, estimate.error_us / 1000
+            _log.debug("this machine's clock is %.3f ms ahead of that of %s, to %.3f ms", ahead, self.url, wrong)
+        return estimate
 
     def _accept(self, answer: PullAnswer) -> None:
         now = monotonic()
         begin: list[Attempt] = []
+        held = self.held.attempts
         for lease in answer.leases:
             token = lease.token
             if token in self._seen:
@@ -183,22 +256,38 @@ class Link:
             elif handler is None:
                 self._outbox.add(_no_handler(token, lease.handler, self._handlers))
             else:
-                attempt = self.held[token] = Attempt(lease, handler, self, now)
-                begin.append(attempt)
+                if lease.not_before_ms and (start := self._start_of(lease, answer, now)) > now:
+                    attempt = held[token] = Attempt(lease, handler, self, start)
+                    self._execution.begin_at(attempt, start)
+                else:
+                    attempt = held[token] = Attempt(lease, handler, self, now)
+                    begin.append(attempt)
                 due = min(attempt.renew_at, attempt.timeout_at)
-                if due < self._sweep_at:
-                    self._sweep_by(due, now)
+                if due < self.held.look_at:
+                    self.held.look_by(due, now)
         for token in answer.cancel:
-            self._stop(token, Stop.CANCELLED, now)
+            self.held.stop(token, Stop.CANCELLED, now)
         if begin:
-            self._report_timeout = max(1.0, min(10.0, begin[0].lease.lease_ms / 3000))
             self._execution.begin(begin)
-            self._sweep_by(now + _SWEEP_SECONDS, now)
+        if answer.leases:
+            self._report_timeout = max(1.0, min(10.0, answer.leases[0].lease_ms / 3000))
+            self.held.look_by(now + LOOK_SECONDS, now)
         if self._outbox:
             self._wake.set()
         if len(self._seen) > 2 * _REMEMBERED_TOKENS:
             recent = list(self._seen)[-_REMEMBERED_TOKENS:]
-            self._seen = dict.fromkeys([*self.held, *recent])
+            self._seen = dict.fromkeys([*held, *recent])
+
+    def _start_of(self, lease: Lease, answer: PullAnswer, now: float) -> float:
+        """The instant of an early lease, in seconds of the monotonic clock. Where nothing is known of the operator's
+        clock, it is counted from the answer that brought the lease: late by its way here, and never early."""
+        known = self._clock.estimate(now)
+        if known is not None:
+            return lease.not_before_ms / 1000 - known[0]
+        operator_us = answer.answered_us or answer.now_ms * 1000
+        if not operator_us:
+            operator_us, now = time_ns() // 1000, monotonic()
+        return now + lease.not_before_ms / 1000 - operator_us / 1e6
 
     # Reporting.
 
@@ -230,7 +319,7 @@ class Link:
             sent_at = monotonic()
             try:
                 answer = await self._client.report(self.url, body, timeout=self._report_timeout)
-                self._check_epoch(answer.epoch)
+                self._check(answer, sent_at)
             except UnreachableError as error:
                 await self._recover(error, backoff)
             except RefusedError as error:
@@ -247,92 +336,34 @@ class Link:
             return None
         request = ReportRequest(worker=self._identity, epoch=self.epoch)
         self._outbox.move_into(request)
-        if self._renewals_due:
-            self._renewals_due = False
-            now = monotonic()
-            for attempt in self.held.values():
-                # Also what is due before long: fewer, fuller reports.
-                if attempt.renew_at - now < attempt.lease.lease_ms / 6000 and add_renewal(request, attempt):
-                    attempt.renew_at = inf
-                if attempt.progress is not attempt.progress_sent:
-                    add_progress(request, attempt)
+        self.held.fill(request)
         # The operator gives away what a worker that leaves still holds, so that this is said when all else is answered.
         request.leaving = self._leaving and not self._sending and not self._outbox
         return None if is_empty(request) else request
 
     def _answered(self, request: ReportRequest, answer: ReportAnswer, sent_at: float) -> None:
+        self.held.renewed(request.renew, sent_at)
         now = monotonic()
-        for token in request.renew:
-            attempt = self.held.get(token)
-            if attempt is not None:
-                # The operator renewed it after it was sent; so counting from then is never too long.
-                attempt.lease_end = sent_at + attempt.lease.lease_ms / 1000
-                attempt.renew_at = sent_at + attempt.lease.lease_ms / 3000
-                self._sweep_by(attempt.renew_at, now)
         for token in answer.fenced:
-            self._stop(token, Stop.FENCED, now)
+            self.held.stop(token, Stop.FENCED, now)
         for token in answer.cancel:
-            self._stop(token, Stop.CANCELLED, now)
-
-    # The clocks of what runs.
-
-    def _stop(self, token: int, stop: Stop, now: float) -> None:
-        attempt = self.held.get(token)
-        if attempt is None:
-            return
-        attempt.ask_to_stop(stop, now)
-        if stop is Stop.FENCED:
-            _log.warning("attempt %s of run %s is no longer ours: its handler is stopped", token, attempt.lease.run)
-            attempt.ended = True
-            self.ended(attempt, None)
-        else:
-            self._sweep_by(attempt.give_up_at, now)
-
-    def _sweep_by(self, due: float, now: float) -> None:
-        """See to it that the clocks are looked at by then (seconds of `time.monotonic`)."""
-        if due >= self._sweep_at:
-            return
-        if self._sweep_handle is not None:
-            self._sweep_handle.cancel()
-        self._sweep_at = due
-        self._sweep_handle = asyncio.get_running_loop().call_later(max(0.0, due - now), self._sweep)
-
-    def _sweep(self) -> None:
-        """One look at every attempt that runs: one timer for all, since a timer for each would cost more than to run
-        a short handler."""
-        self._sweep_at, self._sweep_handle = inf, None
-        now = monotonic()
-        due = now + _SWEEP_SECONDS
-        for token, attempt in list(self.held.items()):
-            if attempt.stop is None:
-                if now >= attempt.timeout_at:
-                    self._stop(token, Stop.TIMEOUT, now)
-                elif now >= attempt.lease_end:
-                    _log.warning(
-                        "the lease of run %s was not renewed in time: its handler is stopped", attempt.lease.run
-                    )
-                    self._stop(token, Stop.LEASE_LOST, now)
-            elif now >= attempt.give_up_at:
-                _log.warning(
-                    "the handler of run %s did not stop in time: given up, its slot stays taken", attempt.lease.run
-                )
-                attempt.ended = True
-                self.ended(attempt, None if attempt.stop is Stop.DRAIN else failure(attempt, gave_up=True))
-                continue
-            if now >= attempt.renew_at or attempt.progress is not attempt.progress_sent:
-                self._renewals_due = True
-                self._wake.set()
-            timed = min(attempt.timeout_at, attempt.lease_end) if attempt.stop is None else attempt.give_up_at
-            due = min(due, timed, max(attempt.renew_at, now + 0.05))
-        if self.held:
-            self._sweep_by(due, now)
+            self.held.stop(token, Stop.CANCELLED, now)
 
     # The leader: losing it and finding it.
 
-    def _check_epoch(self, epoch: int) -> None:
-        if epoch < self.epoch:
-            raise NotLeaderError(f"{self.url} answered in epoch {epoch}, but epoch {self.epoch} has begun")
-        self.epoch = epoch
+    def _check(self, answer: PullAnswer | ReportAnswer, sent_at: float) -> None:
+        """See to it that the answer is of no deposed leader, and learn the time from it."""
+        if answer.epoch < self.epoch:
+            raise NotLeaderError(f"{self.url} answered in epoch {answer.epoch}, but epoch {self.epoch} has begun")
+        if answer.epoch > self.epoch:
+            self.epoch = answer.epoch
+            self._clock.forget()
+        got_at = monotonic()
+        fits = self._clock.exchange(
+            sent=sent_at, received_us=answer.received_us, answered_us=answer.answered_us, got=got_at
+        )
+        if not fits:
+            _log.info("the clock of %s jumped, or ours did not run evenly: its offset is measured anew", self.url)
 
     async def _recover(self, error: UnreachableError | RefusedError, backoff: Backoff) -> None:
         """Wait a little, then find out where the leader is."""
@@ -346,35 +377,54 @@ class Link:
     # Leaving.
 
     async def drain(self, deadline: float) -> None:
-        """Take nothing new, let handlers finish until `deadline` (seconds of `time.monotonic`), report, say goodbye."""
+        """Take nothing new, let handlers finish until `deadline` (seconds of `time.monotonic`), report, say goodbye.
+
+        Goodbye says that whatever is held is lost, so it is not said while a handler that must have stopped for another
+        reason than this drain still runs: the operator sees its end by that of the process."""
         self._draining = True
         await self._end_pulling()
-        await self._until_empty(deadline)
-        if self.held:
+        await self.held.until_settled(deadline)
+        if not self.held.settled():
             now = monotonic()
-            _log.warning("%d handlers did not finish in the drain timeout: they are stopped", len(self.held))
-            grace = max(attempt.lease.grace_ms for attempt in self.held.values()) / 1000
-            for token in list(self.held):
-                self._stop(token, Stop.DRAIN, now)
-            await self._until_empty(now + min(grace, _LEAVING_SECONDS))
-        self._leaving = True
-        self._wake.set()
-        await asyncio.wait(self._reporting, timeout=max(_LEAVING_SECONDS, deadline - monotonic()))
-        if not self._left:
+            held = self.held.attempts
+            _log.warning("%d handlers did not finish in the drain timeout: they are stopped", len(held))
+            grace = max(attempt.lease.grace_ms for attempt in held.values()) / 1000
+            for token in list(held):
+                self.held.stop(token, Stop.DRAIN, now)
+            await self.held.until_settled(now + min(grace, _LEAVING_SECONDS))
+            if self._execution.kill_processes():
+                await self.held.until_settled(monotonic() + _KILLED_SECONDS)
+        patience = max(_LEAVING_SECONDS, deadline - monotonic())
+        if all(attempt.stop in (Stop.DRAIN, Stop.FENCED) for attempt in self.held.attempts.values()):
+            self._leaving = True
+            self._wake.set()
+            await asyncio.wait(self._reporting, timeout=patience)
+            answered = self._left
+        else:
+            answered = await self._delivered(patience)
+        if not answered:
             _log.warning("the operator did not answer the last report: it will notice the loss of this worker itself")
+
+    async def _delivered(self, patience: float) -> bool:
+        """Until the operator has answered for every outcome."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                while self._outbox.waiting:  # noqa: ASYNC110 - an event for it would cost each report, for this one use
+                    await asyncio.sleep(_LOOK_SECONDS)
+        return not self._outbox.waiting
 
     async def close(self) -> None:
         """End the loops, whatever they are at."""
-        if self._sweep_handle is not None:
-            self._sweep_handle.cancel()
-        for task in self.tasks:
+        self.held.close()
+        tasks = [*self.tasks, *([self._listening] if self._listening is not None else [])]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self.tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _end_pulling(self) -> None:
         """Tell the operator, so that it ends the open pull; leases that are under way in its answer are given back.
         Cutting the connection instead would lose them until their leases end."""
-        request = self._pull_request(sorted(self._handlers), free=0, wait_ms=0)
+        request = self._pull_request(free=0, wait_ms=0)
         try:
             self._accept(await self._client.pull(self.url, request, timeout=_LEAVING_SECONDS))
         except (UnreachableError, RefusedError) as error:
@@ -382,14 +432,6 @@ class Link:
         else:
             await asyncio.wait([self._pulling], timeout=1)
         self._pulling.cancel()
-
-    async def _until_empty(self, deadline: float) -> None:
-        if self.held:
-            self._empty.clear()
-            try:
-                await asyncio.wait_for(self._empty.wait(), max(0.0, deadline - monotonic()))
-            except TimeoutError:
-                return
 
 
 def _no_handler(token: int, name: str, handlers: Mapping[str, Handler]) -> ErrorReport:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import inspect
 import re
+import sys
 import types
 import typing
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
 from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
@@ -20,6 +21,7 @@ from .errors import HandlerError, ParameterError
 
 __all__ = ["Handler", "Registry", "registered", "registry", "task"]
 
+Modules: TypeAlias = tuple[str, ...]
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.:/-]{0,126}[A-Za-z0-9_])?")
 # Values of exactly these types need no pydantic: 0.1 us against 0.6 us per parameter.
@@ -27,17 +29,28 @@ _PLAIN = (str, int, float, bool)
 _EMPTY = inspect.Parameter.empty
 
 
+def _is_asynchronous(function: Callable[..., Any]) -> bool:
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+        getattr(function, "__call__", None)  # noqa: B004 - an object with `async def __call__`
+    )
+
+
 class Handler:
     """A function under the name that tasks call it by."""
 
-    __slots__ = ("_open", "_parameters", "_required", "asynchronous", "bare", "function", "name")
+    __slots__ = ("_open", "_parameters", "_required", "asynchronous", "bare", "function", "modules", "name", "process")
 
-    def __init__(self, name: str, function: Callable[..., Any]) -> None:
+    def __init__(
+        self, name: str, function: Callable[..., Any], *, process: bool = False, modules: Modules = ()
+    ) -> None:
         self.name = name
         self.function = function
-        self.asynchronous = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
-            getattr(function, "__call__", None)  # noqa: B004 - an object with `async def __call__`
-        )
+        self.process = process
+        """It runs in a process of its own."""
+        self.modules = modules
+        """Whose import registers it, for another process."""
+        self.asynchronous = not process and _is_asynchronous(function)
+        """It runs in the event loop."""
         signature = _signature(name, function)
         hints = _hints(name, function, signature[1:])
         self._parameters: dict[str, tuple[type | None, TypeAdapter[Any] | None]] = {}
@@ -91,13 +104,21 @@ class Handler:
         return arguments
 
 
+class _Registered(NamedTuple):
+    function: Callable[..., Any]
+    process: bool
+    modules: Modules
+
+
 class Registry:
     """The functions that `@task` saw, by name."""
 
     def __init__(self) -> None:
-        self._functions: dict[str, Callable[..., Any]] = {}
+        self._registered: dict[str, _Registered] = {}
+        self.in_child = False
+        """This is the process of a handler, and no `Worker` works in it."""
 
-    def add(self, name: str, function: Callable[..., Any]) -> None:
+    def add(self, name: str, function: Callable[..., Any], *, process: bool = False, modules: Modules = ()) -> None:
         """Register a function. A second one of the same name is an error, unless it is the same one, loaded again."""
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise HandlerError(
@@ -106,16 +127,24 @@ class Registry:
             )
         if not callable(function):
             raise HandlerError(f"handler {name}: {function!r} is not a function")
-        other = self._functions.get(name)
-        if other is not None and _where(other) != _where(function):
+        other = self._registered.get(name)
+        if other is not None and _where(other.function) != _where(function):
             raise HandlerError(
-                f"two handlers have the name {name!r}: {_where(other)} and {_where(function)}; rename one of them"
+                f"two handlers have the name {name!r}: {_where(other.function)} and {_where(function)}; rename one of "
+                "them"
             )
-        self._functions[name] = function
+        self._registered[name] = _Registered(function, process, modules)
+
+    def functions(self) -> dict[str, Callable[..., Any]]:
+        """All of them, by name."""
+        return {name: known.function for name, known in self._registered.items()}
 
     def handlers(self) -> dict[str, Handler]:
         """All of them, with their signatures read. Raises `HandlerError`."""
-        return {name: Handler(name, function) for name, function in self._functions.items()}
+        return {
+            name: Handler(name, known.function, process=known.process, modules=known.modules)
+            for name, known in self._registered.items()
+        }
 
 
 registry = Registry()
@@ -128,19 +157,25 @@ def registered() -> list[str]:
     return sorted(registry.handlers())
 
 
-def task(name: str) -> Callable[[_Function], _Function]:
+def task(name: str, *, process: bool = False) -> Callable[[_Function], _Function]:
     """Register a function as the handler `name`, which a ScheduledTask names in `spec.handler`.
 
     The function may be `async` or not (then it runs in a thread). Its first argument is the `Context`; the others are
     the run's parameters by name, validated by pydantic when they are annotated. It is returned unchanged.
+
+    With `process=True` each attempt runs in a process that nothing else runs in, which is killed if the handler does
+    not stop within its grace. The process imports the module of the function, so `@task` must be at the module's top
+    level. Default: false, in the worker's own process.
     """
-
-    def register(function: _Function) -> _Function:
-        registry.add(name, function)
-        return function
-
     if callable(name):
         raise HandlerError("@task needs the handler's name, for example @task('shop-sync')")
+    caller = str(sys._getframe(1).f_globals.get("__name__", ""))
+
+    def register(function: _Function) -> _Function:
+        own = str(getattr(inspect.unwrap(function), "__module__", ""))
+        registry.add(name, function, process=process, modules=(own, caller) if process else ())
+        return function
+
     return register
 
 

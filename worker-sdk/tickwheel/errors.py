@@ -5,7 +5,16 @@
 
 from __future__ import annotations
 
-__all__ = ["Cancelled", "ConfigurationError", "HandlerError", "ParameterError", "ResultError", "TickwheelError"]
+__all__ = [
+    "Cancelled",
+    "ConfigurationError",
+    "HandlerError",
+    "HandlerStuckError",
+    "Interrupted",
+    "ParameterError",
+    "ResultError",
+    "TickwheelError",
+]
 
 
 class TickwheelError(Exception):
@@ -31,3 +40,13 @@ class ResultError(TickwheelError):
 class Cancelled(TickwheelError):
     """The attempt was asked to stop. `Context.raise_if_cancelled` raises it in synchronous handlers; asynchronous
     ones get `asyncio.CancelledError` at their next await."""
+
+
+class HandlerStuckError(TickwheelError):
+    """A handler did not stop within its grace, and nothing but the end of the process can stop it. Raised by
+    `Worker.serve` when all others have finished: end the process. `Worker.run` does so itself."""
+
+
+class Interrupted(BaseException):
+    """Raised inside a synchronous handler that runs in a thread and did not stop within its grace. Like
+    `KeyboardInterrupt` it passes `except Exception`; clean up in `finally` and let it through."""

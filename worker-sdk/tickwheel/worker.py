@@ -14,11 +14,12 @@ import os
 import secrets
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from time import monotonic
 from typing import Any, NoReturn
 
+from ._attempt import Attempt
 from ._cgroup import LoadMeter
 from ._client import Backoff, OperatorClient, RefusedError, UnreachableError
 from ._execution import Execution
@@ -26,11 +27,15 @@ from ._link import Link
 from ._protocol import Topology, WorkerIdentity
 from ._registry import Registry, registry
 from ._settings import make_settings
-from .errors import HandlerError
+from ._watchdog import Watchdog
+from .errors import HandlerError, HandlerStuckError
 
 __all__ = ["Worker"]
 
 _log = logging.getLogger("tickwheel.worker")
+
+_STUCK_STATUS = 70
+"""Of a process that ends itself since a handler would not stop: EX_SOFTWARE of sysexits.h."""
 
 
 class Worker:
@@ -104,14 +109,18 @@ class Worker:
                 self._registry.add(handler_name, function)
         self._links: dict[str, Link] = {}
         self._left_behind = 0
+        self._stuck = ""
         self._stopping = asyncio.Event()
         self._freed = asyncio.Event()
 
     def run(self) -> None:
         """Work until SIGTERM or SIGINT, then drain and return; a second signal ends the process at once.
 
-        Uses uvloop if it is installed.
+        A handler that does not stop within its grace, and cannot be interrupted, ends the process with status 70 once
+        the others have finished, or at once if it blocks the event loop. Uses uvloop if it is installed.
         """
+        if self._registry.in_child:
+            return
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(self._run_with_signals())
 
@@ -120,7 +129,12 @@ class Worker:
         self._stopping.set()
 
     async def serve(self) -> None:
-        """Work until `drain` is called: `run` without the signals, for a program that has a loop of its own."""
+        """Work until `drain` is called: `run` without the signals, for a program that has a loop of its own.
+
+        Raises `HandlerStuckError` where `run` would end the process; a blocked loop it cannot notice.
+        """
+        if self._registry.in_child:
+            return
         handlers = self._registry.handlers()
         if not handlers:
             raise HandlerError(
@@ -130,7 +144,7 @@ class Worker:
         identity = WorkerIdentity(
             namespace=settings.namespace, pool=settings.pool, name=settings.name, instance=secrets.token_hex(8)
         )
-        execution = Execution(settings.slots, self._slot_freed)
+        execution = Execution(settings.slots, handlers.values(), freed=self._freed.set, stuck=self._handler_stuck)
         load = LoadMeter()
         _log.info(
             "worker %s of pool %s/%s: %d slots, handlers %s, load from %s",
@@ -176,6 +190,8 @@ class Worker:
                 self._links.clear()
                 await execution.stop()
                 self._left_behind = execution.taken
+        if self._stuck:
+            raise HandlerStuckError(self._stuck)
         _log.info("worker %s has left", settings.name)
 
     async def _connect(self, client: OperatorClient, make_link: Callable[[str], Link]) -> None:
@@ -228,16 +244,24 @@ class Worker:
         finally:
             stopping.cancel()
 
-    def _slot_freed(self) -> None:
-        self._freed.set()
+    def _wait_for_free(self, seconds: float) -> Awaitable[None]:
+        """Until a slot may have become free after this call, or for so long."""
+        self._freed.clear()  # now, not when it is awaited: what is freed meanwhile must not be missed
+        return self._until_freed(seconds)
 
-    async def _wait_for_free(self) -> None:
-        """Until a slot may have become free; the timeout, since a full outbox empties without one."""
-        self._freed.clear()
-        try:
-            await asyncio.wait_for(self._freed.wait(), 0.5)
-        except TimeoutError:
-            return
+    async def _until_freed(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._freed.wait(), seconds)
+
+    def _handler_stuck(self, attempt: Attempt) -> None:
+        """Only the end of this process can stop it: let the others finish, and then end."""
+        stuck = (
+            f"handler {attempt.handler.name} of run {attempt.lease.run} did not stop within its grace of "
+            f"{attempt.lease.grace_ms} ms: the worker ends itself"
+        )
+        _log.critical("%s, after up to %g s for what else runs", stuck, self._settings.drain_timeout)
+        self._stuck = self._stuck or stuck
+        self.drain()
 
     async def _run_with_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -249,17 +273,22 @@ class Worker:
             _log.info("%s: finishing what runs, up to %g s", number.name, self._settings.drain_timeout)
             self.drain()
 
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop, number)
-        try:
-            await self.serve()
-            if self._left_behind:
-                # Closing the loop would wait for handlers that swallow their cancellation, for ever.
-                _log.warning("%d handlers would not stop: leaving without them", self._left_behind)
-                _exit(0)
-        finally:
+        # Around all of it, so that it also ends a process that cannot say its last words.
+        with Watchdog(loop, lambda: list(self._links.values()), lambda: _exit(_STUCK_STATUS)):
             for number in (signal.SIGTERM, signal.SIGINT):
-                loop.remove_signal_handler(number)
+                loop.add_signal_handler(number, stop, number)
+            try:
+                await self.serve()
+                if self._left_behind:
+                    # Closing the loop would wait for handlers that swallow their cancellation, for ever.
+                    _log.warning("%d handlers would not stop: leaving without them", self._left_behind)
+                    _exit(0)
+            except HandlerStuckError as error:
+                _log.critical("%s now", error)
+                _exit(_STUCK_STATUS)
+            finally:
+                for number in (signal.SIGTERM, signal.SIGINT):
+                    loop.remove_signal_handler(number)
 
 
 def _exit(status: int) -> NoReturn:

@@ -28,6 +28,12 @@ from tickwheel_operator.ledger import facts as f
 
 __all__ = ["Scheduler"]
 
+_AT_ONCE = 1_000
+"""Tasks of one trigger that fire in one step: 10,000 would keep all of them, and everybody else, for 150 ms."""
+_TASKS_PER_MS = 40
+"""How fast runs are made and leased: the more fire together, the earlier it begins."""
+_LONGEST_BURST_MS = 750
+
 
 class Scheduler:
     """Owns the catalog of tasks and its timers."""
@@ -203,7 +209,11 @@ class Scheduler:
             return
         following = group.trigger.next_after(instant)
         if now - instant <= self.misfire_threshold_ms and (following is None or following > now):
-            self.fire_at(instant, [e for e in group.entries if e.watermark_ms < instant])
+            entries = [e for e in group.entries if e.watermark_ms < instant]
+            self.fire_at(instant, entries[:_AT_ONCE])
+            if len(entries) > _AT_ONCE:
+                group.sleep(self._wheel, instant, 0)  # the others next: what was decided is on its way meanwhile
+                return
         else:
             for entry in list(group.entries):
                 self._settle(entry, group.trigger)
@@ -215,8 +225,11 @@ class Scheduler:
         The others are decided then."""
         entries = [e for e in group.entries if e.watermark_ms < instant]
         sure = [e for e in entries if self.overlaps.verdict(e.spec, b"") is Verdict.START]
-        self.fire_at(instant, sure)
+        self.fire_at(instant, sure[:_AT_ONCE])
         group.fired_ms = instant
+        if len(sure) > _AT_ONCE:
+            group.sleep(self._wheel, instant, instant - self._journal.now_ms)
+            return
         if len(sure) < len(entries):
             group.sleep(self._wheel, instant, 0)
         else:
@@ -337,7 +350,10 @@ class Scheduler:
             del self._groups[group.trigger.key()]
 
     def _sleep(self, group: Group, until_ms: int | None) -> None:
-        group.sleep(self._wheel, until_ms, self.lead_ms)
+        lead_ms = self.lead_ms
+        if lead_ms:
+            lead_ms += min(len(group.entries) // _TASKS_PER_MS, _LONGEST_BURST_MS)
+        group.sleep(self._wheel, until_ms, lead_ms)
 
     def _forget(self, task: TaskState, why: str) -> None:
         for run in list(task.runs.values()):

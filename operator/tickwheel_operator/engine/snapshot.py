@@ -101,8 +101,7 @@ def _task_row(task: TaskState) -> tuple[Any, ...]:
     return (
         task.number, task.uid, task.namespace, task.name, task.schedule, task.watermark_ms, task.last_scheduled_ms,
         task.succeeded, task.failed, task.cancelled, task.skipped,
-        [msgspec.structs.astuple(e) for e in task.history_succeeded],
-        [msgspec.structs.astuple(e) for e in task.history_failed],
+        list(task.history_succeeded), list(task.history_failed),
         task.last_ended_ms, [(reason, *seen) for reason, seen in (task.skips or {}).items()],
         task.backfilled,
     )  # fmt: skip

@@ -45,8 +45,8 @@ class WorkerName(msgspec.Struct, frozen=True):
     instance: str
 
 
-class Ended(msgspec.Struct, frozen=True, gc=False, eq=False):
-    """What is kept of a run that ended. Told apart by identity."""
+class Ended(msgspec.Struct, frozen=True, gc=False, eq=False, array_like=True):
+    """What is kept of a run that ended. Told apart by identity; a row of a checkpoint as it is."""
 
     run_id: str
     scheduled_ms: int

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.unit.sdk.fake_operator import FakeOperator
 
+import tickwheel
 from tickwheel import Worker
 
 Start = Callable[..., Awaitable[Worker]]
@@ -44,3 +48,35 @@ async def start(operator: FakeOperator) -> AsyncIterator[Start]:
                 await task
             raise AssertionError("the worker did not drain")
         await task
+
+
+@pytest.fixture
+async def process(operator, tmp_path, handlers_file):
+    """`python -m tickwheel handlers.py`, as a process of its own, with what the test module's `handlers_file` says."""
+    (tmp_path / "handlers.py").write_text(handlers_file)
+    started: list[asyncio.subprocess.Process] = []
+
+    async def start_process(*arguments: str, **environment: str) -> asyncio.subprocess.Process:
+        sdk = str(Path(tickwheel.__file__).parents[1])
+        env = {**os.environ, "TICKWHEEL_ENDPOINT": operator.url, "PYTHONPATH": sdk, **environment}
+        made = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "tickwheel", *(arguments or ("handlers.py",))),
+            cwd=tmp_path,
+            env=env,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        started.append(made)
+        return made
+
+    yield start_process
+    for made in started:
+        with contextlib.suppress(ProcessLookupError):
+            made.kill()
+        await made.communicate()
+
+
+async def left(process: asyncio.subprocess.Process) -> tuple[int, str]:
+    """How the process ended, and what it said."""
+    _, errors = await asyncio.wait_for(process.communicate(), 20)
+    assert process.returncode is not None
+    return process.returncode, errors.decode()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -51,10 +52,14 @@ class FakeOperator:
         self.pulls: list[PullRequest] = []
         self.headers: list[dict[str, str]] = []
         self.cancel: set[int] = set()
+        self.told: set[int] = set()
+        """Cancellations that an answer of a pull held."""
         self.fence: set[int] = set()
         self.left = asyncio.Event()
         self.changed = asyncio.Event()
         self.pulls_open = 0
+        self.clock_ahead_s: float | None = 0.0
+        """The operator's wall clock minus that of this machine; none: it does not tell the time."""
         # Faults: each answers how many more times it happens.
         self.lose_pull_answers = 0
         self.lose_report_answers = 0
@@ -83,6 +88,15 @@ class FakeOperator:
         self.open.add(token)
         self._change()
         return token
+
+    def stop_attempt(self, token: int) -> None:
+        """Cancel the attempt: the open pull is answered with it, whatever it asks for."""
+        self.cancel.add(token)
+        self._change()
+
+    def clock_us(self) -> int:
+        """The operator's wall clock; 0: it does not tell."""
+        return 0 if self.clock_ahead_s is None else time.time_ns() // 1000 + int(self.clock_ahead_s * 1e6)
 
     def move_leader(self) -> None:
         """The other replica leads from now on, in a new epoch."""
@@ -135,6 +149,7 @@ class FakeOperator:
 
     async def _pull(self, request: web.Request, number: int) -> web.StreamResponse:
         pull = msgspec.json.decode(await request.read(), type=PullRequest)
+        received_us = self.clock_us()
         self.headers.append(dict(request.headers))
         self.pulls.append(pull)
         if self._unavailable():
@@ -142,6 +157,8 @@ class FakeOperator:
         if pull.draining:
             self._change()
             return _answer(PullAnswer(epoch=self.epoch, now_ms=0))
+        number_of_pull = len(self.pulls)
+        self._change()  # as the engine does, it answers the older pull of the worker
         self.pulls_open += 1
         try:
             deadline = asyncio.get_running_loop().time() + pull.wait_ms / 1000
@@ -152,10 +169,11 @@ class FakeOperator:
                     return _problem("not-leader", 421, leader=str(self.servers[self.leader].make_url("")))
                 if pull.epoch > self.epoch:
                     return _problem("epoch-passed", 409)
-                leases = self._leases_for(pull)
-                cancel = sorted(self.cancel & self.open)
+                newest = number_of_pull == len(self.pulls)
+                leases = self._leases_for(pull) if newest else []
+                cancel = sorted((self.cancel & self.open) - self.told) if newest else []
                 left = deadline - asyncio.get_running_loop().time()
-                if leases or left <= 0 or self.pulls[-1].draining:
+                if leases or cancel or left <= 0 or not newest:
                     break
                 changed = self.changed
                 try:
@@ -164,6 +182,7 @@ class FakeOperator:
                     continue
         finally:
             self.pulls_open -= 1
+        self.told.update(cancel)
         for lease in leases:
             self.sent[lease.token] += 1
         if self.lose_pull_answers:
@@ -172,7 +191,12 @@ class FakeOperator:
             request.transport.close()
             return web.Response()
         epoch = self.epoch if self.answer_epoch is None else self.answer_epoch
-        return _answer(PullAnswer(epoch=epoch, now_ms=0, leases=leases, cancel=cancel))
+        return _answer(
+            PullAnswer(
+                epoch=epoch, now_ms=0, leases=leases, cancel=cancel,
+                received_us=received_us, answered_us=self.clock_us(),
+            )
+        )  # fmt: skip
 
     def _leases_for(self, pull: PullRequest) -> list[Lease]:
         chosen = []
@@ -184,6 +208,7 @@ class FakeOperator:
 
     async def _report(self, request: web.Request, number: int) -> web.StreamResponse:
         body = await request.read()
+        received_us = self.clock_us()
         if self.silent_on_reports or number in self.hung:
             await asyncio.sleep(30)
         if self.reports_held:
@@ -205,7 +230,11 @@ class FakeOperator:
             request.transport.close()
             return web.Response()
         cancel = sorted(self.cancel & set(report.renew))
-        return _answer(ReportAnswer(epoch=self.epoch, fenced=fenced, cancel=cancel))
+        return _answer(
+            ReportAnswer(
+                epoch=self.epoch, fenced=fenced, cancel=cancel, received_us=received_us, answered_us=self.clock_us()
+            )
+        )
 
     def _record(self, report: ReportRequest) -> list[int]:
         fenced = []

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
-import sys
 import textwrap
-from pathlib import Path
 
 import pytest
-
-import tickwheel
+from tests.unit.sdk.conftest import left
 
 HANDLERS = textwrap.dedent(
     """
@@ -45,34 +41,8 @@ HANDLERS = textwrap.dedent(
 
 
 @pytest.fixture
-async def process(operator, tmp_path):
-    """`python -m tickwheel handlers.py`, as a process of its own."""
-    (tmp_path / "handlers.py").write_text(HANDLERS)
-    started: list[asyncio.subprocess.Process] = []
-
-    async def start_process(*arguments: str, **environment: str) -> asyncio.subprocess.Process:
-        sdk = str(Path(tickwheel.__file__).parents[1])
-        env = {**os.environ, "TICKWHEEL_ENDPOINT": operator.url, "PYTHONPATH": sdk, **environment}
-        made = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "tickwheel", *(arguments or ("handlers.py",))),
-            cwd=tmp_path,
-            env=env,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        started.append(made)
-        return made
-
-    yield start_process
-    for made in started:
-        if made.returncode is None:
-            made.kill()
-            await made.communicate()
-
-
-async def left(process: asyncio.subprocess.Process) -> tuple[int, str]:
-    _, errors = await asyncio.wait_for(process.communicate(), 20)
-    assert process.returncode is not None
-    return process.returncode, errors.decode()
+def handlers_file() -> str:
+    return HANDLERS
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -149,13 +119,16 @@ async def test_a_handler_that_the_drain_stops_is_no_failed_attempt(operator, sta
 
 
 async def test_an_outcome_is_reported_through_an_outage_while_draining(operator, start):
+    began = asyncio.Event()
+
     async def handler(ctx):
+        began.set()
         await asyncio.sleep(0.2)
         return 1
 
     worker = await start({"h": handler}, drain_timeout=10)
     token = operator.lease("h")
-    await operator.until(lambda: operator.sent[token])
+    await began.wait()
     operator.unavailable = 6
     worker.drain()
     await asyncio.wait_for(operator.left.wait(), 10)
