@@ -35,7 +35,11 @@ soak: .venv/.installed cluster-binaries ## Two minutes of load and kills on a re
 .PHONY: bench
 bench: .venv/.installed cluster-binaries ## Throughput beside asynq, Celery and taskiq; timers beside APScheduler
 	$(BIN)/python benchmarks/throughput/run.py $(ARGS)
-	$(BIN)/python benchmarks/timers/run.py
+	$(BIN)/python benchmarks/timers/run.py --only wheel
+
+.PHONY: bench-timers
+bench-timers: .venv/.installed cluster-binaries ## A million timers beside APScheduler and Quartz; early leases; 100,000 objects (ARGS=--quick: 4 minutes)
+	$(BIN)/python benchmarks/timers/run.py $(ARGS)
 
 .PHONY: bench-cluster
 bench-cluster: .venv/.installed cluster-binaries ## Start latency and runs/s beside CronJob and Job, on a real cluster

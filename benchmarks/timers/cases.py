@@ -1,5 +1,5 @@
-"""One measurement in one process: what `run.py` starts, one after the other, so that no case warms or
-crowds another. Prints one JSON object.
+"""One measurement in one process: what `wheel.py` and `contenders.py` start, one after the other, so that no case warms
+or crowds another. Prints one JSON object.
 
 All schedulers get the same seeded instants. Memory is the growth of the resident set, which counts what
 the allocator really took; it is read after a collection. Costs are per operation, over all operations of a
@@ -252,6 +252,43 @@ def lateness_of_apscheduler(rate: int, seconds: int) -> dict[str, float]:
     return uvloop.run(drive())
 
 
+# --- many at once ------------------------------------------------------------------------------------------
+
+
+def burst_of_apscheduler(tasks: int, *, grace_s: int | None) -> dict[str, float]:
+    """Jobs that are due at the same instant; `grace_s` is `misfire_grace_time`, whose default is 1."""
+
+    async def drive() -> dict[str, float]:
+        begun: list[float] = []
+        scheduler = AsyncIOScheduler(timezone=UTC, job_defaults={"misfire_grace_time": grace_s})
+        scheduler.start(paused=True)
+        due_s = int(time.time()) + 3 + tasks // 20_000
+
+        async def job() -> None:
+            begun.append(time.time() - due_s)
+
+        date = datetime.fromtimestamp(due_s, UTC)
+        for _ in range(tasks):
+            scheduler.add_job(job, "date", run_date=date)
+        scheduler.resume()
+        give_up = due_s + 30
+        while len(begun) < tasks and time.time() < give_up and scheduler.get_jobs():
+            await asyncio.sleep(0.05)
+        await asyncio.sleep(0.5)
+        scheduler.shutdown(wait=False)
+        begun.sort()
+        return {
+            "tasks": tasks,
+            "started": len(begun),
+            "dropped": tasks - len(begun),
+            "first_start_ms": begun[0] * 1000 if begun else math.nan,
+            "p50_start_ms": begun[len(begun) // 2] * 1000 if begun else math.nan,
+            "all_started_ms": begun[-1] * 1000 if begun else math.nan,
+        }
+
+    return uvloop.run(drive())
+
+
 def spread(lateness: list[float], expected: int, cpu_s: float) -> dict[str, float]:
     ordered = sorted(lateness)
     return {
@@ -266,7 +303,7 @@ def spread(lateness: list[float], expected: int, cpu_s: float) -> dict[str, floa
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["fill", "lateness"])
+    parser.add_argument("what", choices=["fill", "lateness", "burst", "burst-default"])
     parser.add_argument("scheduler", choices=["wheel", "wheel-whole-ms", "heap", "apscheduler"])
     parser.add_argument("--timers", type=int, default=1_000_000)
     parser.add_argument("--rate", type=int, default=1_000)
@@ -285,6 +322,10 @@ def main() -> None:
             result = lateness_of_wheel(chosen.rate, chosen.seconds, whole_ms=True)
         case "lateness", "apscheduler":
             result = lateness_of_apscheduler(chosen.rate, chosen.seconds)
+        case "burst", "apscheduler":
+            result = burst_of_apscheduler(chosen.timers, grace_s=None)
+        case "burst-default", "apscheduler":
+            result = burst_of_apscheduler(chosen.timers, grace_s=1)
         case what, scheduler:
             parser.error(f"there is no case {what} for {scheduler}")
     print(json.dumps(result))

@@ -1,178 +1,263 @@
-"""The timing wheel beside APScheduler 3 and a binary heap: memory, cost per operation, lateness.
+"""Time at scale, beside other schedulers and on a real API server: `python benchmarks/timers/run.py [--quick]`.
 
-    python benchmarks/timers/run.py --out result.json
+| section | what it measures |
+|---|---|
+| wheel | the timing wheel alone, beside a binary heap and APScheduler 3 |
+| engine | a partition with 1,000,000 armed tasks: memory, idle CPU, lateness, many tasks at one instant |
+| apscheduler, quartz | the same loads in APScheduler 3, in Quartz's memory and in its clustered store on PostgreSQL |
+| latency | instant to handler start on a real API server, with early leases and without |
+| objects | 100,000 ScheduledTask objects on a real API server: start, memory, writes |
 
-Each case runs in its own process (`cases.py`), one after the other. What counts are the ratios of one run
-on one machine; the figures themselves are the machine's. Lateness is at the mercy of whatever else runs, so
-it is measured in several rounds that alternate between the schedulers, and the median round counts; the
-range is printed beside it. Two and a half minutes with the defaults.
+Everything runs one after the other, each case in processes of its own that end with the run, on loopback only. What
+counts are the ratios of one run on one machine; README.md says what is fair about them. Ctrl-C ends everything.
 """
+
+from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
-import platform
+import signal
 import statistics
-import subprocess
 import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
+ROOT = Path(__file__).resolve().parents[2]
+if str(ROOT) not in sys.path:  # started as a file, not with -m: the siblings are `benchmarks.timers.*`
+    sys.path.insert(0, str(ROOT))
 
-CASES = Path(__file__).with_name("cases.py")
-Result = dict[str, Any]
+from benchmarks.throughput import machine  # noqa: E402
+from benchmarks.timers.case_process import CaseFailed  # noqa: E402
+from benchmarks.timers.catalog import measure_catalog  # noqa: E402
+from benchmarks.timers.contenders import CONTENDERS, Sizes  # noqa: E402
+from benchmarks.timers.latency import measure_latency  # noqa: E402
+from benchmarks.timers.quartz import THREADS  # noqa: E402
+from benchmarks.timers.report import catalog_table, latency_table, load_table  # noqa: E402
+from benchmarks.timers.wheel import measure_wheel, wheel_tables  # noqa: E402
+from rich.console import Console  # noqa: E402
 
-
-def run_case(*arguments: str) -> Result:
-    finished = subprocess.run(
-        [sys.executable, str(CASES), *arguments], capture_output=True, text=True, timeout=150, check=False
-    )
-    if finished.returncode != 0:
-        raise SystemExit(f"the case '{' '.join(arguments)}' failed:\n{finished.stderr}")
-    result: Result = json.loads(finished.stdout)
-    return result
-
-
-def scaled(result: Result, timers: int) -> Result:
-    """Return what so many timers would take if memory and time grew in a straight line.
-
-    That flatters APScheduler: its store inserts into a sorted list, which costs more the longer it is.
-    """
-    factor = timers / result["timers"]
-    return result | {
-        "timers": timers,
-        "memory_mb": result["memory_mb"] * factor,
-        "insert_total_s": result["insert_total_s"] * factor,
-    }
+SECTIONS = ("wheel", "engine", "apscheduler", "quartz", "latency", "objects")
 
 
-def ratio(theirs: Result, ours: Result, figure: str) -> float | None:
-    return theirs[figure] / ours[figure] if figure in theirs and figure in ours else None
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How much of everything, and how often."""
+
+    sizes: Sizes
+    rounds: int
+    """Of each rate and of the burst, alternating between the contenders; the median counts."""
+    latency_rates: tuple[int, ...]
+    latency_seconds: int
+    latency_burst: int
+    workers: int
+    """Worker processes on the real API server."""
+    objects: int
 
 
-def fill_table(fills: dict[str, Result]) -> Table:
-    table = Table(title="Armed timers, spread over a day")
-    columns = (
-        ("timers", "timers", ",.0f"),
-        ("memory MB", "memory_mb", ",.1f"),
-        ("bytes each", "bytes_per_timer", ",.0f"),
-        ("arm all s", "insert_total_s", ",.2f"),
-        ("arm µs", "insert_us", ",.2f"),
-        ("arm when full µs", "insert_when_full_us", ",.2f"),
-        ("cancel µs", "cancel_us", ",.2f"),
-        ("fire µs", "fire_us", ",.2f"),
-    )
-    return table_of(table, fills, columns)
+FULL = Plan(
+    sizes=Sizes(
+        timers=1_000_000, peer_timers=100_000, stored_timers=10_000, burst=10_000, stored_burst=10_000,
+        rates=(1_000, 10_000), stored_rates=(100, 1_000), seconds=10, idle_s=10,
+    ),
+    rounds=3, latency_rates=(100, 1_000), latency_seconds=20, latency_burst=10_000, workers=1, objects=100_000,
+)  # fmt: skip
+QUICK = Plan(
+    sizes=Sizes(
+        timers=50_000, peer_timers=10_000, stored_timers=300, burst=10_000, stored_burst=300, rates=(1_000,),
+        stored_rates=(1_000,), seconds=3, idle_s=3,
+    ),
+    rounds=1, latency_rates=(100,), latency_seconds=4, latency_burst=0, workers=1, objects=500,
+)  # fmt: skip
 
 
-def lateness_table(medians: dict[str, Result], rounds: dict[str, list[Result]], rate: int) -> Table:
-    table = Table(title=f"Lateness at {rate:,} fires a second, on uvloop: median round (lowest-highest)")
-    for heading in ("scheduler", "fired", "p50 ms", "p99 ms", "max ms", "CPU s", "wakes"):
-        table.add_column(heading, justify="left" if heading == "scheduler" else "right")
-    for name, median in medians.items():
+class Run:
+    """One run: what was measured so far, and what failed."""
 
-        def with_range(figure: str, name: str = name, median: Result = median) -> str:
-            all_rounds = [result[figure] for result in rounds[name]]
-            return f"{median[figure]:.2f} ({min(all_rounds):.2f}-{max(all_rounds):.2f})"
+    def __init__(self, console: Console, plan: Plan) -> None:
+        self.console = console
+        self.plan = plan
+        self.measured: dict[str, Any] = {}
+        self.failed: dict[str, str] = {}
+        self._began = time.monotonic()
 
-        wakes = f"{median['wakes']:,.0f}" if "wakes" in median else ""
-        fired = f"{median['fired']:,.0f}"
-        table.add_row(name, fired, *map(with_range, ("p50_ms", "p99_ms", "max_ms", "cpu_s")), wakes)
-    return table
+    def say(self, text: str) -> None:
+        """Progress, with the seconds since the run began."""
+        self.console.print(f"[{time.monotonic() - self._began:5.0f} s] {text}", markup=False, highlight=False)
+
+    def attempt(self, what: str, measure: Callable[[], Any]) -> Any:
+        """Measure; None: it failed, which is told and kept, and the run goes on with the next."""
+        try:
+            return measure()
+        except (CaseFailed, RuntimeError, OSError, AssertionError, TimeoutError) as error:
+            self.failed[what] = str(error) or repr(error)
+            self.console.print(f"{what}: {self.failed[what]}", style="red", markup=False)
+            return None
+
+    def loads(self, names: list[str]) -> None:
+        """The loads that several schedulers take, so that neighbours in time are compared."""
+        sizes = self.plan.sizes
+        results: dict[str, dict[str, Any]] = {}
+        for name in names:
+            self.say(f"{CONTENDERS[name].title}: arming")
+            filled = self.attempt(f"{name}, fill", partial(CONTENDERS[name].fill, sizes))
+            results[name] = {"lateness": {}, **({"fill": filled} if filled else {})}
+        rounds: dict[str, dict[str, list[dict[str, Any]]]] = {name: {} for name in names}
+        for number in range(1, self.plan.rounds + 1):
+            for name in names:
+                contender = CONTENDERS[name]
+                if number > contender.rounds:
+                    continue
+                for rate in contender.rates(sizes):
+                    self.say(f"{contender.title}: {rate:,} fires a second, round {number} of {self.plan.rounds}")
+                    found = self.attempt(f"{name}, {rate}/s", partial(contender.lateness, rate, sizes))
+                    if found:
+                        found["dropped_percent"] = 100 * found["dropped"] / found["expected"]
+                        rounds[name].setdefault(str(rate), []).append(found)
+                self.say(f"{contender.title}: many at one instant, round {number} of {self.plan.rounds}")
+                found = self.attempt(f"{name}, burst", partial(contender.burst, sizes))
+                if found:
+                    rounds[name].setdefault("burst", []).append(found)
+        for name, loads in rounds.items():
+            for load, found in loads.items():
+                median = _median(found)
+                if load == "burst":
+                    results[name]["burst"] = median
+                else:
+                    results[name]["lateness"][load] = median
+        self.measured["loads"] = results
+        self.measured["loads_rounds"] = rounds
 
 
-def median_of(rounds: list[Result]) -> Result:
-    """Return each figure's median over the rounds."""
-    return {figure: statistics.median(result[figure] for result in rounds) for figure in rounds[0]}
+def _median(rounds: list[dict[str, Any]]) -> dict[str, Any]:
+    """Each number's median over the rounds; of anything else the first."""
+    found: dict[str, Any] = {}
+    for key, first in rounds[0].items():
+        values = [one[key] for one in rounds if one.get(key) is not None]
+        numbers = values and all(isinstance(value, int | float) and not math.isnan(value) for value in values)
+        found[key] = statistics.median(values) if numbers else first
+    return found
 
 
-def table_of(table: Table, results: dict[str, Result], columns: tuple[tuple[str, str, str], ...]) -> Table:
-    table.add_column("scheduler")
-    for heading, _, _ in columns:
-        table.add_column(heading, justify="right")
-    for name, result in results.items():
-        cells = [format(result[key], shape) if key in result else "" for _, key, shape in columns]
-        table.add_row(name, *cells)
-    return table
+def _sections(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    unknown = [name for name in names if name not in SECTIONS]
+    if unknown or not names:
+        raise argparse.ArgumentTypeError(
+            f"{', '.join(unknown) or 'nothing'} is not one; allowed: {', '.join(SECTIONS)}; for example engine,latency"
+        )
+    return list(dict.fromkeys(names))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, help="write all figures to this file, as JSON")
-    parser.add_argument("--timers", type=int, default=1_000_000, help="timers in the wheel and the heap")
-    parser.add_argument("--peer-timers", type=int, default=100_000, help="jobs in APScheduler")
-    parser.add_argument("--rate", type=int, default=1_000, help="fires a second, for lateness")
-    parser.add_argument("--seconds", type=int, default=10, help="how long a round lasts")
-    parser.add_argument("--rounds", type=int, default=3, help="rounds of lateness for each scheduler")
-    chosen = parser.parse_args()
+def _measure(run: Run, sections: list[str]) -> None:
+    plan, sizes = run.plan, run.plan.sizes
+    if "wheel" in sections:
+        run.measured["wheel"] = run.attempt(
+            "wheel",
+            lambda: measure_wheel(
+                timers=sizes.timers, peer_timers=sizes.peer_timers, rate=1_000, seconds=sizes.seconds,
+                rounds=plan.rounds, say=run.say,
+            ),
+        )  # fmt: skip
+    names = [name for name in CONTENDERS if name.partition("-")[0] in sections]
+    if names:
+        run.loads(names)
+    if "latency" in sections:
+        run.measured["latency"] = run.attempt(
+            "latency",
+            lambda: measure_latency(
+                rates=plan.latency_rates, seconds=plan.latency_seconds, burst=plan.latency_burst, workers=plan.workers,
+                say=run.say,
+            ),
+        )  # fmt: skip
+    if "objects" in sections:
+        run.measured["objects"] = run.attempt(
+            "objects", lambda: measure_catalog(plan.objects, timeout_s=60 + plan.objects / 50, say=run.say)
+        )
 
-    many, few = str(chosen.timers), str(chosen.peer_timers)
-    wheel = run_case("fill", "wheel", "--timers", many)
-    heap = run_case("fill", "heap", "--timers", many)
-    wheel_few = run_case("fill", "wheel", "--timers", few)
-    peer = run_case("fill", "apscheduler", "--timers", few)
-    peer_scaled = scaled(peer, chosen.timers)
-    pace = ("--rate", str(chosen.rate), "--seconds", str(chosen.seconds))
-    schedulers = {
-        "wheel, exact sleep": "wheel",
-        "wheel, whole ms": "wheel-whole-ms",
-        "APScheduler 3": "apscheduler",
-    }
-    rounds: dict[str, list[Result]] = {name: [] for name in schedulers}
-    for _ in range(chosen.rounds):
-        for name, scheduler in schedulers.items():
-            rounds[name].append(run_case("lateness", scheduler, *pace))
-    lateness = {name: median_of(results) for name, results in rounds.items()}
 
-    fills = {
-        "wheel": wheel,
-        "binary heap": heap,
-        "wheel, fewer": wheel_few,
-        "APScheduler 3": peer,
-        "APScheduler 3, scaled": peer_scaled,
-    }
-    late_wheel, late_peer = lateness["wheel, exact sleep"], lateness["APScheduler 3"]
-    ratios = {
-        "APScheduler memory / wheel memory, scaled": ratio(peer_scaled, wheel, "memory_mb"),
-        "APScheduler arm / wheel arm": ratio(peer, wheel_few, "insert_us"),
-        "APScheduler cancel / wheel cancel": ratio(peer, wheel_few, "cancel_us"),
-        "heap memory / wheel memory": ratio(heap, wheel, "memory_mb"),
-        "heap arm / wheel arm": ratio(heap, wheel, "insert_us"),
-        "heap fire / wheel fire": ratio(heap, wheel, "fire_us"),
-        "APScheduler lateness p50 / wheel": ratio(late_peer, late_wheel, "p50_ms"),
-        "APScheduler lateness p99 / wheel": ratio(late_peer, late_wheel, "p99_ms"),
-        "APScheduler CPU / wheel": ratio(late_peer, late_wheel, "cpu_s"),
-        "APScheduler CPU / wheel, whole milliseconds": ratio(late_peer, lateness["wheel, whole ms"], "cpu_s"),
-    }
+def _show(run: Run) -> None:
+    measured = run.measured
+    if measured.get("wheel"):
+        for table in wheel_tables(measured["wheel"]):
+            run.console.print(table)
+    if measured.get("loads"):
+        titles = {name: contender.title for name, contender in CONTENDERS.items()}
+        run.console.print(load_table(measured["loads"], titles, run.plan.sizes.burst))
+    if measured.get("latency"):
+        run.console.print(latency_table(measured["latency"]))
+    if measured.get("objects"):
+        run.console.print(catalog_table(measured["objects"]))
 
-    console = Console(width=120)
-    console.print(fill_table(fills))
-    console.print(lateness_table(lateness, rounds, chosen.rate))
-    table = Table(title="Ratios (above 1: the wheel is better)")
-    table.add_column("figure")
-    table.add_column("ratio", justify="right")
-    for name, value in ratios.items():
-        table.add_row(name, "" if value is None else f"{value:.1f}")
-    console.print(table)
-    if chosen.out:
-        report = {
-            "machine": {
-                "cpus": os.cpu_count(),
-                "load_1m": os.getloadavg()[0],
-                "python": platform.python_version(),
-                "system": platform.system(),
-            },
-            "versions": {name: version(name) for name in ("apscheduler", "uvloop", "tickwheel-operator")},
-            "fill": fills,
-            "lateness": lateness,
-            "lateness_rounds": rounds,
-            "ratios": ratios,
+
+def _plan(arguments: argparse.Namespace) -> Plan:
+    plan = QUICK if arguments.quick else FULL
+    sizes = {"timers": arguments.timers, "burst": arguments.burst, "seconds": arguments.seconds}
+    given = {
+        "objects": arguments.objects, "rounds": arguments.rounds, "workers": arguments.workers,
+        "latency_seconds": arguments.seconds, "latency_burst": arguments.burst,
+    }  # fmt: skip
+    return Plan(
+        **{
+            **{name: getattr(plan, name) for name in plan.__dataclass_fields__},
+            **{name: value for name, value in given.items() if value is not None},
+            "sizes": Sizes(**{**asdict(plan.sizes), **{k: v for k, v in sizes.items() if v is not None}}),
         }
-        chosen.out.write_text(json.dumps(report, indent=2) + "\n")
+    )
+
+
+def main() -> int:
+    """Measure the sections that were asked for; the exit status is 1 if anything failed."""
+    # A polite kill ends everything, as Ctrl-C does; and a shell that starts us with `&` has Ctrl-C ignored.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.default_int_handler)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="small sizes, in less than four minutes")
+    parser.add_argument("--only", type=_sections, default=list(SECTIONS), help=f"of {','.join(SECTIONS)}")
+    parser.add_argument("--timers", type=int, help="tasks armed in the engine (1,000,000)")
+    parser.add_argument("--burst", type=int, help="tasks that are due at one instant (10,000)")
+    parser.add_argument("--seconds", type=int, help="how long each rate lasts (10, on the API server 20)")
+    parser.add_argument("--rounds", type=int, help="times that each rate and the burst are measured (3)")
+    parser.add_argument("--objects", type=int, help="ScheduledTask objects (100,000)")
+    parser.add_argument("--workers", type=int, help="worker processes on the real API server (1)")
+    parser.add_argument("--out", type=Path, help="file for the figures, as JSON")
+    arguments = parser.parse_args()
+    # A table of many columns is not to be folded because nobody watches.
+    console = Console() if sys.stdout.isatty() else Console(width=180)
+    plan = _plan(arguments)
+    facts = machine.describe()
+    console.print(f"machine: {facts}", markup=False)
+    run = Run(console, plan)
+    try:
+        _measure(run, arguments.only)
+    except KeyboardInterrupt:
+        console.print("interrupted: everything is stopped; nothing is saved", style="red")
+        return 130
+    run.say("done")
+    _show(run)
+    if arguments.out is not None:
+        packages = ("apscheduler", "uvloop", "tickwheel-operator")
+        record = {
+            "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "machine": facts,
+            "versions": {name: version(name) for name in packages},
+            "plan": asdict(plan),
+            "quartz_threads": THREADS,
+            "measured": run.measured,
+            "load_average_at_end": os.getloadavg(),
+            "failed": run.failed,
+        }
+        arguments.out.write_text(json.dumps(record, indent=2) + "\n")
+    for what in run.failed:
+        console.print(f"failed: {what}", style="red", markup=False)
+    return 1 if run.failed else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

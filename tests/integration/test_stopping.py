@@ -1,5 +1,5 @@
-"""Runs that must stop, on a real API server with real processes: what is cancelled has stopped before the run says so, and
-what replaces it begins then."""
+"""Runs that must stop, on a real API server with real processes: what is cancelled has stopped before the run says so,
+and what replaces it begins then."""
 
 from __future__ import annotations
 
