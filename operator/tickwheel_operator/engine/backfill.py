@@ -99,7 +99,7 @@ class Backfills:
             self._journal.emit(f.BackfillEnded(run.number))
         else:
             return
-        del self._open[run.number]
+        self._open.pop(run.number, None)
 
     def _step(self, run: Run, span: Span, entry: Entry) -> None:
         """Take the next instants, as many as there is room for; pass over what another backfill has made."""

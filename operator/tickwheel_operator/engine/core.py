@@ -78,6 +78,7 @@ class Engine:
             self._delay_over,
         )
         self.backfills = Backfills(self.journal, self.state, self.scheduler, self.config)
+        self.journal.hear = self._hear_of_ends
         self._effects: list[m.Effect] = []
         """Of the command that is carried out."""
         self._sweep_ms = max(50, self.config.lease_ms // _SWEEPS_PER_LEASE)
@@ -147,8 +148,6 @@ class Engine:
         effects = self._effects = []
         self._pass_time(effects)
         self._handlers[type(command)](command, effects)
-        if self.state.news:
-            self._hear_of_ends()
         self.leasing.deal(effects)
         if isinstance(command, m.Pull) and command.until_ms <= now_ms:
             self.leasing.end_pull(command, effects)
@@ -228,6 +227,8 @@ class Engine:
 
     def _enters(self, run: Run) -> bool:
         for other in self.overlaps.enter(run, self._spec_of(run)):
+            if other.number not in self.state.runs:
+                continue  # the end of the one before ended it, too
             self.leasing.cancel(other, f"replaced by the run {run.id}", self._effects)
         return not run.held
 
@@ -240,7 +241,8 @@ class Engine:
         return self._enters(run)
 
     def _hear_of_ends(self) -> None:
-        """What follows from the runs that ended: others are admitted, tasks that follow them fire, backfills go on."""
+        """What follows from the runs that ended: others are admitted, tasks that follow them fire, backfills go on.
+        Decided with the end itself, so that nothing is counted that is over, and no leader dies between the two."""
         state = self.state
         while state.news:
             news, state.news = state.news, []
@@ -283,7 +285,8 @@ class Engine:
         task = self.state.by_uid.get(command.uid)
         if command.forget and task is not None:
             for run in list(task.runs.values()):
-                self.leasing.end_now(run, "the task was deleted", effects)
+                if run.number in task.runs:
+                    self.leasing.end_now(run, "the task was deleted", effects)
         self.scheduler.remove(command)
 
     def _pool_applied(self, command: m.PoolApplied, _: list[m.Effect]) -> None:

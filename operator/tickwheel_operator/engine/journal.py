@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from tickwheel_operator.engine.state import State
 from tickwheel_operator.ledger.facts import Clock, Fact
 
@@ -15,12 +17,14 @@ class Journal:
     depends on it is an effect, and the host holds those back.
     """
 
-    __slots__ = ("_recorded_ms", "_state", "boot_ms", "facts", "now_ms", "wall_ms")
+    __slots__ = ("_recorded_ms", "_state", "boot_ms", "facts", "hear", "now_ms", "wall_ms")
 
     def __init__(self, state: State) -> None:
         self._state = state
         self._recorded_ms = -1
         self.facts: list[Fact] = []
+        self.hear: Callable[[], None] = lambda: None
+        """Called when a fact has ended runs that somebody in the engine watches (`State.news`), before the next."""
         self.now_ms = 0
         """The instant, by the wall clock; it never goes back. Instants of schedules are on it, and facts."""
         self.wall_ms = 0
@@ -39,6 +43,8 @@ class Journal:
         # Folded first: a fact that does not fit raises here, and is never written for every later leader to fail on.
         self._state.apply(fact)
         self.facts.append(fact)
+        if self._state.news:
+            self.hear()
 
     def take(self) -> list[Fact]:
         """The facts since the last call. The next batch states its instant anew, so that it stands on its own."""

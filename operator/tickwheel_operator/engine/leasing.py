@@ -37,6 +37,8 @@ __all__ = ["Leasing"]
 
 _STOP_PATIENCE_MS = 120_000
 """Beyond timeout and grace: a worker that must end itself to stop a handler lets the others finish first."""
+_CLOCK_GRAIN_MS = 2
+_LONGEST_AHEAD_MS = 2_000
 _UNKNOWN = "not tried again, since the ScheduledTask is invalid and what it said before is not known to this leader"
 
 
@@ -118,7 +120,8 @@ class Leasing:
         if not number:
             return
         for dispatch in [d for d in self._state.attempts.values() if d.worker == number]:
-            self._fail(dispatch, f.FailureReason.LOST, message=f"the worker was lost: {why}")
+            if dispatch.token:  # the end of one before may have ended it
+                self._fail(dispatch, f.FailureReason.LOST, message=f"the worker was lost: {why}")
 
     # --- pulls ---
 
@@ -149,7 +152,7 @@ class Leasing:
             return
         credit = 0 if command.worker.draining else min(command.free, self._config.max_leases_per_pull)
         self._pulls[command.request] = worker
-        self._router.wait(worker, command.request, credit, self._boot(command))
+        self._router.wait(worker, command.request, credit, self._boot(command), command.free)
         if worker.cancelled:
             self._answer(worker, [], effects)
 
@@ -159,8 +162,7 @@ class Leasing:
 
     def _lease_end(self, dispatch: Dispatch) -> int:
         """Of a lease from now on, or from its instant where that is ahead."""
-        journal = self._journal
-        return journal.boot_ms + max(0, dispatch.ready_ms - journal.now_ms) + self._config.lease_ms
+        return max(self._journal.boot_ms, dispatch.starts_boot_ms) + self._config.lease_ms
 
     def end_pull(self, command: Pull, effects: list[Effect]) -> None:
         """The time of a pull is up."""
@@ -208,17 +210,19 @@ class Leasing:
             observe = self._stats.dispatch_latency.observe
             for dispatch in dispatches:
                 self._disarm(dispatch)
+                ahead = dispatch.due_boot_ms - journal.boot_ms if dispatch.due_boot_ms else 0
                 dispatch.due_boot_ms = 0
                 dispatch.ahead = None
                 dispatch.leased_boot_ms = journal.boot_ms
-                ahead = dispatch.ready_ms - now
                 if ahead > 0:
+                    dispatch.starts_boot_ms = journal.boot_ms + ahead
                     dispatch.lease_until_ms = until + ahead
                     self._stats.early_leases += 1
                     observe(0)
                 else:
+                    dispatch.starts_boot_ms = 0
                     dispatch.lease_until_ms = until
-                    observe(-ahead)
+                    observe(max(0, now - dispatch.ready_ms))
             worker.last_token = state.next_token - 1
             self._stats.leases += len(dispatches)
             deliveries = [self._delivery(d) for d in dispatches]
@@ -243,8 +247,18 @@ class Leasing:
         run = dispatch.run
         spec = self._spec(dispatch)
         parameters = merge(spec.parameters, run.parameters) if run.parameters else spec.parameters
-        not_before = dispatch.ready_ms if dispatch.ready_ms > self._journal.now_ms else 0
+        not_before = self._not_before(dispatch) if dispatch.starts_boot_ms else 0
         return Delivery(dispatch.token, run.id, spec, run.scheduled_ms, dispatch.attempts, parameters, not_before)
+
+    def _not_before(self, dispatch: Dispatch) -> int:
+        """The start of an early lease by the real wall clock, which the worker goes by: the instant itself, unless the
+        clock was set meanwhile. (Both clocks are whole milliseconds, so that they may seem to differ by one.)"""
+        journal = self._journal
+        ahead_ms = dispatch.starts_boot_ms - journal.boot_ms
+        if ahead_ms <= 0:
+            return 0
+        start_ms = journal.wall_ms + ahead_ms
+        return dispatch.ready_ms if abs(start_ms - dispatch.ready_ms) <= _CLOCK_GRAIN_MS else start_ms
 
     def _spec(self, dispatch: Dispatch) -> TaskSpec:
         return self._scheduler.spec(dispatch.run.task)
@@ -268,8 +282,7 @@ class Leasing:
                 done.append(token)
                 stats.attempt_duration.observe(now - dispatch.leased_ms)
         if done:
-            done = list(dict.fromkeys(done))
-            self._journal.emit(f.Succeeded(done))
+            self._succeed(list(dict.fromkeys(done)))
         for token, result in command.results:
             if (dispatch := self._held(token, number, fenced)) is not None:
                 stats.attempt_duration.observe(now - dispatch.leased_ms)
@@ -305,6 +318,19 @@ class Leasing:
         if command.leaving:
             self._lose(worker, "it said that it leaves", effects)
 
+    def _succeed(self, tokens: list[int]) -> None:
+        """One fact for all, but for those that others follow: what follows from an end stands right behind it."""
+        attempts = self._state.attempts
+        watched = [token for token in tokens if attempts[token].run.task.watched or attempts[token].run.backfill]
+        if watched:
+            apart = set(watched)
+            tokens = [token for token in tokens if token not in apart]
+        if tokens:
+            self._journal.emit(f.Succeeded(tokens))
+        for token in watched:
+            if token in attempts:
+                self._journal.emit(f.Succeeded([token]))
+
     def _is_replaced(self, seen: WorkerSeen) -> bool:
         """Whether a later process has the worker's place: last words that were long on their way must not cost it its
         work. Numbers grow, so the ledger tells which one is later."""
@@ -335,7 +361,7 @@ class Leasing:
     def _renew(self, dispatch: Dispatch, fenced: list[int]) -> None:
         spec, now = self._spec(dispatch), self._journal.boot_ms
         limit = spec.timeout_ms
-        begun = dispatch.leased_boot_ms + max(0, dispatch.ready_ms - dispatch.leased_ms)
+        begun = max(dispatch.leased_boot_ms, dispatch.starts_boot_ms)
         if limit is not None and now > begun + limit + spec.grace_ms + _STOP_PATIENCE_MS:
             fenced.append(dispatch.token)
             self._fail(
@@ -438,7 +464,8 @@ class Leasing:
         if run.cancelling is None:
             self._journal.emit(f.CancelAsked(run.number, why))
         for child in [other for other in run.task.runs.values() if other.backfill == run.number]:
-            self.cancel(child, why, effects)
+            if child.number in run.task.runs:
+                self.cancel(child, why, effects)
 
     # --- waiting ---
 
@@ -540,7 +567,8 @@ class Leasing:
         self._router.drop_unused()
         expired = [d for d in self._state.attempts.values() if d.lease_until_ms < now]
         for dispatch in expired:
-            self._fail(dispatch, f.FailureReason.LOST, message="the attempt's lease ended without a renewal")
+            if dispatch.token:
+                self._fail(dispatch, f.FailureReason.LOST, message="the attempt's lease ended without a renewal")
 
     def take_over(self) -> None:
         """A new leader: every open attempt gets one full lease, everything else waits again."""
@@ -548,6 +576,9 @@ class Leasing:
         for run in self._state.runs.values():
             dispatch = run.dispatch
             if dispatch.token:
+                ahead_ms = dispatch.ready_ms - self._journal.now_ms
+                if ahead_ms > 0:  # leased early; beyond any lead, this leader's clock is behind
+                    dispatch.starts_boot_ms = boot + min(ahead_ms, _LONGEST_AHEAD_MS)
                 dispatch.lease_until_ms = self._lease_end(dispatch)
                 dispatch.leased_boot_ms = boot
             else:

@@ -118,8 +118,9 @@ class Router:
             lane.workers -= 1
             lane.drop_if_unused()
 
-    def wait(self, worker: LiveWorker, request: Hashable, credit: int, until_ms: int) -> None:
-        """The worker has an open pull and takes up to `credit` dispatches."""
+    def wait(self, worker: LiveWorker, request: Hashable, credit: int, until_ms: int, free: int) -> None:
+        """The worker has an open pull and takes up to `credit` dispatches, for which it has `free` slots."""
+        worker.free = free
         worker.request = request
         worker.until_ms = until_ms
         worker.credit = credit
@@ -193,6 +194,7 @@ class Router:
         waiting = lane.waiting
         del waiting[worker]
         worker.credit -= 1
+        worker.free -= 1
         if worker.credit:
             waiting[worker] = None
         else:
@@ -206,5 +208,5 @@ def _timed(lane: Lane) -> LiveWorker | None:
 
 
 def _spare(lane: Lane) -> LiveWorker | None:
-    """A worker that may take a backfill's run: one slot of each is left for what is due now."""
-    return next((worker for worker in lane.waiting if worker.credit > 1 or worker.slots <= 1), None)
+    """A worker that may take a backfill's run: one slot of each is left for what is due now, where it has several."""
+    return next((worker for worker in lane.waiting if worker.free > 1 or worker.slots <= 1), None)

@@ -357,7 +357,8 @@ class Scheduler:
 
     def _forget(self, task: TaskState, why: str) -> None:
         for run in list(task.runs.values()):
-            self._journal.emit(f.Cancelled(run.number, why))
+            if run.number in task.runs:
+                self._journal.emit(f.Cancelled(run.number, why))
         self._journal.emit(f.TaskForgotten(task.number))
 
     def mark(self, entry: Entry) -> None:

@@ -168,6 +168,7 @@ class Dispatch:
         "number",
         "ready_ms",
         "run",
+        "starts_boot_ms",
         "timer",
         "token",
         "waits_ms",
@@ -189,6 +190,8 @@ class Dispatch:
         self.lease_until_ms = 0
         """Of the boot clock."""
         self.leased_boot_ms = 0
+        self.starts_boot_ms = 0
+        """When the open attempt begins, if it was leased ahead of that."""
         self.due_boot_ms = 0
         """When a wait for an instant is over; 0: it waits for none."""
         self.ahead: Lane | None = None

@@ -18,8 +18,8 @@ class LiveWorker:
 
     __slots__ = (
         "cancelled",
-        "clock_error_us", "clock_offset_us", "cpu", "credit", "draining", "early", "handlers", "instance", "key",
-        "labels", "last_token", "memory", "number", "pool", "request", "seen_ms", "slots", "until_ms",
+        "clock_error_us", "clock_offset_us", "cpu", "credit", "draining", "early", "free", "handlers", "instance",
+        "key", "labels", "last_token", "memory", "number", "pool", "request", "seen_ms", "slots", "until_ms",
     )  # fmt: skip
 
     def __init__(self, key: WorkerKey, instance: str, pool: PoolQueue) -> None:
@@ -44,6 +44,8 @@ class LiveWorker:
         """The open pull."""
         self.credit = 0
         """How many more dispatches the open pull may get."""
+        self.free = 0
+        """How many of its slots are free, what the open pull has got already taken off."""
         self.until_ms = 0
         self.last_token = 0
         """The highest token sent to it."""

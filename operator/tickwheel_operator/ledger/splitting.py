@@ -9,7 +9,22 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from tickwheel_operator.ledger.codec import encode_facts
-from tickwheel_operator.ledger.facts import Fact, Fired, Leased, Origin, Requested, Returned, Succeeded
+from tickwheel_operator.ledger.facts import (
+    BackfillEnded,
+    CancelAsked,
+    Cancelled,
+    Fact,
+    Failed,
+    Fired,
+    Leased,
+    Requested,
+    Returned,
+    Skipped,
+    Succeeded,
+    SucceededWith,
+    TaskNamed,
+    Undelivered,
+)
 from tickwheel_operator.ledger.protocol import StoreRefused
 
 __all__ = ["encoded"]
@@ -32,19 +47,22 @@ def encoded(facts: Sequence[Fact], *, max_bytes: int) -> Iterator[bytes]:
         yield from encoded(part, max_bytes=max_bytes)
 
 
+_ENDS = (Succeeded, SucceededWith, Failed, Cancelled, Undelivered, BackfillEnded)
+_FOLLOWING = (TaskNamed, Skipped, Requested, CancelAsked)
+
+
 def _boundary(facts: Sequence[Fact]) -> int:
-    """Where to divide, near the middle; 0: nowhere. Never between the end of a run and the runs that it triggers: a
-    leader that dies between them would leave those unmade for ever."""
-    middle = len(facts) // 2
-    candidates: list[int] = [*range(middle, 0, -1), *range(middle + 1, len(facts))]
-    for boundary in candidates:
-        if not _follows(facts[boundary]):
-            return boundary
-    return middle
-
-
-def _follows(fact: Fact) -> bool:
-    return isinstance(fact, Requested) and fact.origin is Origin.COMPLETION
+    """Where to divide, near the middle; 0: nowhere. Never between the end of a run and what follows from it, which
+    stands right behind it (another task's run, or why there is none): a leader that dies between them would leave that
+    undone for ever."""
+    middle, bound = len(facts) // 2, False
+    best = 0
+    for place, fact in enumerate(facts):
+        bound = isinstance(fact, _ENDS) or (bound and isinstance(fact, _FOLLOWING))
+        free = not (bound and isinstance(fact, _FOLLOWING))
+        if place and free and (not best or abs(place - middle) < abs(best - middle)):
+            best = place
+    return best or middle
 
 
 def _halves(fact: Fact) -> tuple[list[Fact], list[Fact]] | None:

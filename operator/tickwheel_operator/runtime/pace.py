@@ -1,7 +1,8 @@
 """How far ahead of its instant a run is committed and leased: as long as the ledger takes, and no longer.
 
 The host (`runtime.partition`) tells it of each append. The lead is twice the slowest of the last appends but one, which
-is about twice their 99th percentile: an append may have to wait for the one before it. It is also how long a suspend
+is some more than twice their 99th percentile: an append may have to wait for the one before it, and a disk that stalls
+now and then is remembered for ten seconds or more. It is also how long a suspend
 or an edit may come too late, so it is bounded.
 """
 
@@ -13,8 +14,8 @@ __all__ = ["LONGEST_LEAD_MS", "Pace"]
 
 LONGEST_LEAD_MS = 250
 _SHORTEST_LEAD_MS = 6
-_FIRST_LEAD_MS = 30
-_REMEMBERED = 128
+_FIRST_LEAD_MS = 60
+_REMEMBERED = 1_024
 _EACH = 16
 """Appends between two looks: a look sorts them all."""
 _MARGIN_MS = 3

@@ -8,7 +8,7 @@ import pytest
 from tests.unit.engine.driver import T0, Driver, deliveries, task_spec
 
 from tickwheel_operator.engine import messages as m
-from tickwheel_operator.engine.spec import RetryPolicy, TaskSpec
+from tickwheel_operator.engine.spec import EngineConfig, RetryPolicy, TaskSpec
 from tickwheel_operator.engine.triggers import FixedRateTrigger
 from tickwheel_operator.ledger import facts as f
 
@@ -127,3 +127,9 @@ def test_a_deleted_task_takes_its_backfill_along() -> None:
     assert driver.engine.state.runs == {}
     driver.at(NOW + 5_000)
     assert driver.of(f.TaskForgotten)
+
+
+def test_a_worker_that_takes_one_at_a_time_does_a_backfill_too() -> None:
+    driver = Driver.leading(_spec(), now_ms=T0 + NOW, config=EngineConfig(max_leases_per_pull=1))
+    driver.backfill(1_000, 4_000)
+    assert _work(driver) == [1_000, 2_000, 3_000]

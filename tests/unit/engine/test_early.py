@@ -6,7 +6,7 @@ from tests.unit.engine.driver import T0, Driver, deliveries, task_spec
 
 from tickwheel_operator.engine import messages as m
 from tickwheel_operator.engine.identity import jitter_ms
-from tickwheel_operator.engine.spec import EngineConfig, Overlap, OverlapPolicy
+from tickwheel_operator.engine.spec import Backoff, EngineConfig, Overlap, OverlapPolicy, RetryPolicy
 from tickwheel_operator.engine.triggers import FixedRateTrigger, OnceTrigger
 from tickwheel_operator.ledger import facts as f
 
@@ -208,3 +208,17 @@ def test_what_was_gathered_for_a_pull_that_broke_off_is_sent_again() -> None:
     assert driver.engine.answers() == []
     effects = driver.pull()
     assert len(deliveries([*effects, *driver.engine.answers()])) == 1
+
+
+def test_after_a_clock_was_set_back_a_lease_names_the_start_by_the_clock_that_the_worker_sees() -> None:
+    driver = _leading(trigger=None, retry=RetryPolicy(limit=3, backoff=Backoff(initial_ms=1_000, factor=1.0)))
+    driver.at(10)
+    driver.submit("k")
+    [first] = deliveries(driver.pull(error_us=300))
+    driver.report(failed=[m.FailedAttempt(token=first.token, error_type="E")])
+    driver.pull(error_us=300, received=first.token)
+    driver.now_ms, driver.boot_ms = driver.now_ms - 3_600_000 + 985, T0 + 10 + 985
+    [again] = deliveries(driver.do(m.Tick()))
+    assert again.not_before_ms == driver.now_ms + 15
+    [attempt] = driver.engine.state.attempts.values()
+    assert attempt.lease_until_ms == driver.boot_ms + 15 + 15_000

@@ -8,7 +8,7 @@ import pytest
 from tests.unit.engine.driver import T0, Driver, deliveries, task_spec
 
 from tickwheel_operator.engine import messages as m
-from tickwheel_operator.engine.spec import Overlap, OverlapPolicy, TaskSpec
+from tickwheel_operator.engine.spec import Misfire, MisfirePolicy, Overlap, OverlapPolicy, TaskSpec
 from tickwheel_operator.ledger import facts as f
 
 
@@ -172,3 +172,19 @@ def test_a_delayed_run_counts_only_from_the_end_of_its_delay() -> None:
     ended = driver.engine.state.by_uid["uid-hello"].history_failed[0]
     assert ended.state is m.RunState.CANCELLED
     assert "Forbid" in ended.message
+
+
+def test_replace_settles_several_instants_at_once_and_starts_the_last() -> None:
+    driver = Driver.leading(_task(OverlapPolicy.REPLACE, misfire=Misfire(policy=MisfirePolicy.FIRE_ALL)))
+    driver.at(5_000)
+    assert [run.scheduled_ms - T0 for run in driver.open_runs()] == [5_000]
+    assert [d.scheduled_ms - T0 for d in deliveries(driver.pull())] == [5_000]
+
+
+def test_a_deleted_task_ends_what_it_held_too() -> None:
+    driver = Driver.leading(_task(OverlapPolicy.QUEUE))
+    for second in (1, 2, 3):
+        driver.at(second * 1_000)
+    driver.pull()
+    driver.do(m.TaskRemoved(uid="uid-hello"))
+    assert driver.engine.state.runs == {}
