@@ -84,9 +84,9 @@ class Following:
             del self._followers[key]
             self._watch(key)
 
-    def is_followed(self, spec: TaskSpec) -> bool:
+    def is_followed(self, namespace: str, name: str) -> bool:
         """Whether a task waits for the ends of this one's runs."""
-        return (spec.namespace, spec.name) in self._followers
+        return (namespace, name) in self._followers
 
     def next_ms(self, uid: str) -> int | None:
         """The instant that a fixed-delay task sleeps on."""
@@ -205,3 +205,5 @@ class Following:
         followed = self._scheduler.names.get(*key)
         if followed is not None:
             self._scheduler.watch(followed)
+        elif (task := self._scheduler.kept(*key)) is not None:
+            task.watched = self.is_followed(*key)

@@ -138,11 +138,15 @@ class Scheduler:
         if self.synced:
             return
         self.synced = True
-        for task in list(self._state.by_uid.values()):
-            if task.uid not in self.entries and task.uid not in self._kept:
-                self._forget(task, "the task was deleted while no leader watched")
         for entry in self.entries.values():
             self._adopt(entry)
+        # Who follows whom is known now: the ends of these, too, are news for those who follow them.
+        gone = [task for task in self._state.by_uid.values() if task.uid not in self.entries]
+        for task in gone:
+            task.watched = self.following.is_followed(task.namespace, task.name)
+        for task in gone:
+            if task.uid not in self._kept:
+                self._forget(task, "the task was deleted while no leader watched")
 
     def hold(self, reason: str) -> None:
         """Make no new runs, for this reason; or make them again (empty), and settle what is overdue."""
@@ -163,6 +167,11 @@ class Scheduler:
     def knows(self, task: TaskState) -> bool:
         """Whether the task was valid at some time while this leader watched."""
         return task.uid in self.entries
+
+    def kept(self, namespace: str, name: str) -> TaskState | None:
+        """The task of this name whose object is invalid since before this leader led."""
+        known = (self._state.by_uid.get(uid) for uid in self._kept)
+        return next((t for t in known if t is not None and (t.namespace, t.name) == (namespace, name)), None)
 
     def spec(self, task: TaskState) -> TaskSpec:
         """The task's spec; of one whose object is invalid since before this leader led: one that never retries."""
@@ -193,7 +202,7 @@ class Scheduler:
             entry.task.watched = (
                 spec.overlap.max_concurrent is not None
                 or isinstance(spec.after, FixedDelay)
-                or self.following.is_followed(spec)
+                or self.following.is_followed(spec.namespace, spec.name)
             )
 
     # --- firing ---

@@ -147,3 +147,21 @@ def test_a_chain_of_completions_runs_to_its_end() -> None:
         ran += [d.task.name for d in got]
         driver.report(succeeded=[d.token for d in got])
     assert ran == ["hello", "b", "c"]
+
+
+def test_the_end_of_a_run_whose_task_became_invalid_or_was_deleted_meanwhile_is_followed_too() -> None:
+    upstream, follower = _pair(Outcome.ANY)
+    driver = Driver.leading(upstream, follower)
+    driver.submit("k")
+    [run] = deliveries(driver.pull())
+
+    invalid = Driver(now_ms=driver.now_ms)
+    invalid.engine.replay(driver.facts)
+    invalid.do(m.TaskApplied(spec=follower))
+    invalid.do(m.TaskRemoved(uid=upstream.uid, forget=False))
+    invalid.do(m.CatalogSynced())
+    invalid.report(succeeded=[run.token])
+    assert len(invalid.open_runs("next")) == 1
+
+    deleted = driver.successor(follower)
+    assert len(deleted.open_runs("next")) == 1
