@@ -230,7 +230,8 @@ class Engine:
             if other.number not in self.state.runs:
                 continue  # the end of the one before ended it, too
             self.leasing.cancel(other, f"replaced by the run {run.id}", self._effects)
-        return not run.held
+        # What followed from an end may have replaced it by a later one already.
+        return not run.held and run.number in self.state.runs
 
     def _delay_over(self, run: Run) -> bool:
         run.delayed = False
@@ -248,7 +249,8 @@ class Engine:
             news, state.news = state.news, []
             for run, outcome in news:
                 for admitted in self.overlaps.leave(run, self._spec_of):
-                    self.leasing.ready(admitted.dispatch)
+                    if admitted.number in state.runs:
+                        self.leasing.ready(admitted.dispatch)
                 self.scheduler.following.ended(run, outcome)
                 if run.backfill and (whole := state.runs.get(run.backfill)) is not None:
                     self.backfills.advance(whole)
@@ -278,7 +280,7 @@ class Engine:
             runs = [run for run in task.runs.values() if not run.delayed]
             admitted = self.overlaps.regroup(runs, self._spec_of)
             for run in [*task.runs.values(), *admitted]:
-                if not run.dispatch.token and run.dispatch.ready_ms >= 0:
+                if run.number in self.state.runs and not run.dispatch.token and run.dispatch.ready_ms >= 0:
                     self.leasing.ready(run.dispatch)
 
     def _task_removed(self, command: m.TaskRemoved, effects: list[m.Effect]) -> None:

@@ -19,7 +19,7 @@ from tickwheel_operator.engine.messages import TaskApplied, TaskRemoved
 from tickwheel_operator.engine.misfire import COUNT_LIMIT, settle
 from tickwheel_operator.engine.overlap import Overlaps, Verdict
 from tickwheel_operator.engine.routing import Router
-from tickwheel_operator.engine.spec import EngineConfig, FixedDelay, RetryPolicy, TaskSpec
+from tickwheel_operator.engine.spec import Completion, EngineConfig, FixedDelay, RetryPolicy, TaskSpec
 from tickwheel_operator.engine.state import Run, State, TaskState
 from tickwheel_operator.engine.stats import Stats
 from tickwheel_operator.engine.triggers import Trigger
@@ -138,9 +138,12 @@ class Scheduler:
         if self.synced:
             return
         self.synced = True
+        # First of all who follows whom: what is settled now may end runs, too.
+        for entry in self.entries.values():
+            if isinstance(entry.spec.after, Completion):
+                self.following.join(entry)
         for entry in self.entries.values():
             self._adopt(entry)
-        # Who follows whom is known now: the ends of these, too, are news for those who follow them.
         gone = [task for task in self._state.by_uid.values() if task.uid not in self.entries]
         for task in gone:
             task.watched = self.following.is_followed(task.namespace, task.name)
