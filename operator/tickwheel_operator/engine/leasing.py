@@ -474,6 +474,8 @@ class Leasing:
         entry = self._scheduler.entries.get(dispatch.run.task.uid)
         if entry is None:
             return
+        if dispatch.reserved:
+            return
         run = dispatch.run
         if run.held or run.span is not None:
             self._disarm(dispatch)

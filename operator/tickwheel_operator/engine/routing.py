@@ -149,12 +149,15 @@ class Router:
         if worker is None:
             return False
         self._reserved.setdefault(worker, []).append(dispatch)
+        dispatch.reserved = True
         self._spend(worker, lane)
         return True
 
     def expect(self, pool: PoolQueue, handler: str, dispatch: Dispatch) -> None:
         """The dispatch's instant is near: the next worker that comes and knows the time may have it."""
         lane = pool.lane(handler)
+        if dispatch.ahead is lane:
+            return
         lane.ahead_head()
         lane.ahead.append(dispatch)
         dispatch.ahead = lane
@@ -162,6 +165,9 @@ class Router:
     def deal(self) -> dict[LiveWorker, list[Dispatch]]:
         """Match what waits with who waits. The caller leases the dispatches and answers the pulls."""
         dealt, self._reserved = self._reserved, {}
+        for dispatches in dealt.values():
+            for dispatch in dispatches:
+                dispatch.reserved = False
         for lane in self._ready:
             waiting = lane.waiting
             while waiting and (dispatch := lane.head()) is not None:

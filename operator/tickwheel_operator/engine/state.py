@@ -167,6 +167,7 @@ class Dispatch:
         "note",
         "number",
         "ready_ms",
+        "reserved",
         "run",
         "starts_boot_ms",
         "timer",
@@ -194,6 +195,8 @@ class Dispatch:
         """When the open attempt begins, if it was leased ahead of that."""
         self.due_boot_ms = 0
         """When a wait for an instant is over; 0: it waits for none."""
+        self.reserved = False
+        """It is dealt to a worker in the command that is carried out."""
         self.ahead: Lane | None = None
         """The lane in which it may be leased before its instant."""
         self.fraction = 0.0
@@ -457,6 +460,8 @@ class State:
         for number in fact.dispatches:
             run = runs[number]
             dispatch = run.dispatch
+            if dispatch.token:
+                raise KeyError(number)  # two workers would have it
             dispatch.token = token
             dispatch.worker = worker
             dispatch.leased_ms = now

@@ -222,3 +222,16 @@ def test_after_a_clock_was_set_back_a_lease_names_the_start_by_the_clock_that_th
     assert again.not_before_ms == driver.now_ms + 15
     [attempt] = driver.engine.state.attempts.values()
     assert attempt.lease_until_ms == driver.boot_ms + 15 + 15_000
+
+
+def test_an_edit_in_the_moment_of_an_early_lease_leases_nothing_twice() -> None:
+    driver = _leading()
+    driver.at(1_000)
+    [first] = deliveries(driver.pull(error_us=300))
+    driver.report(succeeded=[first.token])
+    driver.pull(error_us=300, received=first.token)
+    edited = task_spec(generation=2, parameters=b'{"edited":true}')
+    [early] = deliveries(driver.at(1_985, m.TaskApplied(spec=edited)))
+    assert early.not_before_ms == T0 + 2_000
+    assert [fact.dispatches for fact in driver.of(f.Leased)][-1] == [2]
+    assert list(driver.engine.state.attempts) == [early.token]
