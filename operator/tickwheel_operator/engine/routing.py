@@ -165,9 +165,9 @@ class Router:
     def deal(self) -> dict[LiveWorker, list[Dispatch]]:
         """Match what waits with who waits. The caller leases the dispatches and answers the pulls."""
         dealt, self._reserved = self._reserved, {}
-        for dispatches in dealt.values():
-            for dispatch in dispatches:
-                dispatch.reserved = False
+        for reserved in dealt.values():
+            for one in reserved:
+                one.reserved = False
         for lane in self._ready:
             waiting = lane.waiting
             while waiting and (dispatch := lane.head()) is not None:
