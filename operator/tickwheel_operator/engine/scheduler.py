@@ -143,6 +143,8 @@ class Scheduler:
             if isinstance(entry.spec.after, Completion):
                 self.following.join(entry)
         for entry in self.entries.values():
+            self.watch(entry)
+        for entry in self.entries.values():
             self._adopt(entry)
         gone = [task for task in self._state.by_uid.values() if task.uid not in self.entries]
         for task in gone:

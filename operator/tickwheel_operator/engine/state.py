@@ -290,7 +290,7 @@ class State:
         self.touched: OrderedDict[TaskState, None] = OrderedDict()
         """Tasks whose picture changed, in order of change: the projection takes from here. Volatile."""
         self.news: list[tuple[Run, RunState]] = []
-        """Runs that ended since the engine looked last, of watched tasks and of backfills. Volatile."""
+        """Runs that ended since the engine looked last, of watched tasks, groups and backfills. Volatile."""
         self._handlers: dict[type, Callable[[Any], None]] = {
             f.Clock: self._clock,
             f.TaskNamed: self._task_named,
@@ -544,7 +544,7 @@ class State:
         run_id = run.id
         worker = self.workers.get(run.worker)
         span = run.span
-        if task.watched or run.backfill:
+        if task.watched or run.backfill or run.group is not None:
             self.news.append((run, state))
         if run.origin is Origin.SCHEDULE:
             task.last_ended_ms = self.clock_ms

@@ -188,3 +188,17 @@ def test_a_deleted_task_ends_what_it_held_too() -> None:
     driver.pull()
     driver.do(m.TaskRemoved(uid="uid-hello"))
     assert driver.engine.state.runs == {}
+
+
+def test_a_takeover_that_replaces_a_run_of_another_task_forgets_that_run() -> None:
+    first = _task(OverlapPolicy.REPLACE, "first", key="/shop", parameters=b'{"shop":1}', created_ms=T0)
+    second = _task(OverlapPolicy.REPLACE, "second", key="/shop", parameters=b'{"shop":1}', trigger=None)
+    driver = Driver.leading(first, second)
+    driver.submit("k", "second")
+    new = driver.successor(first, second, now_ms=T0 + 1_500)  # adopts `first`, and fires it, before `second`
+    assert new.open_runs("second") == []
+    [run] = deliveries(new.pull("w1"))
+    assert run.task.name == "first"
+    new.report(worker="w1", succeeded=[run.token])
+    new.at(2_000)
+    assert len(deliveries(new.pull("w1", received=run.token))) == 1
