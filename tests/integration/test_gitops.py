@@ -51,6 +51,11 @@ class Scene:
         assert answer.returncode == status, answer.stdout + answer.stderr
         return answer.stdout
 
+    @property
+    def manifests(self) -> list[str]:
+        """The files with our kinds, as options of kubectl."""
+        return [f"-f={self.folder / name}" for name in ("20-pool.yaml", "30-tasks.yaml", "40-time.yaml")]
+
     def stored(self) -> dict[tuple[str, str], dict[str, Any]]:
         """All our objects that the manifests name, by kind and name."""
         listed = [(kind, item) for kind in ("ScheduledTask", "WorkerPool") for item in self.items(kind)]
@@ -101,7 +106,7 @@ def test_the_examples_are_supported_and_the_handlers_are_those_of_the_config_map
             elif document["kind"] == "ConfigMap":
                 assert document["data"]["handlers.py"] == (EXAMPLES / "handlers.py").read_text(encoding="utf-8")
                 kinds.add("ConfigMap")
-    assert kinds == {"ConfigMap", "ScheduledTask", "TaskRun", "WorkerPool"}
+    assert kinds == {"Calendar", "ConfigMap", "ScheduledTask", "TaskRun", "WorkerPool"}
 
 
 def test_the_health_checks_agree_with_what_the_operator_wrote(scene: Scene) -> None:
@@ -138,12 +143,10 @@ def test_what_was_applied_does_not_drift_while_statuses_are_written(scene: Scene
 
 
 def test_a_server_side_apply_of_the_same_manifests_changes_nothing(scene: Scene) -> None:
-    apply = ("apply", "--server-side", "--field-manager=gitops", "-f", str(scene.folder / "30-tasks.yaml"))
-    scene.kubectl(
-        *apply, "-f", str(scene.folder / "20-pool.yaml")
-    )  # it takes over from `kubectl apply`, without conflicts
+    apply = ("apply", "--server-side", "--field-manager=gitops", *scene.manifests)
+    scene.kubectl(*apply)  # it takes over from `kubectl apply`, without conflicts
     before = scene.stored()
-    scene.kubectl(*apply, "-f", str(scene.folder / "20-pool.yaml"))
+    scene.kubectl(*apply)
     after = scene.stored()
     for key, stored in after.items():
         assert stored["metadata"]["generation"] == before[key]["metadata"]["generation"]
@@ -157,9 +160,8 @@ def test_a_server_side_apply_of_the_same_manifests_changes_nothing(scene: Scene)
 
 def test_what_is_removed_from_the_folder_is_pruned_and_stops_firing(scene: Scene) -> None:
     def sync() -> str:
-        files = [f"-f={scene.folder / name}" for name in ("20-pool.yaml", "30-tasks.yaml")]
         options = ("--server-side", "--field-manager=gitops", "--prune", "--applyset=configmaps/shops", "-n", NAMESPACE)
-        return scene.kubectl("apply", *options, *files, KUBECTL_APPLYSET="true")
+        return scene.kubectl("apply", *options, *scene.manifests, KUBECTL_APPLYSET="true")
 
     sync()
     until("it to fire", lambda: scene.fires("hello") > 5)

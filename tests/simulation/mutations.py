@@ -10,13 +10,15 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
+from tests.simulation.mutations_time import TIME_MUTATIONS
 
 from tickwheel_operator.election.term import Term
 from tickwheel_operator.engine import core, snapshot
 from tickwheel_operator.engine import messages as m
+from tickwheel_operator.engine.groups import Entry
 from tickwheel_operator.engine.journal import Journal
 from tickwheel_operator.engine.leasing import Leasing
-from tickwheel_operator.engine.scheduler import Entry, Scheduler
+from tickwheel_operator.engine.scheduler import Scheduler
 from tickwheel_operator.engine.spec import Guarantee
 from tickwheel_operator.engine.state import Dispatch, State
 from tickwheel_operator.ledger import facts as f
@@ -258,10 +260,7 @@ def takeover_forgets_what_waits(patch: Patch) -> None:
 
 
 def watermark_forgotten(patch: Patch) -> None:
-    def watermark(self: Scheduler, entry: Entry) -> int:
-        return entry.spec.created_ms
-
-    patch.setattr(Scheduler, "_watermark", watermark)
+    patch.setattr(Entry, "watermark_ms", property(lambda self: self.spec.created_ms))
 
 
 def overdue_forgotten_at_takeover(patch: Patch) -> None:
@@ -271,9 +270,9 @@ def overdue_forgotten_at_takeover(patch: Patch) -> None:
 def timers_not_set_after_an_edit(patch: Patch) -> None:
     original = Scheduler._join_group
 
-    def join(self: Scheduler, entry: Entry, trigger: Any) -> None:
+    def join(self: Scheduler, entry: Entry, trigger: Any, following: int | None) -> None:
         if entry.spec.generation < 3:
-            original(self, entry, trigger)
+            original(self, entry, trigger, following)
 
     patch.setattr(Scheduler, "_join_group", join)
 
@@ -325,4 +324,5 @@ MUTATIONS: Sequence[Callable[[Patch], None]] = (
     timers_not_set_after_an_edit,
     held_instants_forgotten,
     keys_not_looked_at,
+    *TIME_MUTATIONS,
 )

@@ -22,6 +22,7 @@ from tickwheel_operator.engine.messages import (
     PoolApplied,
     Pull,
     Report,
+    StartBackfill,
     Submit,
     TaskApplied,
     TaskRemoved,
@@ -83,7 +84,7 @@ class _Catalog:
 
     def applied(self, spec: TaskSpec, *, invalid: bool) -> None:
         known = self.tasks.get(spec.uid)
-        if known is not None and known.generation >= spec.generation:
+        if known is not None and known.generation > spec.generation:
             return
         self.tasks[spec.uid] = spec
         if invalid:
@@ -172,6 +173,7 @@ class Operator:
     def _lead(self, host: PartitionHost) -> None:
         record = self.world.record
         epoch = self.epoch = host.epoch
+        record.clocks[epoch] = self.clock
         record.led(self.node.name, epoch, host.engine.state, host._facts)
         host._waiting = _Waiting(lambda: record.released(self.node.name, epoch))
         self.catalog.post = host.post
@@ -213,7 +215,7 @@ class Operator:
 
         self.world.later(self.world.latency_s(), lambda: self.world.spawn(self.node, hear(), "watch"))
 
-    async def call(self, command: Pull | Report | Submit | CancelRun, timeout_s: float) -> Answer:
+    async def call(self, command: Pull | Report | Submit | StartBackfill | CancelRun, timeout_s: float) -> Answer:
         """Send a command over the network. Raises `Lost` or `NotLeading`."""
         tasks: list[asyncio.Task[object]] = []
         gone = False

@@ -8,16 +8,23 @@ only when the story is over is in `invariants.py`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from tests.simulation.rules import Rules
 
 from tickwheel_operator.engine import snapshot
-from tickwheel_operator.engine.identity import uid_of
+from tickwheel_operator.engine.identity import jitter_ms, uid_of
 from tickwheel_operator.engine.messages import Reported, RunState, SubmittedRun
 from tickwheel_operator.engine.spec import Guarantee, TaskSpec
-from tickwheel_operator.engine.state import State
+from tickwheel_operator.engine.state import Run, State
 from tickwheel_operator.engine.views import Views
 from tickwheel_operator.ledger import codec, replay
 from tickwheel_operator.ledger import facts as f
+from tickwheel_operator.ledger.facts import Origin
 from tickwheel_operator.ledger.protocol import Segment, SegmentHeader, SegmentKind
+
+if TYPE_CHECKING:
+    from tests.simulation.world import SimClock
 
 __all__ = ["EPOCH_MS", "Record", "Violated"]
 
@@ -44,6 +51,15 @@ class Attempt:
         """How the handler ended, and its result."""
         self.ended = False
         """Its end is durable."""
+        self.epoch = 0
+        """Of the leader that gave it."""
+        self.ready_ms = 0
+        """The handler must not begin before."""
+        self.jumps = 0
+        """How often that leader's clock had jumped."""
+        self.front = False
+        self.group = ""
+        """The runs with which it is counted; empty: none."""
 
 
 class Record:
@@ -76,7 +92,22 @@ class Record:
         self.unpeaceful_ms = 0
         """Until then there may be two Leases: somebody has deleted one. A deposed leader that does not know it yet may
         answer what needs no new fact."""
+        self.clocks: dict[int, SimClock] = {}
+        """Of the leaders, by epoch."""
+        self.clock_quality: dict[str, str] = {}
+        """Of each worker process: whether its estimate of the leader's clock is `good`, and it says so."""
+        self.alive: Callable[[str], bool] = lambda instance: True
+        """Whether a worker process runs, and nothing was cut."""
+        self.asked_to_stop: set[int] = set()
+        """Numbers of runs."""
+        self.healed = False
+        """No fault for seconds: no attempt may be lost."""
         self.violation = ""
+        self.rules = Rules(self)
+        self.steady: set[str] = set()
+        """Uids of tasks whose triggers nobody edits."""
+        self.ended_with_task: set[str] = set()
+        """Ids of runs that ended since their task was deleted."""
         self.closed = False
         """The story is over: what still moves does not count."""
 
@@ -145,10 +176,17 @@ class Record:
     def _fact(self, fact: f.Fact) -> None:
         state = self.state
         self.facts.append(fact)
-        if isinstance(fact, f.Cancelled) and fact.run in state.runs:
-            self._ended(state.runs[fact.run].id, RunState.CANCELLED)
-        elif isinstance(fact, f.Undelivered) and not fact.retry_ms:
-            self._ended(state.runs[fact.dispatch].id, RunState.FAILED)
+        match fact:
+            case f.Cancelled() if fact.run in state.runs:
+                self._cancelled(state.runs[fact.run], fact.message)
+            case f.Undelivered() if not fact.retry_ms:
+                self.end_run(state.runs[fact.dispatch].id, RunState.FAILED)
+            case f.BackfillEnded() if fact.backfill in state.runs:
+                self.rules.backfill_ended(state.runs[fact.backfill])
+            case f.Leased():
+                self._leasing(fact)
+            case _:
+                pass
         try:
             state.apply(fact)
         except KeyError as error:
@@ -156,14 +194,16 @@ class Record:
         match fact:
             case f.Fired():
                 for number in range(fact.first_run, fact.first_run + len(fact.tasks)):
-                    self._made(number)
-            case f.Submitted():
-                self._made(fact.run)
-            case f.Leased():
-                for token, number in enumerate(fact.dispatches, start=fact.first_token):
-                    if token in self.attempts:
-                        self.violated(f"token {token} was given twice")
-                    self.attempts[token] = Attempt(state.runs[number].id, number, state.workers[fact.worker].instance)
+                    self.made(number)
+                    self.rules.check_fixed_delay(state.runs[number])
+            case f.Submitted() | f.Requested() | f.BackfillStarted():
+                self.made(fact.run)
+                if isinstance(fact, f.BackfillStarted):
+                    self.rules.spans_asked.add(state.runs[fact.run].id)
+            case f.Backfilled():
+                self.rules.backfilled(fact)
+            case f.CancelAsked():
+                self.asked_to_stop.add(fact.run)
             case f.Succeeded():
                 for token in fact.tokens:
                     self._succeeded(token, b"")
@@ -178,16 +218,65 @@ class Record:
             case _:
                 pass
 
-    def _made(self, number: int) -> None:
+    def made(self, number: int) -> None:
         run_id = self.state.runs[number].id
         if run_id in self.run_ids:
             self.violated(f"run {run_id} was made twice")
         self.run_ids.add(run_id)
 
-    def _ended(self, run_id: str, outcome: RunState) -> None:
+    def end_run(self, run_id: str, outcome: RunState) -> None:
         if run_id in self.outcomes:
             self.violated(f"run {run_id} ended twice")
         self.outcomes[run_id] = outcome
+        self.rules.ended(run_id, outcome)
+
+    def _leasing(self, fact: f.Leased) -> None:
+        """Just before an attempt is folded: what it was then that is leased, and to whom."""
+        state, clock = self.state, self.clocks.get(self.epoch)
+        instance = state.workers[fact.worker].instance
+        for token, number in enumerate(fact.dispatches, start=fact.first_token):
+            run = state.runs[number]
+            if token in self.attempts:
+                self.violated(f"token {token} was given twice")
+            if run.dispatch.token or fact.dispatches.count(number) > 1:
+                self.violated(f"{run.id} is leased, but a worker holds it already")
+            if run.cancelling is not None:
+                self.violated(f"{run.id} is leased, but was asked to stop")
+            attempt = self.attempts[token] = Attempt(run.id, number, instance)
+            attempt.epoch, attempt.jumps = self.epoch, clock.jumps if clock else 0
+            attempt.ready_ms, attempt.front = run.dispatch.ready_ms, run.front
+            jitter = self.specs[run.task.uid].jitter_ms
+            if jitter and not run.dispatch.attempts and run.origin in (Origin.SCHEDULE, Origin.COMPLETION):
+                later_ms = run.scheduled_ms + jitter_ms(run.task.uid, run.scheduled_ms, jitter)
+                attempt.ready_ms = max(attempt.ready_ms, later_ms)
+            early = run.dispatch.ready_ms > state.clock_ms and clock is not None and not clock.jumps
+            if early and self.clock_quality.get(instance, "good") in ("none", "vague", "wild"):
+                self.violated(f"{run.id} is leased ahead of its instant to {instance}, which does not know the time")
+            self.rules.check_overlap(run, attempt)
+
+    def _cancelled(self, run: Run, message: str) -> None:
+        token = run.dispatch.token
+        self.end_run(run.id, RunState.CANCELLED)
+        if "the task was deleted" in message:
+            self.ended_with_task.add(run.id)
+        if not token:
+            return
+        attempt = self._end(token)
+        if "the task was deleted" in message:
+            return
+        if run.number not in self.asked_to_stop:
+            self.violated(f"{run.id} was cancelled, but its worker was not asked to stop it")
+        lost = any(why in message for why in ("was lost", "without a renewal", "never had it", "did not stop it"))
+        if attempt.started and attempt.outcome is None and not lost:
+            self.violated(f"{run.id} ended as cancelled, but its handler still runs ({message})")
+        if attempt.started and "never had it" in message:
+            self.violated(f"{run.id} ended as cancelled since its worker never had it, but its handler began")
+        if "without a renewal" in message or "was lost" in message:
+            self._check_lost(attempt)
+
+    def _check_lost(self, attempt: Attempt) -> None:
+        if self.healed and self.alive(attempt.instance):
+            self.violated(f"{attempt.run_id} was lost with {attempt.instance}, which lives, and nothing fails any more")
 
     def _end(self, token: int) -> Attempt:
         attempt = self.attempts[token]
@@ -200,14 +289,16 @@ class Record:
         attempt = self._end(token)
         if attempt.outcome != ("ok", result):
             self.violated(f"token {token} succeeded with {result!r}, but its handler did {attempt.outcome}")
-        self._ended(attempt.run_id, RunState.SUCCEEDED)
+        self.end_run(attempt.run_id, RunState.SUCCEEDED)
 
     def _failed(self, fact: f.Failed) -> None:
         attempt = self._end(fact.token)
+        if fact.reason is f.FailureReason.LOST:
+            self._check_lost(attempt)
         if fact.reason is f.FailureReason.ERROR and attempt.outcome != ("error", b""):
             self.violated(f"token {fact.token} failed with an error, but its handler did {attempt.outcome}")
         if not fact.retry_ms:
-            self._ended(attempt.run_id, RunState.FAILED)
+            self.end_run(attempt.run_id, RunState.FAILED)
         uid = uid_of(attempt.run_id)
         run, spec = self.state.runs.get(attempt.number), self.specs[uid]
         if run is not None and (spec.guarantee is Guarantee.AT_MOST_ONCE or run.attempts > spec.retry.limit):
@@ -253,6 +344,13 @@ class Record:
         if attempt.started:
             self.violated(f"{worker} starts the attempt with token {token} a second time")
         attempt.started = True
+        clock = self.clocks.get(attempt.epoch)
+        known = self.clock_quality.get(worker) == "good" and clock is not None and not clock.jumps and not attempt.jumps
+        if known and clock is not None and clock.now_ms() < attempt.ready_ms - 15:
+            self.violated(
+                f"{worker} starts {run_id} at {clock.now_ms()} by its leader's clock: before {attempt.ready_ms}"
+            )
+        self.rules.check_running(worker, attempt)
         tokens = self.starts.setdefault(run_id, [])
         tokens.append(token)
         if len(tokens) > 1 and self.specs[uid_of(run_id)].guarantee is Guarantee.AT_MOST_ONCE:
@@ -261,6 +359,12 @@ class Record:
     def finished(self, token: int, outcome: str, result: bytes = b"") -> None:
         """A handler has ended."""
         self.attempts[token].outcome = (outcome, result)
+
+    def stopped(self, token: int) -> None:
+        """A handler of which nobody wants the outcome was stopped."""
+        attempt = self.attempts[token]
+        if attempt.outcome is None:
+            attempt.outcome = ("stopped", b"")
 
     def acknowledged(self, tokens: Sequence[int], answer: Reported) -> None:
         """A worker was told that its report of these attempts is durable."""

@@ -1,28 +1,68 @@
-"""The tasks of a story, drawn from its chance: every trigger, policy and guarantee that the engine knows so far."""
+"""The tasks of a story, drawn from its chance: every trigger, policy and guarantee that the engine knows."""
 
 from __future__ import annotations
 
 import random
+from datetime import date
 
 import msgspec
 from tests.simulation.operators import POOL
 from tests.simulation.record import EPOCH_MS
 
-from tickwheel_operator.engine.spec import Backoff, Guarantee, Misfire, MisfirePolicy, RetryPolicy, TaskSpec
-from tickwheel_operator.engine.triggers import AnyTrigger, CronTrigger, FixedRateTrigger, OnceTrigger
+from tickwheel_operator.engine.calendar import CalendarDates
+from tickwheel_operator.engine.filters import Filter
+from tickwheel_operator.engine.spec import (
+    AfterRun,
+    Backoff,
+    Completion,
+    FixedDelay,
+    Guarantee,
+    Misfire,
+    MisfirePolicy,
+    Outcome,
+    Overlap,
+    OverlapPolicy,
+    RetryPolicy,
+    TaskSpec,
+)
+from tickwheel_operator.engine.triggers import (
+    AnyTrigger,
+    CronTrigger,
+    FilteredTrigger,
+    FixedRateTrigger,
+    OnceTrigger,
+    Trigger,
+)
 
-__all__ = ["draw_edit", "draw_task"]
+__all__ = ["base_of", "draw_calendar", "draw_edit", "draw_task"]
+
+_FREE = CalendarDates("holidays")
+_CLOSED = CalendarDates("holidays", dates=[(date(2023, 11, 1), date(2023, 12, 31))])
+"""All of a story is in it."""
 
 
 def draw_task(chance: random.Random, number: int, name: str, now_ms: int) -> TaskSpec:
     """A new task. Those of one story often share a trigger, and then a timer."""
+    trigger: Trigger | None = _draw_trigger(chance, now_ms)
+    after: AfterRun | None = None
+    admitted: Filter | None = None
+    if chance.random() < 0.3:
+        trigger, after = None, _draw_after(chance, name)
+        admitted = chance.choice((None, None, Filter(exclude=(_FREE,)), Filter(exclude=(_CLOSED,))))
+    elif trigger is not None and chance.random() < 0.2:
+        trigger = FilteredTrigger(trigger, Filter(exclude=(_FREE,)))
     return TaskSpec(
+        after=after,
+        filter=admitted,
+        jitter_ms=chance.choice((0, 0, 0, 120)),
+        overlap=_draw_overlap(chance),
+        parameters=b'{"customer":"%s"}' % chance.choice((b"a", b"b")),
         uid=f"u{number}",
         namespace=POOL.namespace,
         name=name,
         generation=1,
         created_ms=now_ms,
-        trigger=_draw_trigger(chance, now_ms),
+        trigger=trigger,
         pool=POOL.name,
         handler="work",
         guarantee=Guarantee.AT_MOST_ONCE if chance.random() < 0.35 else Guarantee.AT_LEAST_ONCE,
@@ -47,10 +87,51 @@ def draw_edit(chance: random.Random, spec: TaskSpec, now_ms: int) -> TaskSpec:
     match chance.randrange(4):
         case 0 | 1:
             return msgspec.structs.replace(spec, suspend=not spec.suspend, generation=generation)
-        case 2:
+        case 2 if spec.after is None:
             return msgspec.structs.replace(spec, trigger=_draw_trigger(chance, now_ms), generation=generation)
         case _:
-            return msgspec.structs.replace(spec, parameters=b'{"edited":true}', generation=generation)
+            return msgspec.structs.replace(spec, handler="work", keep_succeeded=generation % 5, generation=generation)
+
+
+def draw_calendar(spec: TaskSpec) -> TaskSpec:
+    """The task as it is when its calendar has changed: of the same generation, and told as before."""
+    if spec.filter is not None:
+        return msgspec.structs.replace(spec, filter=_other(spec.filter))
+    trigger = spec.trigger
+    if not isinstance(trigger, FilteredTrigger):
+        return spec
+    return msgspec.structs.replace(spec, trigger=FilteredTrigger(trigger.base, _other(trigger.filter)))
+
+
+def _other(calendars: Filter) -> Filter:
+    return Filter(exclude=(_CLOSED if calendars.exclude == (_FREE,) else _FREE,))
+
+
+def _draw_after(chance: random.Random, name: str) -> AfterRun:
+    """A delay, or the end of another task's runs: of one that may follow one itself."""
+    earlier = int(name[1:])  # Circles are refused.
+    if not earlier or chance.random() < 0.4:
+        return FixedDelay(chance.choice((100, 400, 1_000)))
+    return Completion(f"t{chance.randrange(earlier)}", chance.choice(list(Outcome)))
+
+
+def _draw_overlap(chance: random.Random) -> Overlap:
+    policy = chance.choice((None, None, *OverlapPolicy))
+    if policy is None:
+        return Overlap()
+    key = "/customer" if chance.random() < 0.3 else None
+    return Overlap(
+        policy=policy,
+        # Tasks that are counted together have one limit.
+        max_concurrent=2 if key is not None else chance.choice((1, 1, 2)),
+        queue_limit=chance.choice((1, 3, 100)),
+        key=key,
+    )
+
+
+def base_of(trigger: Trigger) -> Trigger:
+    """The trigger without its calendars."""
+    return trigger.base if isinstance(trigger, FilteredTrigger) else trigger
 
 
 def _draw_trigger(chance: random.Random, now_ms: int) -> AnyTrigger | None:

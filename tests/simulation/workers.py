@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from tests.simulation.loop import Node
 from tests.simulation.operators import LEASE_MS, POOL, NotLeading, Operator
-from tests.simulation.world import Lost, World
+from tests.simulation.world import Lost, SimClock, World
 
 from tickwheel_operator.engine.messages import (
     Delivery,
@@ -23,18 +23,40 @@ from tickwheel_operator.engine.messages import (
 __all__ = ["Worker"]
 
 _RENEW_S = LEASE_MS / 3000
+_GRACE_S = 0.3
 
 
 class Worker:
     """One process. A restarted one is another object with the same name."""
 
-    def __init__(self, world: World, name: str, operators: Callable[[], Sequence[Operator]], slots: int) -> None:
+    def __init__(
+        self,
+        world: World,
+        name: str,
+        operators: Callable[[], Sequence[Operator]],
+        slots: int,
+        stuck: Callable[[Worker], None],
+    ) -> None:
+        """`stuck` is called when a handler does not stop within its grace: somebody must end the process."""
+        self._stuck = stuck
         self._world = world
         self.key = WorkerKey(POOL.namespace, POOL.name, name)
         self.instance = f"{name}-{world.random.getrandbits(24):06x}"
         self.node = Node(self.instance)
         self._operators = operators
         self._slots = slots
+        self._clock = SimClock(world)
+        self.quality = world.random.choice(("good", "good", "vague", "none", "wild", "liar"))
+        """What its estimate of the leader's clock is worth: `wild` is far off and knows it, `liar` does not."""
+        if self.quality == "wild":
+            self._clock.offset_ms += world.random.choice((-5_000, 5_000))
+        self._lie_us = world.random.choice((-300_000, -40_000, 40_000, 300_000))
+        world.record.clock_quality[self.instance] = self.quality
+        self._offset_us = 0
+        self._wrong_us = 0
+        self._stopping: dict[int, asyncio.Task[object]] = {}
+        """Handlers that were asked to stop, and what sees to it."""
+        self._begun: set[int] = set()
         self._epoch = 0
         self._received = 0
         self._held: dict[int, asyncio.Task[object]] = {}
@@ -60,8 +82,20 @@ class Worker:
 
     def _identity(self) -> WorkerSeen:
         return WorkerSeen(
-            key=self.key, instance=self.instance, handlers=("work",), slots=self._slots, draining=self._draining
-        )
+            key=self.key, instance=self.instance, handlers=("work",), slots=self._slots, draining=self._draining,
+            clock_offset_us=self._offset_us,
+            clock_error_us={"none": None, "vague": 25_000}.get(self.quality, 3_000),
+        )  # fmt: skip
+
+    def _estimate(self, operator: Operator) -> None:
+        """What it believes of that leader's clock from now on."""
+        true_us = self._clock.now_us() - operator.clock.now_us()
+        self._wrong_us = self._world.random.randint(-2_000, 2_000)
+        if self.quality == "vague":
+            self._wrong_us *= 10
+        elif self.quality == "liar":
+            self._wrong_us = self._lie_us
+        self._offset_us = true_us + self._wrong_us
 
     def _leader(self) -> Operator | None:
         """Whoever says that it leads: two may, and this worker does not know which of them is right."""
@@ -77,6 +111,7 @@ class Worker:
             if operator is None or free <= 0:
                 await asyncio.sleep(0.03)
                 continue
+            self._estimate(operator)
             pull = Pull(
                 request=0, worker=self._identity(), free=free, received=self._received,
                 until_ms=operator.clock.now_ms() + 1_000,
@@ -89,9 +124,10 @@ class Worker:
             if answer.epoch < self._epoch or not isinstance(answer.effect, Pulled):
                 continue
             self._epoch = answer.epoch
+            self._estimate(operator)
             for delivery in answer.effect.deliveries:
                 self._take(delivery)
-            self._stop(answer.effect.cancel)
+            self._cancel(answer.effect.cancel)
 
     def _take(self, delivery: Delivery) -> None:
         token = delivery.token
@@ -104,19 +140,65 @@ class Worker:
             self._returned.append(token)
             self._wake.set()
             return
-        self._held[token] = self._world.spawn(self.node, self._handle(delivery), "handler")
+        ahead_us = 0
+        if delivery.not_before_ms:  # By the clock of whom it comes from: the next pull may go to another.
+            ahead_us = delivery.not_before_ms * 1_000 - (self._clock.now_us() - self._offset_us)
+        self._held[token] = self._world.spawn(self.node, self._handle(delivery, ahead_us), "handler")
 
     def _stop(self, tokens: Sequence[int]) -> None:
-        """Fenced or cancelled: nobody wants the outcome."""
+        """Fenced: nobody wants the outcome."""
         for token in tokens:
             task = self._held.pop(token, None)
             if task is not None:
                 task.cancel()
+                self._world.record.stopped(token)
+
+    def _cancel(self, tokens: Sequence[int]) -> None:
+        """The leader wants these to stop, and to hear that they did."""
+        for token in tokens:
+            task = self._held.get(token)
+            if task is None or token in self._stopping:
+                continue
+            if token not in self._begun:
+                task.cancel()
+                del self._held[token]
+                self._returned.append(token)
+                self._wake.set()
+                continue
+            self._stopping[token] = self._world.spawn(self.node, self._see_it_stop(token, task), "stopping")
+
+    async def _see_it_stop(self, token: int, task: asyncio.Task[object]) -> None:
+        """Most handlers stop soon, some take their time, some go on to their end, and some never stop."""
+        fate = self._world.random.random()
+        if fate < 0.05:
+            self._world.record.say(self.instance, f"cannot stop token {token}")
+            await asyncio.sleep(_GRACE_S)
+            if token in self._held:
+                self._stuck(self)
+            return
+        if fate < 0.15:
+            return  # it pays no heed, and ends in its time
+        await asyncio.sleep(self._world.random.uniform(0.001, 0.02 if fate < 0.7 else 0.28))
+        if token in self._held:
+            task.cancel()
+            del self._held[token]
+            self._world.record.say(self.instance, f"has stopped token {token}")
+            self._world.record.finished(token, "cancelled")
+            self._failed.append(FailedAttempt(token=token, error_type="Cancelled"))
+            self._wake.set()
 
     # --- handlers ---
 
-    async def _handle(self, delivery: Delivery) -> None:
+    async def _handle(self, delivery: Delivery, ahead_us: int) -> None:
         world, record, token = self._world, self._world.record, delivery.token
+        if ahead_us > 0:
+            await asyncio.sleep(ahead_us / 1_000_000)
+        if self._draining:
+            self._held.pop(token, None)
+            self._returned.append(token)
+            self._wake.set()
+            return
+        self._begun.add(token)
         record.say(self.instance, f"starts {delivery.run_id} #{delivery.attempt} token {token}")
         record.started(self.instance, token, delivery.run_id)
         fate = world.random.random()
@@ -192,4 +274,5 @@ class Worker:
         self._epoch = answer.epoch
         told = [*succeeded, *(t for t, _ in results), *(a.token for a in failed), *returned]
         self._world.record.acknowledged(told, answer.effect)
-        self._stop((*answer.effect.fenced, *answer.effect.cancel))
+        self._stop(answer.effect.fenced)
+        self._cancel(answer.effect.cancel)

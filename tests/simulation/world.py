@@ -176,9 +176,19 @@ class SimClock:
         self._rate = 1_000 * world.random.uniform(0.995, 1.005)
         self._booted_ms = world.random.randrange(10**9)
         self.offset_ms = world.random.randint(-200, 200)
+        self.jumps = 0
+        """How often the wall clock was set."""
+
+    def jump(self, by_ms: int) -> None:
+        """Somebody sets the wall clock. The boot clock goes on."""
+        self.offset_ms += by_ms
+        self.jumps += 1
 
     def now_ms(self) -> int:
         return EPOCH_MS + int(self._world.loop.time() * self._rate) + self.offset_ms
+
+    def now_us(self) -> int:
+        return self.now_ms() * 1_000
 
     def boot_ms(self) -> int:
         return self._booted_ms + int(self._world.loop.time() * self._rate)

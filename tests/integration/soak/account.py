@@ -97,8 +97,16 @@ class Book:
                     assert number not in self.runs, f"run {number} was made twice"
                     self.runs[number] = Run(self.tasks[task].uid, fact.scheduled_ms)
                     self.tasks[task].runs[fact.scheduled_ms] += 1
-            case f.Submitted():
+            case f.Submitted() | f.Requested():
                 self.runs[fact.run] = Run(self.tasks[fact.task].uid, fact.scheduled_ms)
+            case f.BackfillStarted():
+                self.runs[fact.run] = Run(self.tasks[fact.task].uid, fact.from_ms)
+            case f.Backfilled():
+                whole = self.runs[fact.backfill]
+                for number, instant in enumerate(fact.instants, fact.first_run):
+                    self.runs[number] = Run(whole.task, instant)
+            case f.BackfillEnded():
+                self._end(fact.backfill, "succeeded", 0)
             case f.Skipped():
                 self.tasks[fact.task].skipped += fact.count
             case f.Leased():
