@@ -46,7 +46,11 @@ class Scene:
         """What it prints. Its exit status must be the given one."""
         command = [str(find_binaries() / "kubectl"), f"--kubeconfig={self.cluster.admin_kubeconfig}", *arguments]
         answer = subprocess.run(
-            command, capture_output=True, text=True, timeout=60, env={"PATH": "/usr/bin:/bin", **environment}
+            command,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            env={"PATH": "/usr/bin:/bin", "HOME": str(self.folder.parent), **environment},  # for its cache
         )
         assert answer.returncode == status, answer.stdout + answer.stderr
         return answer.stdout
