@@ -284,4 +284,5 @@ TIME_MUTATIONS: Sequence[Callable[[Patch], None]] = (
     jitter_forgotten,
     start_by_a_clock_that_stands_still,
     ended_runs_stay_in_their_group,
+    delayed_runs_start_at_once,
 )

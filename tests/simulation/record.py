@@ -195,11 +195,14 @@ class Record:
             case f.Fired():
                 for number in range(fact.first_run, fact.first_run + len(fact.tasks)):
                     self.made(number)
+                    self.rules.wanted_ms[number] = fact.scheduled_ms
                     self.rules.check_fixed_delay(state.runs[number])
             case f.Submitted() | f.Requested() | f.BackfillStarted():
                 self.made(fact.run)
                 if isinstance(fact, f.BackfillStarted):
                     self.rules.spans_asked.add(state.runs[fact.run].id)
+                elif isinstance(fact, f.Requested):
+                    self.rules.wanted_ms[fact.run] = fact.ready_ms
             case f.Backfilled():
                 self.rules.backfilled(fact)
             case f.CancelAsked():
@@ -244,7 +247,8 @@ class Record:
                 self.violated(f"{run.id} is leased, but was asked to stop")
             attempt = self.attempts[token] = Attempt(run.id, number, instance)
             attempt.epoch, attempt.jumps = self.epoch, clock.jumps if clock else 0
-            attempt.ready_ms, attempt.front = run.dispatch.ready_ms, run.front
+            attempt.ready_ms = max(run.dispatch.ready_ms, self.rules.wanted_ms.get(number, 0))
+            attempt.front = run.front
             jitter = self.specs[run.task.uid].jitter_ms
             if jitter and not run.dispatch.attempts and run.origin in (Origin.SCHEDULE, Origin.COMPLETION):
                 later_ms = run.scheduled_ms + jitter_ms(run.task.uid, run.scheduled_ms, jitter)

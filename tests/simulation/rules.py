@@ -38,6 +38,8 @@ class Rules:
         """Ids of the runs that stand for backfills."""
         self.ends: list[tuple[str, str, RunState, bool]] = []
         """Run id, task name, outcome; and whether it may be followed."""
+        self.wanted_ms: dict[int, int] = {}
+        """Number of a run to the instant before which it must not start."""
         self.last_ends: dict[str, tuple[int, int, int]] = {}
         """Task uid to when its last scheduled run ended: epoch, jumps of that leader's clock, instant."""
 
