@@ -164,7 +164,7 @@ def test_a_killed_session_loses_no_instant_and_leaves_no_process(folder: Path, s
     skipped = [f for f in facts(folder) if isinstance(f, Skipped) and f.task == often.number]
     assert fired == list(range(fired[0], fired[-1] + 1, 200)), "each instant exactly once, over both sessions"
     assert skipped == []
-    assert often.succeeded == len(fired)
+    assert often.succeeded + len(often.runs) == len(fired), "one may have been made ahead of its instant"
 
 
 def test_a_killed_worker_is_started_again_and_its_work_is_delivered_again(folder: Path, start: Start) -> None:
