@@ -6,9 +6,10 @@ Each is a function that breaks the code by a monkeypatch; `test_simulation.py` a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import msgspec
 import pytest
 from tests.simulation.mutations_time import TIME_MUTATIONS
 
@@ -20,10 +21,11 @@ from tickwheel_operator.engine.journal import Journal
 from tickwheel_operator.engine.leasing import Leasing
 from tickwheel_operator.engine.scheduler import Scheduler
 from tickwheel_operator.engine.spec import Guarantee
-from tickwheel_operator.engine.state import Dispatch, State
+from tickwheel_operator.engine.state import Dispatch
+from tickwheel_operator.ledger import compaction, log, protocol
 from tickwheel_operator.ledger import facts as f
-from tickwheel_operator.ledger import log, protocol
 from tickwheel_operator.ledger.protocol import SegmentKind
+from tickwheel_operator.runtime.checkpoints import Checkpoints
 from tickwheel_operator.runtime.partition import PartitionHost
 
 __all__ = ["MUTATIONS"]
@@ -77,25 +79,39 @@ def lease_not_looked_at(patch: Patch) -> None:
 
 def checkpoint_of_what_is_not_durable(patch: Patch) -> None:
     """The state is taken after the append, when more has been decided."""
+    original = Checkpoints.begin
 
-    async def commit(self: PartitionHost, loop: asyncio.AbstractEventLoop) -> None:
-        due = self.ledger.checkpoint_due
-        await original(self, loop)
-        if due:
-            await self.ledger.checkpoint(self.engine.snapshot())
+    def begin(self: Checkpoints, taken: snapshot.Snapshot) -> None:
+        original(self, snapshot.Snapshot(taken._state))
 
-    original = PartitionHost._commit_batch
-    patch.setattr(PartitionHost, "_commit_batch", commit)
+    patch.setattr(Checkpoints, "begin", begin)
+
+
+def checkpoint_of_a_moving_state(patch: Patch) -> None:
+    """What changes while a checkpoint is written is not written down as it was."""
+    patch.setattr(snapshot.Snapshot, "before", lambda self, fact: None)
+
+
+def checkpoint_for_more_than_it_has(patch: Patch) -> None:
+    """It stands for all that lies below its first chunk, also for what was appended while it was made."""
+    original = log.Ledger._write
+
+    async def write(self: log.Ledger, segment: protocol.Segment) -> None:
+        if segment.kind is SegmentKind.CHECKPOINT:
+            segment = msgspec.structs.replace(segment, generation=segment.sequence - segment.chunk)
+        await original(self, segment)
+
+    patch.setattr(log.Ledger, "_write", write)
 
 
 # --- the ledger ---
 
 
 def names_become_free(patch: Patch) -> None:
-    def garbage(self: log.Ledger) -> list[int]:
-        return [n for n, h in sorted(self._retained.items()) if n < self._generation and h.kind in SegmentKind]
+    def garbage(self: compaction.Compaction, generation: int) -> list[int]:
+        return [n for n in sorted(self._retained) if n < generation]
 
-    patch.setattr(log.Ledger, "_garbage", garbage)
+    patch.setattr(compaction.Compaction, "garbage", garbage)
 
 
 def rival_taken_for_oneself(patch: Patch) -> None:
@@ -140,29 +156,28 @@ def epochs_stand_still(patch: Patch) -> None:
 
 
 def checkpoint_without_runs(patch: Patch) -> None:
-    dump = snapshot.dump
-
-    class Snapshot:
-        load = staticmethod(snapshot.load)
-
-        @staticmethod
-        def dump(state: State) -> list[bytes]:
-            return [chunk for chunk in dump(state) if b"runs" not in chunk[:8]]
-
-    patch.setattr(core, "snapshot", Snapshot)
+    _without(patch, b"runs")
 
 
 def checkpoint_without_keys(patch: Patch) -> None:
-    dump = snapshot.dump
+    _without(patch, b"keys")
 
-    class Snapshot:
-        load = staticmethod(snapshot.load)
 
-        @staticmethod
-        def dump(state: State) -> list[bytes]:
-            return [chunk for chunk in dump(state) if b"keys" not in chunk[:8]]
+def _without(patch: Patch, section: bytes) -> None:
+    original = snapshot.Snapshot.__iter__
 
-    patch.setattr(core, "snapshot", Snapshot)
+    def chunks(self: snapshot.Snapshot) -> Iterator[bytes]:
+        return (chunk for chunk in original(self) if section not in chunk[:8])
+
+    def engines(self: core.Engine) -> snapshot.Snapshot:
+        taken = snapshot.Snapshot(self.state)
+        taken.__class__ = Lossy
+        return taken
+
+    class Lossy(snapshot.Snapshot):
+        __iter__ = chunks
+
+    patch.setattr(core.Engine, "snapshot", engines)
 
 
 def tokens_begin_anew(patch: Patch) -> None:
@@ -306,6 +321,8 @@ MUTATIONS: Sequence[Callable[[Patch], None]] = (
     views_before_facts,
     lease_not_looked_at,
     checkpoint_of_what_is_not_durable,
+    checkpoint_of_a_moving_state,
+    checkpoint_for_more_than_it_has,
     names_become_free,
     rival_taken_for_oneself,
     lost_answer_taken_for_a_failure,

@@ -179,11 +179,11 @@ class Operator:
         self.catalog.post = host.post
 
     def store_is_full(self, full: bool) -> None:
-        """As if others had filled it; a compaction counts anew."""
+        """As if others had filled it."""
         host = self.leadership.host
         if host is not None:
-            host.ledger._count_retained()
-            host.ledger.stats.retained_bytes += 10**12 if full else 0
+            stats = host.ledger.stats
+            stats.retained_bytes = stats.retained_bytes % 10**12 + (10**12 if full else 0)
 
     def _end(self) -> None:
         self.world.record.say(self.node.name, "no longer leads")

@@ -72,7 +72,7 @@ class Record:
         self.written: dict[int, str] = {}
         """Sequence to nonce, of every segment that was ever written, also of those deleted since."""
         self.base = 0
-        """The first segment of the newest complete checkpoint."""
+        """The first segment that the newest complete checkpoint does not stand for."""
         self.epoch = 0
         self.facts: list[f.Fact] = []
         self.state = State()
@@ -166,7 +166,7 @@ class Record:
         else:
             self.say("LEDGER", f"segment {segment.sequence}: checkpoint {segment.chunk + 1}/{segment.chunks}")
             if segment.chunk == segment.chunks - 1:
-                self.base = segment.sequence - segment.chunk
+                self.base = segment.generation
 
     def compacted(self, kept: Sequence[SegmentHeader]) -> None:
         """Segments were deleted."""

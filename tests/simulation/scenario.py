@@ -46,6 +46,7 @@ class Scenario:
         self.limits = LedgerLimits(
             checkpoint_every_segments=chance.choice((3, 5, 12, 40, 1_000)),
             max_segment_bytes=chance.choice((300, 4_096, 262_144)),
+            max_chunk_bytes=chance.choice((256, 4_096)),
             retry_initial_ms=20,
             retry_max_ms=200,
             append_deadline_ms=3_000,

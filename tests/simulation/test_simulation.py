@@ -19,6 +19,8 @@ from tests.simulation.mutations import MUTATIONS
 from tests.simulation.record import Violated
 from tests.simulation.scenario import run_seed
 
+from tickwheel_operator.engine import snapshot
+
 SEEDS = int(os.environ.get("TICKWHEEL_SIM_SEEDS", "320"))
 FROM = int(os.environ.get("TICKWHEEL_SIM_FROM", "0"))
 BLOCKS = 8
@@ -32,6 +34,12 @@ def quiet() -> Iterator[None]:
     logging.disable(logging.CRITICAL)
     yield
     logging.disable(logging.NOTSET)
+
+
+@pytest.fixture(autouse=True)
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The few tasks of a story are written down one by one, as a million are thirty by thirty."""
+    monkeypatch.setattr(snapshot, "_ROWS_PER_CHUNK", 1)
 
 
 @pytest.mark.parametrize("block", range(BLOCKS))

@@ -127,9 +127,10 @@ class Engine:
             handlers[type(command)](command, effects)
         return m.Output(journal.take(), effects)
 
-    def snapshot(self) -> list[bytes]:
-        """The durable state, in chunks for a checkpoint. Call it only when no fact is waiting to be appended."""
-        return snapshot.dump(self.state)
+    def snapshot(self) -> snapshot.Snapshot:
+        """The durable state with all facts that were taken from here, in chunks for a checkpoint. They may be asked for
+        bit by bit while the engine decides on. One at a time."""
+        return snapshot.Snapshot(self.state)
 
     # --- leading ---
 

@@ -2,45 +2,144 @@
 
 A checkpoint is a list of chunks, each a msgpack array `[section, rows]`, so that none is large. Loading the chunks
 and folding the facts after them gives the same state as folding all facts; a property test holds it to that.
+
+A million tasks take seconds to write down, and the leader cannot stop for so long. So a `Snapshot` is taken bit by bit
+while the leader decides on: what a fact is about to change is written down first, as it was (copy on write).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
 from tickwheel_operator.engine.messages import RunState, WorkerKey
 from tickwheel_operator.engine.state import Ended, Run, Span, State, TaskState, WorkerName
+from tickwheel_operator.ledger import facts as f
 from tickwheel_operator.ledger.facts import Origin, SkipReason
 
-__all__ = ["dump", "load"]
+__all__ = ["Snapshot", "dump", "load"]
 
 _VERSION = 2
 """1 had neither origins of runs, backfills, cancels under way nor reasons of skips; it is still read."""
-_ROWS_PER_CHUNK = 1_000
+_ROWS_PER_CHUNK = 30
+"""A task with a full history takes some 30 us."""
 _WORKER_MEMORY = 1_000
 """Worker processes without an open attempt that a checkpoint still names, the latest ones."""
 
 _SPAN = ("from_ms", "to_ms", "max_parallel", "total", "until_ms", "open", "succeeded", "failed")
 
+Numbered = TypeVar("Numbered", bound=TaskState | Run)
+
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder()
 
 
+class Snapshot:
+    """The chunks of a state as it is when this is made, however it changes while they are taken one by one.
+
+    Iterate it once. A new one of the same state puts an end to the one before. Forgets, in the state too, workers that
+    no open attempt and no recent one names.
+    """
+
+    def __init__(self, state: State) -> None:
+        _prune_workers(state)
+        self._state = state
+        head = (_VERSION, state.clock_ms, state.next_task, state.next_run, state.next_token, state.next_worker)
+        self._head = [head]
+        self._workers = [(number, *_worker_row(worker)) for number, worker in state.workers.items()]
+        self._tasks = _Rows(state.tasks, _task_row)
+        self._runs = _Rows(state.runs, _run_row)
+        self._keys = list(state.keys)
+        self._known = list(state.keys.values())
+        state.watcher = self
+
+    def __iter__(self) -> Iterator[bytes]:
+        sections: list[tuple[str, Iterable[Any]]] = [
+            ("head", self._head),
+            ("workers", self._workers),
+            ("tasks", self._tasks),
+            ("runs", self._runs),
+            ("keys", map(_key_row, self._keys, self._known)),
+        ]
+        for section, all_rows in sections:
+            for rows in _batches(all_rows):
+                if self._state.watcher is not self:
+                    raise RuntimeError("another snapshot of the state was begun before this one was taken")
+                yield _encoder.encode((section, rows))
+        self.end()
+
+    def end(self) -> None:
+        """No more is taken of it."""
+        if self._state.watcher is self:
+            self._state.watcher = None
+
+    def before(self, fact: f.Fact) -> None:
+        """Write down what it changes of what was there when this began."""
+        state = self._state
+        match fact:
+            case f.Fired(tasks=tasks):
+                for number in tasks:
+                    self._tasks.keep(state.tasks[number])
+            case f.Armed() | f.Skipped():
+                self._tasks.keep(state.tasks[fact.task])
+            case f.Leased(dispatches=dispatches):
+                for number in dispatches:
+                    self._runs.keep(state.runs[number])
+            case f.Succeeded(tokens=tokens) | f.Returned(tokens=tokens):
+                for token in tokens:
+                    self._run(state.attempts[token].run)
+            case f.SucceededWith() | f.Failed():
+                self._run(state.attempts[fact.token].run)
+            case f.Cancelled() | f.CancelAsked():
+                self._run(state.runs[fact.run])
+            case f.Undelivered():
+                self._run(state.runs[fact.dispatch])
+            case f.Backfilled() | f.BackfillEnded():
+                self._run(state.runs[fact.backfill])
+            case _:
+                pass  # It only adds.
+
+    def before_task(self, task: TaskState) -> None:
+        """Write it down: it changes by what became of another one."""
+        self._tasks.keep(task)
+
+    def _run(self, run: Run) -> None:
+        """It, its task, and the backfill that counts it."""
+        self._runs.keep(run)
+        self._tasks.keep(run.task)
+        if run.backfill and (whole := self._state.runs.get(run.backfill)) is not None:
+            self._runs.keep(whole)
+
+
+class _Rows(Generic[Numbered]):
+    """The rows of numbered things, in the order of their numbers, which is that in which the state holds them."""
+
+    def __init__(self, things: dict[int, Numbered], row: Callable[[Numbered], tuple[Any, ...]]) -> None:
+        self._things = list(things.values())
+        self._row = row
+        self._last = self._things[-1].number if self._things else 0
+        self._passed = 0
+        """The things up to this number were taken."""
+        self._kept: dict[int, tuple[Any, ...]] = {}
+        """Rows of things that changed before it was their turn."""
+
+    def keep(self, thing: Numbered) -> None:
+        number = thing.number
+        if self._passed < number <= self._last and number not in self._kept:
+            self._kept[number] = self._row(thing)
+
+    def __iter__(self) -> Iterator[tuple[Any, ...]]:
+        for thing in self._things:
+            kept = self._kept.pop(thing.number, None)
+            self._passed = thing.number
+            yield kept or self._row(thing)
+
+
 def dump(state: State) -> list[bytes]:
-    """The chunks. Forgets, in `state` too, workers that no open attempt and no recent one names."""
-    _prune_workers(state)
-    sections: list[tuple[str, Iterable[Any]]] = [
-        ("head", [(_VERSION, state.clock_ms, state.next_task, state.next_run, state.next_token, state.next_worker)]),
-        ("workers", ((n, *_worker_row(w)) for n, w in state.workers.items())),
-        ("tasks", map(_task_row, state.tasks.values())),
-        ("runs", map(_run_row, state.runs.values())),
-        ("keys", ((k, "" if isinstance(v, Run) else v.value, v.number if isinstance(v, Run) else 0)
-                  for k, v in state.keys.items())),
-    ]  # fmt: skip
-    return [_encoder.encode((section, rows)) for section, all_rows in sections for rows in _batches(all_rows)]
+    """All chunks at once."""
+    return list(Snapshot(state))
 
 
 def load(state: State, chunks: Sequence[bytes]) -> None:
@@ -69,10 +168,10 @@ def load(state: State, chunks: Sequence[bytes]) -> None:
                     state.keys[key] = RunState(final) if final else state.runs[run]
             case _:
                 raise ValueError(f"checkpoint section {section!r} is unknown to this release")
-    histories = [h for task in state.tasks.values() for h in (task.history_succeeded, task.history_failed)]
+    ended = ((e, t) for t in state.tasks.values() for h in (t.history_succeeded, t.history_failed) for e in h)
     # In the order in which they ended, as far as the clocks of the leaders tell.
-    for ended, history in sorted(((e, h) for h in histories for e in h), key=lambda pair: pair[0].ended_ms):
-        state.count_details(history, ended)
+    for one, task in sorted(ended, key=lambda pair: pair[0].ended_ms):
+        state.count_details(task, one)
 
 
 def _batches(rows: Iterable[Any]) -> Iterator[list[Any]]:
@@ -87,10 +186,16 @@ def _batches(rows: Iterable[Any]) -> Iterator[list[Any]]:
 
 
 def _prune_workers(state: State) -> None:
+    if len(state.workers) <= _WORKER_MEMORY:
+        return
     used = {run.worker for run in state.runs.values()}
     spare = [number for number in state.workers if number not in used]
     for number in spare[:-_WORKER_MEMORY]:
         del state.worker_numbers[state.workers.pop(number)]
+
+
+def _key_row(key: str, known: Run | RunState) -> tuple[str, str, int]:
+    return (key, "", known.number) if isinstance(known, Run) else (key, known.value, 0)
 
 
 def _worker_row(worker: WorkerName) -> tuple[str, str, str, str]:

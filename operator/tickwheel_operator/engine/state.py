@@ -25,6 +25,7 @@ from tickwheel_operator.ledger.facts import Origin
 if TYPE_CHECKING:
     from tickwheel_operator.engine.overlap import Group
     from tickwheel_operator.engine.queues import Lane
+    from tickwheel_operator.engine.snapshot import Snapshot
     from tickwheel_operator.engine.wheel import Timer
 
 __all__ = ["Dispatch", "Ended", "Run", "Span", "State", "TaskState", "WorkerName"]
@@ -247,6 +248,10 @@ class TaskState:
         """Ended runs that an object asked for and no view has shown: more may end at once than the history keeps, and
         somebody waits for each. Volatile."""
 
+    def history_of(self, ended: Ended) -> deque[Ended]:
+        """Where it is kept, or was."""
+        return self.history_succeeded if ended.state is RunState.SUCCEEDED else self.history_failed
+
     def cover(self, from_ms: int, to_ms: int) -> None:
         """The instants of this span have their backfilled runs."""
         spans = []
@@ -283,14 +288,16 @@ class State:
         self.max_detail_bytes = max_detail_bytes
         self.detail_bytes = 0
         """Of all ended runs that are kept."""
-        self._detailed: dict[Ended, deque[Ended]] = {}
-        """Those that have details, in the order in which they ended, and the history that each is in."""
+        self._detailed: dict[Ended, TaskState] = {}
+        """Those that have details, in the order in which they ended, and whose history each is in."""
         self.ended = dict.fromkeys((RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELLED), 0)
         """Runs that ended while this object was folded, for the metrics. Volatile."""
         self.touched: OrderedDict[TaskState, None] = OrderedDict()
         """Tasks whose picture changed, in order of change: the projection takes from here. Volatile."""
         self.news: list[tuple[Run, RunState]] = []
         """Runs that ended since the engine looked last, of watched tasks, groups and backfills. Volatile."""
+        self.watcher: Snapshot | None = None
+        """Asked to write down what is about to change. Volatile."""
         self._handlers: dict[type, Callable[[Any], None]] = {
             f.Clock: self._clock,
             f.TaskNamed: self._task_named,
@@ -316,6 +323,8 @@ class State:
 
     def apply(self, fact: f.Fact) -> None:
         """Fold one fact. A fact that does not fit the state raises KeyError: the ledger is corrupt."""
+        if self.watcher is not None:
+            self.watcher.before(fact)
         self._handlers[type(fact)](fact)
 
     # --- one method a fact ---
@@ -570,13 +579,13 @@ class State:
         if state is RunState.SUCCEEDED:
             task.succeeded += 1
             if not run.backfill:  # thousands of these must not push out what people look for
-                self._remember(task.history_succeeded, ended)
+                self._remember(task, ended)
         else:
             if state is RunState.FAILED:
                 task.failed += 1
             else:
                 task.cancelled += 1
-            self._remember(task.history_failed, ended)
+            self._remember(task, ended)
         if run.key and run_id in self.keys:
             self.keys[run_id] = state
         self.touched[task] = None
@@ -600,17 +609,18 @@ class State:
 
     # --- what is kept of ended runs ---
 
-    def _remember(self, history: deque[Ended], ended: Ended) -> None:
-        """Put it at the end of a task's history, from which the oldest may fall out."""
+    def _remember(self, task: TaskState, ended: Ended) -> None:
+        """Put it at the end of the task's history, from which the oldest may fall out."""
+        history = task.history_of(ended)
         if len(history) == history.maxlen:
             self._drop(history[0])
         history.append(ended)
-        self.count_details(history, ended)
+        self.count_details(task, ended)
 
-    def count_details(self, history: deque[Ended], ended: Ended) -> None:
-        """It joined the history, the latest of all that ended. Too many details are dropped, the oldest first."""
+    def count_details(self, task: TaskState, ended: Ended) -> None:
+        """It joined the task's history, the latest of all that ended. Too many details are dropped, oldest first."""
         if size := ended.detail_bytes:
-            self._detailed[ended] = history
+            self._detailed[ended] = task
             self.detail_bytes += size
             if self.detail_bytes > self.max_detail_bytes:
                 self._drop_oldest_details()
@@ -629,6 +639,9 @@ class State:
             enough -= ended.detail_bytes
             oldest.append(ended)
         for ended in oldest:
-            history = self._detailed[ended]
+            task = self._detailed[ended]
+            if self.watcher is not None:
+                self.watcher.before_task(task)
             self._drop(ended)
+            history = task.history_of(ended)
             history[history.index(ended)] = ended.outline()

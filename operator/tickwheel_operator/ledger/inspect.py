@@ -150,7 +150,8 @@ def _warnings(partition: int, headers: list[SegmentHeader], chosen: replay.Plan)
                 Finding(
                     severity=Severity.WARNING,
                     segment=segment_name(partition, header.sequence),
-                    message=f"a checkpoint of {header.chunks} chunks was not finished; replay ignores it",
+                    message=f"a checkpoint of {header.chunks} chunks is not finished: it is being written, or was "
+                    "given up; replay ignores it",
                 )
             )
     leftovers = _leftovers(headers, chosen)

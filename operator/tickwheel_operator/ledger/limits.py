@@ -15,6 +15,11 @@ class LedgerLimits(msgspec.Struct, frozen=True, kw_only=True):
     max_segment_bytes: int = MAX_SEGMENT_BYTES * 3 // 4
     """Most bytes of one segment's data, from 256. Larger appends become several segments. The default leaves room for
     the base64 that Kubernetes needs."""
+    max_chunk_bytes: int = 192 * 1024
+    """Most bytes of one segment of a checkpoint: the facts of the moment wait for it."""
+    checkpoint_pause_ms: int = 1
+    """Pause after each slice of 16 KiB of a checkpoint, in milliseconds: who leads has better things to do, and nobody
+    waits for a checkpoint. A million tasks take about a minute."""
     checkpoint_every_segments: int = 1_000
     """A checkpoint is due after so many segments, from 1. A takeover replays at most about so many: about 1 s."""
     checkpoint_every_bytes: int = 16 * 1024 * 1024

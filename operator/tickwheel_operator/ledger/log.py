@@ -6,8 +6,9 @@ The host of a partition opens it when it has the Lease, appends what the engine 
 - A takeover is put into the log itself, so that whoever led before collides with it and gets `Deposed`.
 - One segment is on its way at a time, in order. A segment whose outcome is unknown keeps its name and content until
   the store has said what became of it, also when the caller gave up waiting: nothing is ever appended around it.
-- What lies below a complete checkpoint is deleted, and nothing else; `Epoch` segments stay for days, so that the
-  name at which a sleeping leader would wake up is never free again.
+- A checkpoint is written between the appends that go on meanwhile, and stands for what lay below it when it began.
+- What lies below a complete checkpoint's generation is deleted, and nothing else; `Epoch` segments stay for days, so
+  that the name at which a sleeping leader would wake up is never free again.
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ import msgspec
 
 from tickwheel_operator.clock import Clock
 from tickwheel_operator.ledger import codec, replay
+from tickwheel_operator.ledger.compaction import Compaction
 from tickwheel_operator.ledger.facts import Fact
 from tickwheel_operator.ledger.limits import LedgerLimits, LedgerStats
 from tickwheel_operator.ledger.patience import Patience
 from tickwheel_operator.ledger.protocol import (
     Deposed,
     LedgerCorrupt,
-    LedgerError,
     OutcomeUnknown,
     Segment,
     SegmentExists,
@@ -45,7 +46,6 @@ from tickwheel_operator.ledger.splitting import encoded
 __all__ = ["Appended", "Ledger", "LedgerLimits", "LedgerStats", "Opened"]
 
 _LOG = logging.getLogger(__name__)
-_DELETE_BATCH = 500
 
 
 class Opened(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,7 +72,7 @@ class Appended(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Ledger:
-    """The log of `partition` as one leader sees it. Not for concurrent use: one call at a time."""
+    """The log of `partition` as one leader sees it. One call at a time, but that a checkpoint may be on its way."""
 
     def __init__(
         self,
@@ -96,21 +96,23 @@ class Ledger:
         self._generation = 0
         self._deposed = ""
         self._busy = ""
+        self._checkpointing = False
+        self._lane = asyncio.Lock()
+        """Who holds it may write the next segment."""
         self._unresolved: Segment | None = None
         """On its way: it has a name, and that name's fate is not known yet."""
         self._may_arrive = False
         """Whether a try of the unresolved segment had no answer, so that it may be stored yet."""
         self._backlog: deque[bytes] = deque()
         """Encoded facts that wait for a name."""
-        self._retained: dict[int, SegmentHeader] = {}
         self._tail_segments = 0
         self._tail_bytes = 0
         self._checkpoint_bytes = 0
         """Of the last complete checkpoint."""
         self._head_seen_ms = 0
         """Boot clock when the log was last known to end with this leader's own segment."""
-        self._sweeper: asyncio.Task[None] | None = None
         self.stats = LedgerStats(limit_bytes=self._limits.max_bytes)
+        self._compaction = Compaction(store, partition, clock, self._limits, self.stats)
 
     @property
     def epoch(self) -> int:
@@ -128,6 +130,8 @@ class Ledger:
 
         A large checkpoint waits for a longer tail, or most of what is written would be checkpoints.
         """
+        if self._checkpointing:
+            return False
         many, size = self._limits.checkpoint_every_segments, self._checkpoint_bytes
         return (
             self._tail_bytes >= max(self._limits.checkpoint_every_bytes, size)
@@ -161,7 +165,7 @@ class Ledger:
                 plan = replay.plan(headers)
                 last = headers[-1].sequence if headers else 0
                 epoch = max((epoch_floor, *(header.epoch for header in headers))) + 1
-                self._generation = plan.checkpoint[0].sequence if plan.checkpoint else 0
+                self._generation = plan.checkpoint[0].generation if plan.checkpoint else 0
                 record = codec.EpochRecord(leader=self._leader, at_ms=self._clock.now_ms())
                 fence = self._segment(SegmentKind.EPOCH, last + 1, codec.encode_epoch(record), epoch=epoch)
                 if not may_fence():
@@ -171,8 +175,7 @@ class Ledger:
             self._epoch = epoch
             self._note_written(fence)
             for header in headers:
-                self._retained[header.sequence] = header
-            self._count_retained()
+                self._compaction.note(header)
             self._tail_segments = len(plan.tail) + 1
             self._tail_bytes = sum(header.size_bytes for header in plan.tail)
             self._checkpoint_bytes = sum(header.size_bytes for header in plan.checkpoint)
@@ -205,64 +208,78 @@ class Ledger:
         with self._only("append"):
             self._require_leadership()
             self._backlog.extend(encoded(facts, max_bytes=self._limits.max_segment_bytes))
-            written = await self._drain()
+            async with self._lane:
+                written = await self._drain()
             self.stats.appends += 1
             return written
 
-    async def checkpoint(self, chunks: Iterable[bytes]) -> Appended:
-        """Write the state after all that was appended before, and let go of what lies below it.
+    async def checkpoint(self, chunks: Iterable[bytes], *, stands_for: int | None = None) -> Appended:
+        """Write the state, and let go of what it stands for: all up to the sequence `stands_for` (without it, all that
+        was appended before this call).
 
-        `chunks` is read at once or bit by bit; the state that they come from must not change until this returns.
-        Raises as `append`. When it is not finished, for whatever reason, nothing is lost: the log goes on with what
-        it has. What lies below is deleted in the background; what cannot be is tried again at the next checkpoint.
+        May run beside `append`: its segments take their turns between those of the appends. `chunks` is read bit by
+        bit, so it must give the state as it was after `stands_for`, whatever is decided meanwhile. Raises as `append`,
+        and RuntimeError where one is being written. When it is not finished, for whatever reason, nothing is lost: the
+        log goes on with what it has. What lies below is deleted in the background; what cannot be is tried again at the
+        next checkpoint.
         """
-        with self._only("checkpoint"):
+        if self._checkpointing:
+            raise RuntimeError("checkpoint() while another one of the same ledger is being written")
+        self._checkpointing = True
+        try:
             self._require_leadership()
-            if self._unresolved or self._backlog:
-                await self._drain()
+            if stands_for is None:
+                async with self._lane:
+                    if self._unresolved or self._backlog:
+                        await self._drain()
+                    stands_for = self._last
             started = asyncio.get_running_loop().time()
-            limit = self._limits.max_segment_bytes
-            bodies = [body async for body in codec.encode_checkpoint(chunks, max_bytes=limit)]
-            first = self._last + 1
+            limit = min(self._limits.max_segment_bytes, self._limits.max_chunk_bytes)
+            pause_s = self._limits.checkpoint_pause_ms / 1000
+            bodies = [body async for body in codec.encode_checkpoint(chunks, max_bytes=limit, pause_s=pause_s)]
             nonce = self._nonces()
+            first = 0
             for number, body in enumerate(bodies):
-                await self._write(
-                    Segment(
+                async with self._lane:
+                    if self._unresolved is not None:
+                        await self._write(self._unresolved)
+                    self._require_leadership()
+                    segment = Segment(
                         partition=self._partition,
-                        sequence=first + number,
+                        sequence=self._last + 1,
                         kind=SegmentKind.CHECKPOINT,
                         epoch=self._epoch,
                         nonce=nonce,
                         chunk=number,
                         chunks=len(bodies),
-                        generation=first,
+                        generation=stands_for + 1,
                         size_bytes=len(body),
                         created_ms=self._clock.now_ms(),
                         data=body,
                     )
-                )
-            self._generation = first
-            self._tail_segments = self._tail_bytes = 0
+                    await self._write(segment)
+                    first = first or segment.sequence
+            self._generation = stands_for + 1
+            self._tail_segments, self._tail_bytes = self._compaction.tail(self._generation)
             self._checkpoint_bytes = sum(map(len, bodies))
             self.stats.checkpoints += 1
-            self._begin_sweep()
+            self._compaction.begin(self._generation)
             return Appended(
                 first_sequence=first,
                 last_sequence=self._last,
-                size_bytes=sum(map(len, bodies)),
+                size_bytes=self._checkpoint_bytes,
                 duration_ms=(asyncio.get_running_loop().time() - started) * 1000,
             )
+        finally:
+            self._checkpointing = False
 
     async def swept(self) -> None:
         """Wait until the compaction that the last checkpoint began has ended, well or not."""
-        if self._sweeper is not None:
-            await asyncio.wait([self._sweeper])
+        await self._compaction.swept()
 
     async def close(self) -> None:
         """Stop compaction. The store stays open: it is its maker's."""
-        if self._sweeper is not None:
-            self._sweeper.cancel()
-            await asyncio.wait([self._sweeper])
+        await self._compaction.close()
 
     # --- writing -------------------------------------------------------------------------------------------------
 
@@ -394,14 +411,12 @@ class Ledger:
 
     def _note_written(self, segment: Segment) -> None:
         values = {field: getattr(segment, field) for field in SegmentHeader.__struct_fields__}
-        self._retained[segment.sequence] = SegmentHeader(**values)
+        self._compaction.note(SegmentHeader(**values))
         self._last = segment.sequence
         self._tail_segments += 1
         self._tail_bytes += segment.size_bytes
         self.stats.segments += 1
         self.stats.size_bytes += segment.size_bytes
-        self.stats.retained_segments += 1
-        self.stats.retained_bytes += segment.size_bytes
 
     # --- replay --------------------------------------------------------------------------------------------------
 
@@ -424,48 +439,6 @@ class Ledger:
             name = segment_name(self._partition, rival.sequence)
             self._deposed = f"{self._leader} was deposed while it replayed: {name} begins epoch {rival.epoch}"
             raise Deposed(self._deposed) from error
-
-    # --- compaction ----------------------------------------------------------------------------------------------
-
-    def _begin_sweep(self) -> None:
-        if self._sweeper is None or self._sweeper.done():
-            garbage = self._garbage()
-            if garbage:
-                self._sweeper = asyncio.create_task(
-                    self._sweep(garbage), name=f"compaction of partition {self._partition}"
-                )
-
-    def _garbage(self) -> list[int]:
-        """What a checkpoint lets go of: all below its first chunk but the `Epoch` segments that still fence."""
-        oldest_ms = self._clock.now_ms() - self._limits.epoch_keep_ms
-        below = [header for sequence, header in sorted(self._retained.items()) if sequence < self._generation]
-        epochs = [header for header in below if header.kind is SegmentKind.EPOCH]
-        newest = {header.sequence for header in epochs[max(0, len(epochs) - self._limits.epochs_kept) :]}
-        return [
-            header.sequence
-            for header in below
-            if header.kind is not SegmentKind.EPOCH or (header.created_ms < oldest_ms and header.sequence not in newest)
-        ]
-
-    async def _sweep(self, garbage: Sequence[int]) -> None:
-        for start in range(0, len(garbage), _DELETE_BATCH):
-            batch = garbage[start : start + _DELETE_BATCH]
-            try:
-                await self._store.delete(self._partition, batch)
-            except LedgerError as error:
-                self.stats.failed_sweeps += 1
-                _LOG.warning(
-                    "partition %d: %d old segments could not be deleted; the next checkpoint tries again: %s",
-                    self._partition, len(garbage) - start, error,
-                )  # fmt: skip
-                return
-            for sequence in batch:
-                self._retained.pop(sequence, None)
-            self._count_retained()
-
-    def _count_retained(self) -> None:
-        self.stats.retained_segments = len(self._retained)
-        self.stats.retained_bytes = sum(header.size_bytes for header in self._retained.values())
 
 
 def _same(found: SegmentHeader, mine: SegmentHeader) -> bool:

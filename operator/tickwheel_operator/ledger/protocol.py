@@ -60,9 +60,10 @@ class SegmentHeader(msgspec.Struct, frozen=True, kw_only=True):
     """Drawn by the writer for each append, so that it knows its own segment again."""
     chunk: int = 0
     chunks: int = 1
-    """A checkpoint's chunks have consecutive sequences; `chunk` counts from 0."""
+    """A checkpoint's chunks have one nonce; `chunk` counts from 0. Facts may stand between them."""
     generation: int = 0
-    """Sequence of the first chunk of the checkpoint that the segment belongs to or follows; 0 before the first."""
+    """Of a checkpoint's chunk: the sequence from which on the log still counts, as the checkpoint stands for all below
+    it. Of others: that of the newest complete checkpoint when it was written; 0 before the first."""
     created_ms: int = 0
     """The writer's wall clock. Only for people, and to tell how old an `Epoch` segment is."""
     size_bytes: int = 0

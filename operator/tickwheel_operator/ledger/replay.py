@@ -1,10 +1,11 @@
 """Which stored segments make up a partition's state, and how they are read back.
 
 `ledger.log` replays with it when it opens, `ledger.inspect` reports with it. The rules: what counts is the newest
-complete checkpoint and everything after its last chunk; from that checkpoint's first chunk on there is no gap; an epoch
-begins with an `Epoch` segment, is greater than the one before, and nothing of another epoch stands below it until
-the next one. Whatever breaks a rule is `LedgerCorrupt`, never skipped. Half-written checkpoints break none: they are
-ignored. Below the newest complete checkpoint only leftovers of compaction live, and they mean nothing.
+complete checkpoint and all facts from its generation on, since it stands for what lies below that; facts that were
+appended while its chunks were written stand among them. From the generation on there is no gap; an epoch begins with
+an `Epoch` segment, is greater than the one before, and nothing of another epoch stands below it until the next one.
+Whatever breaks a rule is `LedgerCorrupt`, never skipped. Half-written checkpoints break none: they are ignored. Below
+the generation only leftovers of compaction live, and they mean nothing.
 """
 
 from __future__ import annotations
@@ -38,12 +39,12 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     checkpoint: tuple[SegmentHeader, ...]
     """The chunks of the newest complete checkpoint; empty where there is none."""
     tail: tuple[SegmentHeader, ...]
-    """All segments after it (from the first one, where there is none)."""
+    """All other segments from its generation on (from the first one, where there is none)."""
 
     @property
     def base(self) -> int:
         """The lowest sequence that counts; 1 for an empty log."""
-        return self.checkpoint[0].sequence if self.checkpoint else 1
+        return self.checkpoint[0].generation if self.checkpoint else 1
 
     @property
     def facts(self) -> tuple[SegmentHeader, ...]:
@@ -65,13 +66,16 @@ def faults(headers: Sequence[SegmentHeader]) -> list[str]:
 
 
 def checkpoints(headers: Sequence[SegmentHeader]) -> list[tuple[SegmentHeader, ...]]:
-    """The complete checkpoints, oldest first."""
+    """The complete checkpoints, in the order in which they were completed."""
+    begun: dict[tuple[int, str], list[SegmentHeader]] = {}
     found = []
-    for start, first in enumerate(headers):
-        if first.kind is SegmentKind.CHECKPOINT and first.chunk == 0:
-            chunks = tuple(headers[start : start + first.chunks])
-            if len(chunks) == first.chunks and all(_follows(first, i, chunk) for i, chunk in enumerate(chunks)):
-                found.append(chunks)
+    for header in headers:
+        if header.kind is SegmentKind.CHECKPOINT:
+            chunks = begun.setdefault((header.epoch, header.nonce), [])
+            if (header.chunk, header.generation) == (len(chunks), (chunks or [header])[0].generation):
+                chunks.append(header)
+                if len(chunks) == header.chunks:
+                    found.append(tuple(chunks))
     return found
 
 
@@ -103,23 +107,16 @@ def choose(headers: Sequence[SegmentHeader]) -> Plan:
     """What counts, without looking whether it breaks a rule."""
     complete = checkpoints(headers)
     newest = complete[-1] if complete else ()
-    end = newest[-1].sequence if newest else 0
-    return Plan(checkpoint=newest, tail=tuple(header for header in headers if header.sequence > end))
-
-
-def _follows(first: SegmentHeader, index: int, chunk: SegmentHeader) -> bool:
-    return (
-        chunk.kind is SegmentKind.CHECKPOINT
-        and (chunk.sequence, chunk.chunk) == (first.sequence + index, index)
-        and (chunk.epoch, chunk.nonce, chunk.chunks) == (first.epoch, first.nonce, first.chunks)
-    )
+    base = newest[0].generation if newest else 0
+    own = {chunk.sequence for chunk in newest}
+    return Plan(checkpoint=newest, tail=tuple(h for h in headers if h.sequence >= base and h.sequence not in own))
 
 
 def _faults(chosen: Plan) -> list[str]:
     found = []
     expected = chosen.base
     epoch = chosen.checkpoint[0].epoch if chosen.checkpoint else None
-    for header in (*chosen.checkpoint, *chosen.tail):
+    for header in sorted((*chosen.checkpoint, *chosen.tail), key=lambda header: header.sequence):
         name = segment_name(header.partition, header.sequence)
         if header.sequence != expected:
             first, last = (segment_name(header.partition, n) for n in (expected, header.sequence - 1))

@@ -45,6 +45,7 @@ from tickwheel_operator.engine.views import Views
 from tickwheel_operator.ledger.facts import Fact
 from tickwheel_operator.ledger.log import Ledger
 from tickwheel_operator.ledger.protocol import Deposed
+from tickwheel_operator.runtime.checkpoints import Checkpoints
 from tickwheel_operator.runtime.pace import Pace
 
 __all__ = ["CommitConfig", "PartitionHost", "Term", "TermEnded", "ViewSink"]
@@ -84,8 +85,6 @@ _CLOCKS_AGREE_MS = 1_000
 _GATHER_MOST_MS = 20.0
 _HELD_SHARE = 0.9
 """Of the ledger's limit: below it the intake is opened again."""
-_RELIEF_S = 60.0
-"""While the intake is held, a checkpoint lets go of what it can, at most so often: each writes the whole state."""
 _PULL_AGAIN_S = 0.002
 """A worker that was answered pulls again within this. What waits for it then is leased in the append that makes it
 durable, instead of in one of its own after that."""
@@ -162,7 +161,7 @@ class PartitionHost:
         self._urgent = False
         self.intake_held = False
         """The store is near its limit: no new runs are made."""
-        self._relief_from = 0.0
+        self._checkpoints = Checkpoints(ledger, self._lost)
         self._pulls_until = 0.0
         self._broken: Exception | None = None
         """What the engine raised half-way through a command: its state is no longer the fold of its facts."""
@@ -230,6 +229,7 @@ class PartitionHost:
         finally:
             self.leading = False
             gc.unfreeze()  # or this term's engine would stay for good
+            await self._checkpoints.stop()
             if self._timer is not None:
                 self._timer.cancel()
             for future in self._waiting.values():
@@ -240,7 +240,7 @@ class PartitionHost:
     def _pause_s(self, loop: asyncio.AbstractEventLoop) -> float:
         """How long the next batch may still gather, in seconds; 0 or less: it is due. Commands may hasten it."""
         now = loop.time()
-        if self._relief_due(now):
+        if self.intake_held and self._checkpoint_due(now):
             return 0
         if self._pulls_until > now and not self._stopping and self.engine.has_waiting:
             return max(self._pulls_until, self._load_until) - now
@@ -262,8 +262,7 @@ class PartitionHost:
         facts, effects = self._facts, [*self._effects, *self.engine.answers()]
         self._facts, self._effects, self._urgent = [], [], False
         # Taken now, with the facts that this batch makes durable: under load more are decided before it is.
-        due = self.ledger.checkpoint_due or self._relief_due(loop.time())
-        checkpoint = self.engine.snapshot() if due else None
+        snapshot = self.engine.snapshot() if self._checkpoint_due(loop.time()) else None
         if facts:
             started = loop.time()
             appended = await self.ledger.append(facts)
@@ -284,9 +283,15 @@ class PartitionHost:
                 future.set_result(effect)
         if views is not None and self._sink is not None:
             self._sink.show(views)
-        if checkpoint is not None:
-            await self.ledger.checkpoint(checkpoint)
-            self._relief_from = loop.time() + _RELIEF_S
+        if snapshot is not None:
+            self._checkpoints.begin(snapshot)
+
+    def _checkpoint_due(self, now: float) -> bool:
+        return self._checkpoints.due(now, relief=self.intake_held and not self._stopping)
+
+    def _lost(self, error: Deposed) -> None:
+        self._broken = error
+        self._wake.set()
 
     def _watch_store(self) -> None:
         """Hold the intake before the store is full, while there is room for what open runs still have to say."""
@@ -300,9 +305,6 @@ class PartitionHost:
             self.intake_held = False
             _log.info("the ledger retains %d MiB: new runs are made again", retained >> 20)
             self._handle(IntakeHeld(reason=""))
-
-    def _relief_due(self, now: float) -> bool:
-        return self.intake_held and not self._stopping and now >= self._relief_from and self.ledger.tail_bytes > 0
 
     def _take_views(self, now: float) -> Views | None:
         if self._sink is None or now < self._views_from or not self.engine.has_news:

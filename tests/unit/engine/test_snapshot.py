@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.unit.engine.driver import T0, Driver, deliveries, task_spec
@@ -11,6 +14,7 @@ from tickwheel_operator.engine import snapshot
 from tickwheel_operator.engine.core import Engine
 from tickwheel_operator.engine.spec import Backoff, RetryPolicy
 from tickwheel_operator.engine.state import State
+from tickwheel_operator.ledger import facts as f
 
 STEPS = st.lists(
     st.sampled_from(["tick", "pull", "succeed", "result", "fail", "return", "submit", "gone"]), max_size=40
@@ -63,6 +67,78 @@ def test_a_checkpoint_and_its_tail_give_the_state_of_all_facts(steps: list[str],
     after.replay(facts[cut:])
 
     assert snapshot.dump(after.state) == snapshot.dump(whole)
+
+
+def _richer(chance: random.Random) -> list[f.Fact]:
+    """A story with every kind of fact that changes what is there."""
+    steps = chance.choices(["tick", "pull", "succeed", "result", "fail", "return", "submit", "gone"], k=60)
+    facts = [fact for fact in _play(steps).facts if not isinstance(fact, f.TaskForgotten)]
+    facts += [f.TaskNamed(100 + n, f"u{n}", "shops", f"t{n}", "", 0) for n in range(6)]
+    state = State()
+    for fact in facts:
+        state.apply(fact)
+    for _ in range(200):
+        runs, held, tasks = list(state.runs.values()), list(state.attempts), list(state.tasks)
+        spans = [run for run in runs if run.span is not None]
+        free = [run.number for run in runs if run.span is None and not run.dispatch.token]
+        many: list[f.Fact] = [f.Clock(state.clock_ms + 500)]
+        for task in tasks:
+            many += [
+                f.Fired(state.clock_ms, state.next_run, [task]),
+                f.Skipped(task, state.clock_ms, 2, f.SkipReason.DEADLINE),
+                f.Armed(task, "other", state.clock_ms),
+                f.BackfillStarted(state.next_run, task, 0, 5_000, 2, 5, key=f"b{state.next_run}"),
+            ]
+        if len(tasks) > 1 and not state.tasks[tasks[0]].runs:
+            many.append(f.TaskForgotten(tasks[0]))
+        for run in spans:
+            until = run.span.until_ms + 1_000
+            many += [f.Backfilled(run.number, until, state.next_run, [until], 1), f.BackfillEnded(run.number)]
+        for number in free:
+            many += [f.Undelivered(number, chance.choice((0, 9))), f.CancelAsked(number, "m"), f.Cancelled(number, "m")]
+            if state.workers:
+                many.append(f.Leased(state.next_token, min(state.workers), [number]))
+        for token in held:
+            many += [f.Succeeded([token]), f.SucceededWith(token, b"r" * 30), f.Returned([token])]
+            many.append(f.Failed(token, next(iter(f.FailureReason)), chance.choice((0, 9)), "E", "m", "t" * 20))
+        kind = chance.choice(sorted({type(fact) for fact in many}, key=str))
+        fact = chance.choice([fact for fact in many if type(fact) is kind])
+        state.apply(fact)
+        facts.append(fact)
+    return facts
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_snapshot_is_of_one_moment_however_much_changes_while_it_is_taken(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chance = random.Random(seed)
+    monkeypatch.setattr(snapshot, "_ROWS_PER_CHUNK", 1)
+    facts = _richer(chance)
+    cut = len(facts) - chance.randrange(150)
+    state = State(max_keys=3, max_detail_bytes=60)
+    for fact in facts[:cut]:
+        state.apply(fact)
+    at_once = snapshot.dump(state)
+    chunks = iter(snapshot.Snapshot(state))
+    taken = []
+    for number, fact in enumerate(facts[cut:]):
+        if number % 12 == 0 and (chunk := next(chunks, None)) is not None:
+            taken.append(chunk)
+        state.apply(fact)
+
+    assert [*taken, *chunks] == at_once
+    assert state.watcher is None
+
+
+def test_one_snapshot_of_a_state_is_taken_at_a_time() -> None:
+    engine = _play(["tick", "submit"]).engine
+    first = iter(engine.snapshot())
+    next(first)
+    list(engine.snapshot())
+
+    with pytest.raises(RuntimeError, match="another snapshot"):
+        list(first)
 
 
 def test_a_leaders_own_state_is_the_fold_of_its_facts() -> None:

@@ -396,3 +396,50 @@ async def test_verify_warns_of_what_compaction_left(store):
     await ledger.swept()
     (finding,) = await verify(store, 0)
     assert (finding.severity, finding.segment) == (Severity.WARNING, "p0-000000000002")
+
+
+async def test_facts_that_are_appended_while_a_checkpoint_is_written_are_replayed_after_it(store):
+    ledger = a_ledger(store, limits=msgspec.structs.replace(LIMITS, max_chunk_bytes=300))
+    await ledger.open(0)
+    await ledger.append(facts(1))
+    state = [random.Random(1).randbytes(2_000)]
+    writing = asyncio.create_task(ledger.checkpoint(state, stands_for=ledger.last_sequence))
+    number = 1
+    while not writing.done():
+        number += 1
+        await ledger.append(facts(number))
+    written = await writing
+    await ledger.swept()
+    kinds = [header.kind for header in await store.list(0) if header.sequence <= written.last_sequence]
+    assert kinds.index(SegmentKind.FACTS, kinds.index(SegmentKind.CHECKPOINT)) < len(kinds) - 1, "among the chunks"
+    successor = a_ledger(store, "b")
+    opened = await successor.open(0)
+    assert opened.checkpoint == state
+    assert await everything(opened) == [fact for n in range(2, number + 1) for fact in facts(n)]
+    assert await verify(store, 0) == []
+
+
+async def test_what_a_checkpoint_does_not_stand_for_is_kept_and_counts_towards_the_next(store):
+    ledger = a_ledger(store, limits=msgspec.structs.replace(LIMITS, checkpoint_every_segments=3))
+    await ledger.open(0)
+    await ledger.append(facts(1))
+    stands_for = ledger.last_sequence
+    for number in (2, 3, 4):
+        await ledger.append(facts(number))
+    await ledger.checkpoint([b"state with facts 1"], stands_for=stands_for)
+    await ledger.swept()
+    assert ledger.checkpoint_due
+    assert await replayed(store) == facts(2) + facts(3) + facts(4)
+
+
+async def test_one_checkpoint_is_written_at_a_time(store):
+    ledger = a_ledger(store, limits=msgspec.structs.replace(LIMITS, checkpoint_every_segments=1))
+    await ledger.open(0)
+    await ledger.append(facts(1))
+    assert ledger.checkpoint_due
+    writing = asyncio.create_task(ledger.checkpoint([b"state"]))
+    await asyncio.sleep(0)
+    assert not ledger.checkpoint_due
+    with pytest.raises(RuntimeError, match="another one"):
+        await ledger.checkpoint([b"state"])
+    await writing
