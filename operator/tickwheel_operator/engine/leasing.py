@@ -417,13 +417,15 @@ class Leasing:
         spec, attempts, now = self._spec(dispatch), dispatch.attempts, self._journal.now_ms
         if attempts > spec.retry.limit or spec.guarantee is Guarantee.AT_MOST_ONCE:
             return 0
+        # An early lease may be lost before its instant, and a worker with a wrong clock begins, and fails, before it.
+        earliest = max(now, dispatch.ready_ms)
         if reason is f.FailureReason.LOST:
-            return max(now, dispatch.ready_ms)  # an early lease may be lost before its instant
+            return earliest
         backoff = spec.retry.backoff
         delay = min(backoff.initial_ms * backoff.factor ** min(attempts - 1, 64), backoff.max_ms)
         if backoff.jitter:
             delay *= 1 + backoff.jitter * unit_interval(dispatch.run.id, attempts)
-        return now + int(delay)
+        return max(now + int(delay), earliest)
 
     def cancel(self, run: Run, why: str, effects: list[Effect]) -> None:
         """Stop the run. One that no worker holds ends now; else its worker is told at once, where it waits for work, or

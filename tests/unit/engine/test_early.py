@@ -34,6 +34,20 @@ def test_a_run_is_leased_ahead_to_a_worker_that_knows_the_time() -> None:
     assert driver.engine.stats.early_leases == 1
 
 
+def test_what_failed_before_its_instant_is_tried_again_at_its_instant() -> None:
+    driver = _leading(retry=RetryPolicy(limit=1, backoff=Backoff(initial_ms=1, jitter=0)))
+    driver.at(1_000)
+    [first] = deliveries(driver.pull(error_us=300))
+    driver.report(succeeded=[first.token])
+    driver.pull(error_us=300, received=first.token)
+    [early] = deliveries(driver.at(1_980))
+    driver.report(failed=[m.FailedAttempt(token=early.token, error_type="E", message="its clock is wrong")])
+    driver.pull(error_us=None, free=5, received=early.token)
+    assert deliveries(driver.at(1_990)) == []
+    [again] = deliveries(driver.at(2_000))
+    assert again.scheduled_ms == T0 + 2_000
+
+
 def test_a_worker_with_a_vague_or_wild_clock_gets_its_lease_at_the_instant() -> None:
     for clock in ({"error_us": None}, {"error_us": 50_000}, {"error_us": 10, "offset_us": -5_000_000}):
         driver = _leading()
