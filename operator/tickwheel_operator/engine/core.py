@@ -159,10 +159,9 @@ class Engine:
         appends what several commands decided at once: a worker gets all of it, and need not pull for each."""
         self.leasing.gathers = True
 
-    @property
-    def has_answers(self) -> bool:
-        """Whether pulls wait for `answers`."""
-        return self.leasing.has_answers
+    def answers_within(self, ahead_ms: int) -> bool:
+        """Whether pulls wait for `answers` with leases that start so many milliseconds from now at the latest."""
+        return self.leasing.answers_within(ahead_ms)
 
     def answers(self) -> list[m.Effect]:
         """The answers of the pulls that got leases since the last call."""

@@ -70,6 +70,8 @@ class Leasing:
         self.gathers = False
         """Leases of several commands go into one answer of a pull, which `answer` gives."""
         self._gathered: dict[LiveWorker, list[Delivery]] = {}
+        self._soonest_boot_ms = 0
+        """When the first of what is gathered may start."""
         self.lead_ms = 0
         """How long before their instant dispatches are leased; 0: at it."""
 
@@ -228,15 +230,17 @@ class Leasing:
             deliveries = [self._delivery(d) for d in dispatches]
             if not self.gathers:
                 self._answer(worker, deliveries, effects)
-            elif worker in self._gathered:
+                continue
+            soonest = min(d.starts_boot_ms for d in dispatches)
+            self._soonest_boot_ms = min(self._soonest_boot_ms, soonest) if self._gathered else soonest
+            if worker in self._gathered:
                 self._gathered[worker] += deliveries
             else:
                 self._gathered[worker] = deliveries
 
-    @property
-    def has_answers(self) -> bool:
-        """Whether leases wait for `answer`."""
-        return bool(self._gathered)
+    def answers_within(self, ahead_ms: int) -> bool:
+        """Whether leases wait for `answer` that start now, or so many milliseconds from now at the latest."""
+        return bool(self._gathered) and self._soonest_boot_ms <= self._journal.boot_ms + ahead_ms
 
     def answer(self, effects: list[Effect]) -> None:
         """Answer the pulls that got leases."""

@@ -82,7 +82,6 @@ class ViewSink(Protocol):
 _IDLE_S = 3_600.0
 """With nothing to do; the engine's own timers come much earlier."""
 _CLOCKS_AGREE_MS = 1_000
-_GATHER_MOST_MS = 20.0
 _HELD_SHARE = 0.9
 """Of the ledger's limit: below it the intake is opened again."""
 _PULL_AGAIN_S = 0.002
@@ -98,9 +97,9 @@ class CommitConfig(msgspec.Struct, frozen=True, kw_only=True):
     interval_ms: int = 10
     """Under load, appends begin at least so far apart, which bounds the writes at the API server."""
     gather_ms: int = 5
-    """Reports, which nobody waits for, gather so long before they are appended, unless something urgent takes them
-    along; or twice as long as the last append took, up to 20 ms: where appends are slow, an append for reports alone
-    would keep the next run waiting. Longer means fewer appends and later durable results."""
+    """Reports and early leases, which nobody waits for, gather so long before they are appended, unless something
+    urgent takes them along; or twice as long as the last append took, up to 20 ms (`runtime.pace`). Longer means fewer
+    appends and later durable results."""
     load_facts: int = 40
     """An append of more facts than this counts as load; a smaller one is followed by the next at once."""
     early_leases: bool = True
@@ -154,7 +153,7 @@ class PartitionHost:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         """When it wakes the loop, by the loop's clock."""
-        self._pace = Pace(self._commit.early_leases)
+        self._pace = Pace(self._commit.early_leases, self._commit.gather_ms)
         self._load_until = 0.0
         self._gather_until = 0.0
         self._views_from = 0.0
@@ -339,14 +338,16 @@ class PartitionHost:
 
     def _collect(self, output: Output) -> None:
         """Add to the next batch. Somebody waits for a lease or a submission: it is due at once. A report is not waited
-        for (its worker goes on meanwhile), so it gathers with what comes within the interval: half of the appends."""
+        for (its worker goes on meanwhile), nor is a lease long before its instant, so they gather with what comes
+        within the interval: half of the appends."""
         if not self._facts and not self._effects:
-            gather_ms = max(self._commit.gather_ms, min(2 * self.ledger.stats.last_append_ms, _GATHER_MOST_MS))
-            self._gather_until = asyncio.get_running_loop().time() + gather_ms / 1000
+            self._gather_until = asyncio.get_running_loop().time() + self._pace.gather_ms / 1000
         self._facts.extend(output.facts)
         self._effects.extend(output.effects)
         if not self._urgent:
-            self._urgent = self.engine.has_answers or any(type(effect) is not Reported for effect in output.effects)
+            self._urgent = self.engine.answers_within(self._pace.lead_ms - self._pace.gather_ms) or any(
+                type(effect) is not Reported for effect in output.effects
+            )
 
     async def call(self, command: Pull | Report | Submit | StartBackfill | CancelRun) -> Effect:
         """Carry out a command and wait for its answer, which comes when it is durable.

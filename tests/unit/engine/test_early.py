@@ -205,10 +205,10 @@ def test_leases_of_several_commands_share_one_answer_where_the_host_gathers() ->
     driver.pull(free=2)
     for offset in (1_000, 1_001, 1_002):
         assert driver.at(offset) == []
-    assert driver.engine.has_answers
+    assert driver.engine.answers_within(0)
     [answer] = driver.engine.answers()
     assert [d.task.name for d in deliveries([answer])] == ["t0", "t1"], "as many as it asked for"
-    assert not driver.engine.has_answers
+    assert not driver.engine.answers_within(0)
     driver.pull(free=2, received=deliveries([answer])[-1].token)
     assert [d.task.name for d in deliveries(driver.engine.answers())] == ["t2"]
 
