@@ -79,6 +79,7 @@ class Engine:
         )
         self.backfills = Backfills(self.journal, self.state, self.scheduler, self.config)
         self.journal.hear = self._hear_of_ends
+        self._hears = False
         self._effects: list[m.Effect] = []
         """Of the command that is carried out."""
         self._sweep_ms = max(50, self.config.lease_ms // _SWEEPS_PER_LEASE)
@@ -245,6 +246,9 @@ class Engine:
         """What follows from the runs that ended: others are admitted, tasks that follow them fire, backfills go on.
         Decided with the end itself, so that nothing is counted that is over, and no leader dies between the two."""
         state = self.state
+        if self._hears:
+            return  # whoever hears already takes these next: a chain of ends must not be a chain of calls
+        self._hears = True
         while state.news:
             news, state.news = state.news, []
             for run, outcome in news:
@@ -254,6 +258,7 @@ class Engine:
                 self.scheduler.following.ended(run, outcome)
                 if run.backfill and (whole := state.runs.get(run.backfill)) is not None:
                     self.backfills.advance(whole)
+        self._hears = False
 
     def _spec_of(self, run: Run) -> TaskSpec:
         return self.scheduler.spec(run.task)

@@ -485,6 +485,7 @@ class Leasing:
         run = dispatch.run
         if run.held or run.span is not None:
             self._disarm(dispatch)
+            dispatch.ahead = None
             self._router.withdraw(dispatch)
             return
         spec, journal = entry.spec, self._journal

@@ -11,6 +11,7 @@ outside: they have a limit of their own.
 from __future__ import annotations
 
 import enum
+from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable
 from typing import Any
 
@@ -47,8 +48,8 @@ class Group:
 
     def __init__(self, key: Hashable) -> None:
         self.key = key
-        self.admitted: dict[int, Run] = {}
-        self.held: dict[int, Run] = {}
+        self.admitted: OrderedDict[int, Run] = OrderedDict()
+        self.held: OrderedDict[int, Run] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self.admitted) + len(self.held)
@@ -136,7 +137,7 @@ class Overlaps:
             (group.held if run.held else group.admitted)[run.number] = run
         admitted = [run for run in runs if not run.held and run.number in waited]
         for group in touched:
-            group.held = dict(sorted(group.held.items()))
+            group.held = OrderedDict(sorted(group.held.items()))
             admitted += self._admit(group, spec_of)
             if not len(group):
                 self._groups.pop(group.key, None)

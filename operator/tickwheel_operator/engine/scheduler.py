@@ -91,19 +91,21 @@ class Scheduler:
                 self._adopt(entry)
             return
         before = entry.spec
-        rearmed = before.trigger != spec.trigger or before.after != spec.after or before.filter != spec.filter
+        rearmed = before.schedule != spec.schedule
+        # Other dates of its calendars: what passed before is settled by its policy, and nothing is armed anew.
+        redated = not rearmed and (before.trigger != spec.trigger or before.filter != spec.filter)
         if self.synced and (rearmed or before.generation != spec.generation):
             # Its generation no longer says that the creation is its watermark, so a fact must.
             self.name(entry)
         entry.spec = spec
         paused, entry.paused = entry.paused, False
         self.names.put(entry)
-        if before.generation == spec.generation and not paused and not rearmed:
+        if before.generation == spec.generation and not paused and not rearmed and not redated:
             return
         self.mark(entry)
         if not self.synced:
             return
-        if not rearmed and before.suspend == spec.suspend and not paused:
+        if not rearmed and not redated and before.suspend == spec.suspend and not paused:
             self.watch(entry)
             return
         self._leave(entry)
@@ -224,7 +226,10 @@ class Scheduler:
         following = group.trigger.next_after(instant)
         if now - instant <= self.misfire_threshold_ms and (following is None or following > now):
             entries = [e for e in group.entries if e.watermark_ms < instant]
-            self.fire_at(instant, entries[:_AT_ONCE])
+            late = [e for e in entries[:_AT_ONCE] if now - instant > (e.spec.misfire.starting_deadline_ms or now)]
+            for entry in late:
+                self._settle(entry, group.trigger)
+            self.fire_at(instant, [e for e in entries[:_AT_ONCE] if e not in late] if late else entries[:_AT_ONCE])
             if len(entries) > _AT_ONCE:
                 group.sleep(self._wheel, instant, 0)  # the others next: what was decided is on its way meanwhile
                 return

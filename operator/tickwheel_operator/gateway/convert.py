@@ -74,6 +74,7 @@ MAX_MESSAGE_CHARS = 2_000
 MAX_TRACEBACK_CHARS = 8_000
 """Not above the engine's `max_error_chars`, or it would cut again and lose the note."""
 
+_DEEPER = 200
 _NO_LOAD = Load()
 
 _encode = msgspec.json.Encoder().encode
@@ -352,7 +353,8 @@ def _checked_json(raw: msgspec.Raw, limit_bytes: int, path: str) -> bytes:
     if len(value) > limit_bytes:
         raise problems.too_large(f"{path}: the JSON", size_bytes=len(value), limit_bytes=limit_bytes)
     try:
-        _any_decoder.decode(value)
+        # Inside of as many brackets more: the engine reads it again from deeper in the stack.
+        _any_decoder.decode(b"[" * _DEEPER + value + b"]" * _DEEPER)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise problems.bad_request(f"{path}: {problems.explain(error)}") from None
     return value
