@@ -185,6 +185,8 @@ class Record:
                 self.rules.backfill_ended(state.runs[fact.backfill])
             case f.Leased():
                 self._leasing(fact)
+            case f.Armed() if fact.task in state.tasks:
+                self.rules.armed(fact)
             case _:
                 pass
         try:

@@ -48,8 +48,8 @@ class Rules:
         record = self._record
         uid, _, rest = run_id.partition(".")
         made_up = self.made_up.get(uid, {})
-        if rest[:1] == "b" and int(rest[1:]) in made_up:
-            made_up[int(rest[1:])] = outcome
+        if rest[:1] == "b" and (instant := int(rest[1:].partition("-")[0])) in made_up:
+            made_up[instant] = outcome
             for backfill, children in self.spans.items():
                 if run_id in children:
                     children.remove(run_id)
@@ -114,7 +114,7 @@ class Rules:
         made = self.made_up.setdefault(whole.task.uid, {})
         children = self.spans.setdefault(fact.backfill, [])
         for number, instant in enumerate(fact.instants, start=fact.first_run):
-            if instant in made:
+            if made.get(instant, RunState.FAILED) in (None, RunState.SUCCEEDED):
                 self._record.violated(f"{whole.task.name}: the instant {instant} is made up for twice")
             made[instant] = None
             self._record.made(number)
@@ -138,7 +138,17 @@ class Rules:
         while trigger is not None and (instant := trigger.next_after(at)) is not None and instant < span.to_ms:
             if instant not in made:
                 self._record.violated(f"{run.id} ended, but the instant {instant} of its span has no run")
+            if made[instant] is None or (made[instant] is not RunState.SUCCEEDED and not span.failed):
+                self._record.violated(f"{run.id} succeeded, but the instant {instant} of its span: {made[instant]}")
             at = instant
+
+    def armed(self, fact: f.Armed) -> None:
+        """With another trigger the instants are others."""
+        task = self._record.state.tasks[fact.task]
+        if task.schedule != fact.schedule:
+            made = self.made_up.get(task.uid, {})
+            for instant in [instant for instant, outcome in made.items() if outcome is not None]:
+                del made[instant]
 
 
 def _group_of(spec: TaskSpec, parameters: bytes) -> str:

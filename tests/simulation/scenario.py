@@ -277,7 +277,7 @@ class Scenario:
                 continue
             spec = chance.choice(list(self.truth.tasks.values()))
             number = chance.randrange(4)
-            key = f"past-{number}"
+            key = f"past-{number}{chance.choice(('', '', '-again'))}"
             start = EPOCH_MS - 1_000 * (20 - 3 * number)
             command = StartBackfill(
                 request=0, namespace=POOL.namespace, name=spec.name, key=key, from_ms=start, to_ms=start + 7_000,

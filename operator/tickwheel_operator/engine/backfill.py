@@ -2,8 +2,9 @@
 
 A backfill is a run of its own (origin `SPAN`), which no worker gets: it has a key, an object and a state as any run, is
 cancelled as any run, and ends with the last of the runs that it made. Those wait behind everything that is due now.
-Invariant: an instant is made up for once, whatever backfills overlap (`TaskState.backfilled`), and how far one has come
-is in the ledger with the runs that it made, so that a new leader goes on from there.
+Invariant: an instant has one backfilled run that is open or succeeded, whatever backfills overlap
+(`TaskState.backfilled`); one that did not succeed may be made up for by another backfill. How far one has come is in
+the ledger with the runs that it made, so that a new leader goes on from there.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ __all__ = ["Backfills"]
 
 _AT_ONCE = 1_000
 """Runs that one fact makes at most."""
+_NEVER_MS = 1 << 62
 
 
 class Backfills:
@@ -35,9 +37,8 @@ class Backfills:
 
     def resume(self) -> None:
         """A new leader: go on with all that are open."""
-        for run in list(self._state.runs.values()):
-            if run.span is not None:
-                self.advance(run)
+        self._open = {number: run for number, run in self._state.runs.items() if run.span is not None}
+        self.nudge()
 
     def nudge(self) -> None:
         """Go on with those that had to stop, since too much waited or their task was invalid."""
@@ -54,7 +55,7 @@ class Backfills:
             return m.Submitted(
                 request=command.request, runs=[m.SubmittedRun(run_id=run_id, created=False, state=state)]
             )
-        refusal = self._objection(command, entry)
+        total, refusal = self._total(command, entry)
         if refusal:
             return m.CommandRefused(request=command.request, reason=m.RefusalReason.NOT_POSSIBLE, detail=refusal)
         number = self._state.next_run
@@ -65,7 +66,7 @@ class Backfills:
                 command.from_ms,
                 command.to_ms,
                 command.max_parallel,
-                self._total(command, entry),
+                total,
                 command.key,
                 command.object_name,
                 command.parameters,
@@ -75,6 +76,11 @@ class Backfills:
         self.advance(run)
         state = run.state if number in self._state.runs else m.RunState.SUCCEEDED
         return m.Submitted(request=command.request, runs=[m.SubmittedRun(run_id=run_id, created=True, state=state)])
+
+    def child_ended(self, child: Run) -> None:
+        """A run of a backfill has ended: there is room for the next, and others of its task may wait for its end."""
+        for run in [run for run in self._open.values() if run.task is child.task]:
+            self.advance(run)
 
     def advance(self, run: Run) -> None:
         """Make runs while there is room; end the backfill when there is nothing left to do."""
@@ -88,9 +94,8 @@ class Backfills:
             if entry is None or entry.paused:
                 return
             while span.open < span.max_parallel and span.until_ms < span.to_ms - 1:
-                if self._scheduler.held or self._scheduler.is_full(entry.spec):
+                if self._scheduler.held or self._scheduler.is_full(entry.spec) or not self._step(run, span, entry):
                     return
-                self._step(run, span, entry)
         if span.open:
             return
         if run.cancelling is not None:
@@ -101,48 +106,61 @@ class Backfills:
             return
         self._open.pop(run.number, None)
 
-    def _step(self, run: Run, span: Span, entry: Entry) -> None:
-        """Take the next instants, as many as there is room for; pass over what another backfill has made."""
+    def _step(self, run: Run, span: Span, entry: Entry) -> bool:
+        """Take the next instants, as many as there is room for, and pass over those that another backfill made up for.
+        False: what comes next is open in another backfill, and its outcome must be known."""
         trigger, task = entry.spec.trigger, run.task
         until, last, known = span.until_ms, span.to_ms - 1, 0
         instants: list[int] = []
         room = min(span.max_parallel - span.open, _AT_ONCE)
+        undecided = self._undecided(run)
         while len(instants) < room:
             instant = trigger.next_after(until) if trigger is not None else None
             if instant is None or instant > last:
                 until = last
                 break
-            covered = min(task.covered_until(instant), last + 1)
+            covered = min(task.covered_until(instant), last + 1, undecided)
             if trigger is not None and covered > instant:
                 known += trigger.count_between(until, covered - 1, self._config.max_backfill)
                 until = covered - 1
+            elif instant == undecided:
+                break
             else:
                 until = instant
                 instants.append(instant)
+        if until == span.until_ms:
+            return False
         first = self._state.next_run
         self._journal.emit(f.Backfilled(run.number, until, first, instants, known))
         for number in range(first, first + len(instants)):
             self._scheduler.created(self._state.runs[number])
+        return True
 
-    def _objection(self, command: m.StartBackfill, entry: Entry) -> str:
-        if entry.spec.trigger is None:
-            return (
+    def _undecided(self, run: Run) -> int:
+        """The first instant from where the backfill is on that has an open run of another one; else a time far away."""
+        others = [o for o in self._open.values() if o.task is run.task and o is not run and o.span and o.span.open]
+        until = run.span.until_ms if run.span is not None else 0
+        if not others:
+            return _NEVER_MS
+        return min(
+            (r.scheduled_ms for r in run.task.runs.values() if r.backfill and r.scheduled_ms > until), default=_NEVER_MS
+        )
+
+    def _total(self, command: m.StartBackfill, entry: Entry) -> tuple[int, str]:
+        """How many instants the span has, and what speaks against it."""
+        trigger = entry.spec.trigger
+        if trigger is None:
+            return 0, (
                 f"{entry.spec.schedule}: only a task whose trigger makes instants of time (cron, fixedRate, "
                 "dailyInterval, once) can be backfilled"
             )
         if not command.from_ms < command.to_ms:
-            return "from must be before to"
+            return 0, "from must be before to"
         if command.to_ms > self._journal.now_ms:
-            return "to lies in the future; a backfill makes up for instants of the past"
-        total = self._total(command, entry)
+            return 0, "to lies in the future; a backfill makes up for instants of the past"
+        total = trigger.count_between(command.from_ms - 1, command.to_ms - 1, self._config.max_backfill + 1)
         if total == 0:
-            return "the trigger has no instant in this span"
+            return 0, "the trigger has no instant in this span"
         if total > self._config.max_backfill:
-            return f"the span has more than {self._config.max_backfill:,} instants; divide it"
-        return ""
-
-    def _total(self, command: m.StartBackfill, entry: Entry) -> int:
-        trigger = entry.spec.trigger
-        if trigger is None:
-            return 0
-        return trigger.count_between(command.from_ms - 1, command.to_ms - 1, self._config.max_backfill + 1)
+            return 0, f"the span has more than {self._config.max_backfill:,} instants; divide it"
+        return total, ""

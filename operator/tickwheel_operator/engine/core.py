@@ -256,8 +256,8 @@ class Engine:
                     if admitted.number in state.runs:
                         self.leasing.ready(admitted.dispatch)
                 self.scheduler.following.ended(run, outcome)
-                if run.backfill and (whole := state.runs.get(run.backfill)) is not None:
-                    self.backfills.advance(whole)
+                if run.backfill:
+                    self.backfills.child_ended(run)
         self._hears = False
 
     def _spec_of(self, run: Run) -> TaskSpec:

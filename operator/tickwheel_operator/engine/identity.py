@@ -34,9 +34,10 @@ def completion_run_id(uid: str, ended_run_id: str) -> str:
     return f"{uid}.c{digest[:20]}"
 
 
-def backfill_run_id(uid: str, scheduled_ms: int) -> str:
-    """The id of the run that makes up for an instant: the same for all backfills, so that it is made once."""
-    return f"{uid}.b{scheduled_ms}"
+def backfill_run_id(uid: str, scheduled_ms: int, key: str) -> str:
+    """The id of the run that makes up for an instant: the task's uid, the instant, a digest of the backfill's key."""
+    digest = hashlib.sha256(key.encode()).hexdigest()
+    return f"{uid}.b{scheduled_ms}-{digest[:8]}"
 
 
 def jitter_ms(uid: str, scheduled_ms: int, most_ms: int) -> int:

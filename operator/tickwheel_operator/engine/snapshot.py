@@ -82,7 +82,7 @@ class Snapshot:
             case f.Fired(tasks=tasks):
                 for number in tasks:
                     self._tasks.keep(state.tasks[number])
-            case f.Armed() | f.Skipped():
+            case f.Armed() | f.Skipped() | f.Requested():
                 self._tasks.keep(state.tasks[fact.task])
             case f.Leased(dispatches=dispatches):
                 for number in dispatches:

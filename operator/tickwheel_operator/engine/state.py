@@ -11,6 +11,7 @@ timers are armed, how far a handler is) lives elsewhere in the engine, or in the
 
 from __future__ import annotations
 
+import bisect
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,7 @@ _HISTORY_FAILED = 20
 """Ended runs kept per task and outcome: the bounds of `spec.history`."""
 _OUTLINE_CHARS = 200
 """Of an error message: what is kept when the details are dropped."""
+_BACKFILLED_SPANS = 1_000
 _UNSHOWN = 1_000
 """Ended runs of a task that are kept for its next view, where an object asked for them."""
 
@@ -141,7 +143,7 @@ class Run:
             if self.origin is Origin.SCHEDULE:
                 self._id = scheduled_run_id(uid, self.scheduled_ms)
             elif self.origin is Origin.BACKFILL:
-                self._id = backfill_run_id(uid, self.scheduled_ms)
+                self._id = backfill_run_id(uid, self.scheduled_ms, self.key)
             elif self.origin is Origin.COMPLETION:
                 self._id = completion_run_id(uid, self.key)
             else:
@@ -239,7 +241,8 @@ class TaskState:
         self.skips: dict[f.SkipReason, tuple[int, int]] | None = None
         """By reason: how many instants, and up to which. None: none, as for most of a million tasks."""
         self.backfilled: list[tuple[int, int]] = []
-        """Spans, the second end exclusive, whose instants a backfill has made runs of: in order, none touching."""
+        """Spans, the second end exclusive, whose instants have a backfilled run that is open or succeeded: in order, none
+        touching, of the trigger as it is. Bounded: the oldest are forgotten, and may be made up for again."""
         self.watched = False
         """Somebody in the engine wants to hear of the ends of its runs. Volatile."""
         self.history_succeeded: deque[Ended] = deque(maxlen=_HISTORY_SUCCEEDED)
@@ -260,7 +263,16 @@ class TaskState:
                 spans.append((low, high))
             else:
                 from_ms, to_ms = min(low, from_ms), max(high, to_ms)
-        self.backfilled = sorted([*spans, (from_ms, to_ms)])
+        self.backfilled = sorted([*spans, (from_ms, to_ms)])[-_BACKFILLED_SPANS:]
+
+    def uncover(self, instant_ms: int) -> None:
+        """The backfilled run of this instant did not succeed: another backfill may make up for it."""
+        spans = self.backfilled
+        index = bisect.bisect_right(spans, instant_ms, key=lambda span: span[0]) - 1
+        if index >= 0 and instant_ms < spans[index][1]:
+            low, high = spans[index]
+            rest = [span for span in ((low, instant_ms), (instant_ms + 1, high)) if span[0] < span[1]]
+            self.backfilled = [*spans[:index], *rest, *spans[index + 1 :]][-_BACKFILLED_SPANS:]
 
     def covered_until(self, instant_ms: int) -> int:
         """The end of the span that has the instant, exclusive; the instant itself where none has it."""
@@ -349,6 +361,8 @@ class State:
 
     def _armed(self, fact: f.Armed) -> None:
         task = self.tasks[fact.task]
+        if task.schedule != fact.schedule:
+            task.backfilled = []  # another trigger has other instants in these spans
         task.schedule = fact.schedule
         task.watermark_ms = fact.watermark_ms
         self.touched[task] = None
@@ -379,6 +393,8 @@ class State:
         run = Run(fact.run, self.tasks[fact.task], fact.scheduled_ms, self.clock_ms)
         run.dispatch.ready_ms = fact.ready_ms
         run.front = fact.front
+        if fact.origin is Origin.COMPLETION:
+            run.task.last_scheduled_ms = max(run.task.last_scheduled_ms, fact.scheduled_ms)
         self._asked_for(run, fact, fact.origin)
 
     def _backfill_started(self, fact: f.BackfillStarted) -> None:
@@ -393,14 +409,15 @@ class State:
         task, span = whole.task, whole.span
         if span is None:
             raise KeyError(fact.backfill)
+        task.cover(span.until_ms + 1, fact.until_ms + 1)
         span.until_ms = fact.until_ms
-        task.cover(span.from_ms, fact.until_ms + 1)
         span.succeeded += fact.known
         span.open += len(fact.instants)
         for number, instant in enumerate(fact.instants, start=fact.first_run):
             run = Run(number, task, instant, self.clock_ms)
             run.origin = Origin.BACKFILL
             run.backfill = fact.backfill
+            run.key = whole.key
             run.parameters = whole.parameters
             self._add(run)
         self.touched[task] = None
@@ -559,6 +576,8 @@ class State:
             task.last_ended_ms = self.clock_ms
         elif run.backfill:
             self._child_ended(run, state)
+            if state is not RunState.SUCCEEDED:
+                task.uncover(run.scheduled_ms)
         ended = Ended(
             run_id,
             run.scheduled_ms,
@@ -575,16 +594,15 @@ class State:
             traceback,
             *((span.total, span.succeeded, span.failed) if span is not None else (0, 0, 0)),
         )
-        self.ended[state] += 1
-        if state is RunState.SUCCEEDED:
-            task.succeeded += 1
-            if not run.backfill:  # thousands of these must not push out what people look for
-                self._remember(task, ended)
-        else:
-            if state is RunState.FAILED:
+        if span is None:  # what stands for a backfill did nothing itself
+            self.ended[state] += 1
+            if state is RunState.SUCCEEDED:
+                task.succeeded += 1
+            elif state is RunState.FAILED:
                 task.failed += 1
             else:
                 task.cancelled += 1
+        if state is not RunState.SUCCEEDED or not run.backfill:  # thousands must not push out what people look for
             self._remember(task, ended)
         if run.key and run_id in self.keys:
             self.keys[run_id] = state

@@ -9,6 +9,7 @@ from tests.unit.engine.driver import T0, Driver, deliveries, task_spec
 
 from tickwheel_operator.engine import messages as m
 from tickwheel_operator.engine.spec import EngineConfig, RetryPolicy, TaskSpec
+from tickwheel_operator.engine.state import TaskState
 from tickwheel_operator.engine.triggers import FixedRateTrigger
 from tickwheel_operator.ledger import facts as f
 
@@ -80,6 +81,62 @@ def test_a_backfill_says_how_many_failed() -> None:
     ended = driver.engine.state.by_uid["uid-hello"].history_failed[-1]
     assert (ended.state, ended.succeeded, ended.failed) == (m.RunState.FAILED, 0, 3)
     assert "3 of 3" in ended.message
+
+
+def test_what_failed_is_run_again_by_the_next_backfill_and_what_succeeded_is_not() -> None:
+    driver = _leading()
+    driver.backfill(1_000, 4_000)
+    _work(driver, "error")
+    driver.backfill(2_000, 8_000)
+    _work(driver)
+    third = driver.backfill(0, 10_000)
+    assert _work(driver) == [0, 1_000, 8_000, 9_000]
+    ended = {e.run_id: e for e in driver.engine.state.by_uid["uid-hello"].history_succeeded}
+    assert isinstance(third, m.Submitted)
+    assert ended[third.runs[0].run_id].succeeded == 10, "six of them by the one before"
+
+
+def test_a_backfill_waits_for_what_another_has_begun() -> None:
+    driver = _leading()
+    driver.backfill(1_000, 3_000)
+    [first, second] = deliveries(driver.pull(slots=10, free=10))
+    driver.backfill(0, 4_000)
+    assert [run.scheduled_ms - T0 for run in driver.open_runs() if run.backfill and not run.dispatch.token] == [0]
+    driver.report(succeeded=[first.token], failed=[m.FailedAttempt(token=second.token, error_type="E")])
+    assert sorted(_work(driver)) == [0, 2_000, 3_000]
+    histories = driver.engine.state.by_uid["uid-hello"]
+    outcomes = [(e.total, e.succeeded, e.failed) for e in (*histories.history_failed, *histories.history_succeeded)]
+    assert (2, 1, 1) in outcomes
+    assert (4, 4, 0) in outcomes
+
+
+def test_with_another_trigger_the_same_span_has_other_instants() -> None:
+    driver = _leading()
+    driver.backfill(0, 2_000)
+    assert _work(driver) == [0, 1_000]
+    driver.do(m.TaskApplied(spec=task_spec(
+        trigger=FixedRateTrigger(500, T0), created_ms=T0 + NOW, retry=RetryPolicy(limit=0), generation=2
+    )))  # fmt: skip
+    driver.backfill(0, 2_000, key="again")
+    assert _work(driver) == [0, 500, 1_000, 1_500]
+
+
+def test_spans_that_were_made_up_for_are_bounded_and_the_oldest_are_forgotten() -> None:
+    task = TaskState(1, "u", "shops", "t")
+    task.cover(0, 10_000)
+    for instant in range(0, 5_000, 2):
+        task.uncover(instant)
+    assert len(task.backfilled) == 1_000
+    assert task.covered_until(4_001) == 4_002
+    assert task.covered_until(5_000) == 10_000
+    assert [task.covered_until(instant) for instant in (4_998, 1)] == [4_998, 1]
+
+
+def test_a_backfill_is_no_run_of_its_own_in_the_counters() -> None:
+    driver = _leading()
+    driver.backfill(0, 5_000)
+    _work(driver)
+    assert driver.engine.state.by_uid["uid-hello"].succeeded == 5
 
 
 def test_what_is_due_now_goes_before_a_backfill_and_finds_a_free_slot() -> None:
