@@ -226,11 +226,17 @@ class _Bench:
         with self._running(early) as (operator, records):
             first_ms = (int(time.time() + _SETTLE_S) + 1) * 1000
             last_ms = first_ms + seconds * 1000
-            time.sleep(max(0.0, first_ms / 1000 - time.time()))
-            parts = self._parts(operator)
-            before = {name: cpu_seconds(pids) for name, pids in parts.items()}
-            time.sleep(max(0.0, last_ms / 1000 - time.time()))
-            used = {name: cpu_seconds(pids) - before[name] for name, pids in parts.items()}
+            alone = [sys.executable, str(Path(__file__).with_name("bare_timer.py"))]
+            bare = subprocess.Popen([*alone, *map(str, (first_ms, last_ms, rate))], stdout=subprocess.PIPE, text=True)
+            try:
+                time.sleep(max(0.0, first_ms / 1000 - time.time()))
+                parts = self._parts(operator)
+                before = {name: cpu_seconds(pids) for name, pids in parts.items()}
+                time.sleep(max(0.0, last_ms / 1000 - time.time()))
+                used = {name: cpu_seconds(pids) - before[name] for name, pids in parts.items()}
+                woken = Spread.of(json.loads(bare.communicate(timeout=30)[0]))
+            finally:
+                bare.kill()
             time.sleep(1.0)
             noted = records()
         starts = [start for start in noted if first_ms <= start[1] < last_ms]
@@ -241,6 +247,9 @@ class _Bench:
             "early": sum(value < -_CLOCK_ERROR_MS for value in late),
             "earliest_ms": round(min(late), 3) if late else None,
             **Spread.of(late).to_json(),
+            "bare_p50_ms": woken.p50_ms,
+            "bare_p99_ms": woken.p99_ms,
+            "bare_max_ms": woken.max_ms,
             "cpu_us_per_fire": {name: round(value * 1e6 / max(1, len(starts)), 1) for name, value in used.items()},
         }
 

@@ -133,7 +133,9 @@ def latency_table(modes: Mapping[str, Figures]) -> Table:
         "all_started_ms": "500",
     }
     names = {
-        "p50_ms": "p50 ms", "p99_ms": "p99 ms", "max_ms": "max ms", "dropped": "not started", "twice": "started twice",
+        "p50_ms": "p50 ms", "p99_ms": "p99 ms", "max_ms": "max ms",
+        "bare_p50_ms": "a bare timer beside it, p50 ms", "bare_p99_ms": "a bare timer beside it, p99 ms",
+        "dropped": "not started", "twice": "started twice",
         "twice_by_one_attempt": "of these by one attempt",
         "early": "started before its instant", "first_start_ms": "first start, ms", "all_started_ms": "all started, ms",
     }  # fmt: skip

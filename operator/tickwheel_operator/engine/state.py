@@ -25,7 +25,7 @@ from tickwheel_operator.ledger.facts import Origin
 
 if TYPE_CHECKING:
     from tickwheel_operator.engine.overlap import Group
-    from tickwheel_operator.engine.queues import Lane
+    from tickwheel_operator.engine.queues import Lane, PoolQueue
     from tickwheel_operator.engine.snapshot import Snapshot
     from tickwheel_operator.engine.wheel import Timer
 
@@ -103,7 +103,7 @@ class Run:
     """A run that has not ended."""
 
     __slots__ = (
-        "_id", "attempts", "backfill", "cancelling", "created_ms", "delayed", "dispatch", "front", "group", "held",
+        "_id", "aside", "attempts", "backfill", "cancelling", "created_ms", "delayed", "dispatch", "front", "group", "held",
         "key", "number", "object_name", "origin", "parameters", "scheduled_ms", "span", "started_ms", "task", "worker",
     )  # fmt: skip
 
@@ -124,6 +124,8 @@ class Run:
         """The runs that it is counted with (`engine.overlap`). Volatile."""
         self.held = False
         """It waits until others of its group have ended. Volatile."""
+        self.aside: PoolQueue | None = None
+        """The pool in which it counts while it waits for its instant, or for other runs. Volatile."""
         self.delayed = False
         """It counts, and may be stopped, only from the end of its delay on. Volatile."""
         self.key = ""
@@ -241,8 +243,8 @@ class TaskState:
         self.skips: dict[f.SkipReason, tuple[int, int]] | None = None
         """By reason: how many instants, and up to which. None: none, as for most of a million tasks."""
         self.backfilled: list[tuple[int, int]] = []
-        """Spans, the second end exclusive, whose instants have a backfilled run that is open or succeeded: in order, none
-        touching, of the trigger as it is. Bounded: the oldest are forgotten, and may be made up for again."""
+        """Spans, the second end exclusive, whose instants have a backfilled run that is open or succeeded: in order,
+        none touching, of the trigger as it is. Bounded: the oldest are forgotten, and may be made up for again."""
         self.watched = False
         """Somebody in the engine wants to hear of the ends of its runs. Volatile."""
         self.history_succeeded: deque[Ended] = deque(maxlen=_HISTORY_SUCCEEDED)
@@ -307,7 +309,8 @@ class State:
         self.touched: OrderedDict[TaskState, None] = OrderedDict()
         """Tasks whose picture changed, in order of change: the projection takes from here. Volatile."""
         self.news: list[tuple[Run, RunState]] = []
-        """Runs that ended since the engine looked last, of watched tasks, groups and backfills. Volatile."""
+        """Runs that ended since the engine looked last: of watched tasks, groups and backfills, and that waited aside.
+        Volatile."""
         self.watcher: Snapshot | None = None
         """Asked to write down what is about to change. Volatile."""
         self._handlers: dict[type, Callable[[Any], None]] = {
@@ -570,7 +573,7 @@ class State:
         run_id = run.id
         worker = self.workers.get(run.worker)
         span = run.span
-        if task.watched or run.backfill or run.group is not None:
+        if task.watched or run.backfill or run.group is not None or run.aside is not None:
             self.news.append((run, state))
         if run.origin is Origin.SCHEDULE:
             task.last_ended_ms = self.clock_ms

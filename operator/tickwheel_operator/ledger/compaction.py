@@ -18,7 +18,10 @@ from tickwheel_operator.ledger.protocol import LedgerError, SegmentHeader, Segme
 __all__ = ["Compaction"]
 
 _LOG = logging.getLogger(__name__)
-_DELETE_BATCH = 500
+_DELETE_BATCH = 50
+_GENTLY = 1_500
+"""Up to so many segments a sweep rests twice as long as each batch took. To delete a segment costs the API server and
+etcd as much as to create it (some 3 ms), and all at once they stand in the way of appends for seconds."""
 
 
 class Compaction:
@@ -79,8 +82,11 @@ class Compaction:
             await asyncio.wait([self._sweeper])
 
     async def _sweep(self, garbage: Sequence[int]) -> None:
+        loop = asyncio.get_running_loop()
+        rests = 2 if len(garbage) <= _GENTLY else 0
         for start in range(0, len(garbage), _DELETE_BATCH):
             batch = garbage[start : start + _DELETE_BATCH]
+            began = loop.time()
             try:
                 await self._store.delete(self._partition, batch)
             except LedgerError as error:
@@ -94,3 +100,4 @@ class Compaction:
                 if (gone := self._retained.pop(sequence, None)) is not None:
                     self._stats.retained_segments -= 1
                     self._stats.retained_bytes -= gone.size_bytes
+            await asyncio.sleep(rests * (loop.time() - began))
