@@ -47,6 +47,7 @@ from tickwheel._early import EarlyStarts  # noqa: E402
 from tickwheel_operator.clock import SystemClock  # noqa: E402
 from tickwheel_operator.engine import messages as m  # noqa: E402
 from tickwheel_operator.engine.core import Engine  # noqa: E402
+from tickwheel_operator.engine.snapshot import Snapshot  # noqa: E402
 from tickwheel_operator.engine.spec import PoolSpec, TaskSpec  # noqa: E402
 from tickwheel_operator.engine.triggers import CronTrigger, FixedRateTrigger, OnceTrigger, Trigger  # noqa: E402
 from tickwheel_operator.ledger.facts import Fired  # noqa: E402
@@ -236,23 +237,28 @@ def watch_fires(host: PartitionHost, decided: Callable[[Fired, float], None]) ->
 
 
 class Stops:
-    """What holds the loop up while it fires: checkpoints, full collections, slow appends (milliseconds)."""
+    """What holds the loop up while it fires: slices of checkpoints, full collections, slow appends (milliseconds)."""
 
     def __init__(self, host: PartitionHost) -> None:
-        self._checkpoints: list[float] = []
+        self._checkpoints = 0
+        self._slice_max_ms = 0.0
         self._collections: list[float] = []
         self._appends: list[float] = []
         self._began = 0.0
         self._snapshot = host.engine.snapshot
-        host.engine.snapshot = self._watched  # type: ignore[method-assign]
+        host.engine.snapshot = self._watched  # type: ignore[method-assign,assignment]
         host.append_observer = lambda seconds, size, facts: self._appends.append(seconds * 1000)
         gc.callbacks.append(self._collected)
 
-    def _watched(self) -> list[bytes]:
+    def _watched(self) -> _TimedSnapshot:
         began = time.perf_counter()
-        chunks = self._snapshot()
-        self._checkpoints.append((time.perf_counter() - began) * 1000)
-        return chunks
+        snapshot = self._snapshot()
+        self._checkpoints += 1
+        self._stood_still((time.perf_counter() - began) * 1000)
+        return _TimedSnapshot(snapshot, self._stood_still)
+
+    def _stood_still(self, milliseconds: float) -> None:
+        self._slice_max_ms = max(self._slice_max_ms, milliseconds)
 
     def _collected(self, phase: str, _: dict[str, int]) -> None:
         if phase == "start":
@@ -266,10 +272,31 @@ class Stops:
             "appends": appends.count,
             "append_p50_ms": appends.p50_ms,
             "append_p99_ms": appends.p99_ms,
-            "checkpoints": len(self._checkpoints),
-            "checkpoint_max_ms": max(self._checkpoints, default=0.0),
+            "checkpoints": self._checkpoints,
+            "checkpoint_slice_max_ms": self._slice_max_ms,
             "collection_max_ms": max(self._collections, default=0.0),
         }
+
+
+class _TimedSnapshot:
+    """Tells how long each chunk took to make."""
+
+    def __init__(self, snapshot: Snapshot, took_ms: Callable[[float], None]) -> None:
+        self._snapshot = snapshot
+        self._took_ms = took_ms
+
+    def __iter__(self) -> Iterator[bytes]:
+        chunks = iter(self._snapshot)
+        while True:
+            began = time.perf_counter()
+            chunk = next(chunks, None)
+            self._took_ms((time.perf_counter() - began) * 1000)
+            if chunk is None:
+                return
+            yield chunk
+
+    def end(self) -> None:
+        self._snapshot.end()
 
 
 # --- the cases --------------------------------------------------------------------------------------------

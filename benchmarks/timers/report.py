@@ -56,7 +56,11 @@ def _rows(rates: list[str], bursts: str) -> list[Row]:
             Row(title=f"late {at}: decided, p50 ms", path=("lateness", rate, "decided_p50_ms"), ratio=False),
             Row(title=f"late {at}: decided, p99 ms", path=("lateness", rate, "decided_p99_ms"), ratio=False),
             Row(title=f"  its ledger's append {at}, p99 ms", path=("lateness", rate, "append_p99_ms"), ratio=False),
-            Row(title=f"  its longest checkpoint {at}, ms", path=("lateness", rate, "checkpoint_max_ms"), ratio=False),
+            Row(
+                title=f"  its longest stop for a checkpoint {at}, ms",
+                path=("lateness", rate, "checkpoint_slice_max_ms"),
+                ratio=False,
+            ),
             Row(title=f"CPU per fire {at}, us", path=("lateness", rate, "cpu_us_per_fire")),
             Row(title=f"not started {at}, %", path=("lateness", rate, "dropped_percent"), aim="0", ratio=False),
         ]
