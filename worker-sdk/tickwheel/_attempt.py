@@ -98,6 +98,7 @@ class Attempt:
         self.task: asyncio.Task[None] | None = None
         """The task that the handler runs in; none before it began, after it ended, and for synchronous handlers."""
         self.progress: tuple[float, str] | None = None
+        """What the context was told last: a share and a text that JSON can hold."""
         self.progress_sent: tuple[float, str] | None = None
 
     def __repr__(self) -> str:
@@ -177,10 +178,12 @@ def failure(attempt: Attempt, error: BaseException | None = None) -> ErrorReport
 def _encode(handler: str, value: object) -> msgspec.Raw:
     try:
         data = msgspec.json.encode(value, enc_hook=_encode_other)
-    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+    except Interrupted:
+        raise
+    except BaseException as error:  # also whatever the user's code raises: properties, serializers
         raise ResultError(
-            f"what handler {handler} returned cannot be written as JSON: {error}; return None, numbers, strings, "
-            "lists, dicts, dataclasses or pydantic models"
+            f"what handler {handler} returned cannot be written as JSON: {type(error).__name__}: {_text(error)}; "
+            "return None, numbers, strings, lists, dicts, dataclasses or pydantic models"
         ) from error
     if len(data) > RESULT_LIMIT_BYTES:
         raise ResultError(

@@ -102,7 +102,7 @@ class _Process:
         try:
             while True:
                 if self._attempt is not None:
-                    readable, _, _ = select.select([self._sock], [], [], _PROGRESS_SECONDS)
+                    readable = _readable(self._sock.fileno(), _PROGRESS_SECONDS)
                     self._tell_progress(self._attempt)
                     if not readable:
                         continue
@@ -132,7 +132,7 @@ class _Process:
         latest = None if attempt is None else attempt.progress
         if attempt is not None and latest is not None and latest is not attempt.progress_sent:
             attempt.progress_sent = latest
-            self._send(Progress(*latest))
+            self._send(Progress(attempt.lease.token, *latest))
 
     def _send(self, message: msgspec.Struct) -> None:
         data = frame(message)
@@ -206,5 +206,12 @@ def _end_with(pipe: int) -> None:
             fcntl.fcntl(pipe, fcntl.F_SETOWN, -os.getpgrp())
             fcntl.fcntl(pipe, fcntl.F_SETSIG, signal.SIGKILL)
             fcntl.fcntl(pipe, fcntl.F_SETFL, os.O_ASYNC)
-    if select.select([pipe], [], [], 0)[0]:
+    if _readable(pipe, 0):
         os._exit(1)  # the worker ended before that
+
+
+def _readable(descriptor: int, seconds: float) -> bool:
+    """By `poll`: `select` takes no descriptor above 1,023, and a busy worker hands down such."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(seconds * 1000))

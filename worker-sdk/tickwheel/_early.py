@@ -15,7 +15,7 @@ import itertools
 import os
 import sys
 from collections.abc import Callable
-from heapq import heapify, heappop, heappush
+from heapq import heappop, heappush
 from time import CLOCK_MONOTONIC, monotonic
 from typing import Protocol
 
@@ -40,29 +40,30 @@ class EarlyStarts:
     def __init__(self, begin: Callable[[list[Attempt]], None]) -> None:
         self._begin = begin
         self._heap: list[tuple[float, int, Attempt]] = []
+        self._waiting: set[Attempt] = set()
+        """Those in the heap that were not discarded: to take one out of a heap costs the time of looking at all."""
         self._order = itertools.count()
         self._timer: _Timer | None = None
 
     def add(self, attempt: Attempt, start: float) -> None:
         """Begin it at `start` (seconds of `time.monotonic`)."""
         heappush(self._heap, (start, next(self._order), attempt))
+        self._waiting.add(attempt)
         if self._heap[0][0] == start:
             self._set()
 
     def discard(self, attempt: Attempt) -> bool:
-        """Take it out; returns whether it was here."""
-        for index, (_, _, waiting) in enumerate(self._heap):
-            if waiting is attempt:
-                self._heap[index] = self._heap[-1]
-                self._heap.pop()
-                heapify(self._heap)
-                return True
-        return False
+        """Forget it; returns whether it was here."""
+        if attempt not in self._waiting:
+            return False
+        self._waiting.remove(attempt)
+        return True
 
     def take(self) -> list[Attempt]:
         """Take out all that wait."""
-        waiting = [attempt for _, _, attempt in sorted(self._heap)]
+        waiting = [attempt for _, _, attempt in sorted(self._heap) if attempt in self._waiting]
         self._heap.clear()
+        self._waiting.clear()
         return waiting
 
     def close(self) -> None:
@@ -80,7 +81,10 @@ class EarlyStarts:
         due: list[Attempt] = []
         now = monotonic()
         while self._heap and self._heap[0][0] <= now:
-            due.append(heappop(self._heap)[2])
+            attempt = heappop(self._heap)[2]
+            if attempt in self._waiting:
+                self._waiting.remove(attempt)
+                due.append(attempt)
         if due:
             self._begin(due)
         if self._heap:

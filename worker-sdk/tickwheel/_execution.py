@@ -74,7 +74,7 @@ class Execution:
         self._early.add(attempt, start)
 
     def give_back(self) -> None:
-        """Return the attempts whose handlers did not begin yet, and from now on those whose process is not up."""
+        """Return the attempts whose handlers did not begin yet."""
         for attempt in self._early.take():
             self._return(attempt)
         while self._queue:
@@ -82,7 +82,7 @@ class Execution:
         self._processes.give_back()
 
     def ask_to_stop(self, attempt: Attempt) -> None:
-        """Pass `attempt.stop` on to the handler; what waits for its instant is returned."""
+        """Pass `attempt.stop` on to the handler; what waits for its instant or for a process ends at once."""
         assert attempt.stop is not None  # noqa: S101 - narrows the type
         if attempt.task is not None:
             attempt.task.cancel(attempt.stop.value)

@@ -15,20 +15,18 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from math import ceil, inf
+from math import inf
 from time import monotonic, time_ns
 
 from ._attempt import Attempt, Report, Stop
 from ._cgroup import LoadMeter
 from ._client import Backoff, NotLeaderError, OperatorClient, RefusedError, UnreachableError
-from ._clock import OperatorClock
 from ._execution import Execution
 from ._held import LOOK_SECONDS, Held
+from ._leader_clock import LeaderClock
 from ._outbox import Outbox, divide, is_empty
 from ._protocol import (
-    ClockEstimate,
     ErrorReport,
-    Lease,
     PullAnswer,
     PullRequest,
     ReportAnswer,
@@ -50,7 +48,6 @@ _REPORTS_UNDER_WAY = 2  # an outcome need not wait until those before it are dur
 _FEW_OUTCOMES = 50  # a report of more is answered before the next is sent: under load full reports are cheaper
 _FREE_SECONDS = 0.5  # a full outbox empties without a slot becoming free
 _FULL_SECONDS = 0.1  # a worker that is full for so long listens for cancellations; short handlers are done before
-_CLOCK_SECONDS = 60.0  # how often the log tells, at DEBUG, what is known of the operator's clock
 _OVERDUE_SECONDS = 2.0  # after a pull's wait; a leader that is frozen keeps its connections and answers nothing
 
 
@@ -82,8 +79,7 @@ class Link:
         self._free = free
         self._wait_for_free = wait_for_free
         self._look_up = look_up
-        self._clock = OperatorClock()
-        self._clock_told_at = -inf
+        self._clock = LeaderClock()
         self._listening: asyncio.Task[PullAnswer] | None = None
         self._names = sorted(handlers)
         self._outbox = Outbox()
@@ -222,23 +218,9 @@ class Link:
             draining=self._draining,
             wait_ms=wait_ms,
             now_ms=wall_us // 1000,
-            clock=self._estimate(wall_us),
+            clock=self._clock.estimate(wall_us, self.url),
             labels=dict(self._settings.labels),
         )
-
-    def _estimate(self, wall_us: int) -> ClockEstimate | None:
-        """What is known of the operator's clock, for a pull that is sent at `wall_us` of this machine's."""
-        now = monotonic()
-        known = self._clock.estimate(now)
-        if known is None:
-            return None
-        offset, error = known
-        estimate = ClockEstimate(offset_us=wall_us - int((now + offset) * 1e6), error_us=ceil(error * 1e6))
-        if now - self._clock_told_at > _CLOCK_SECONDS:
-            self._clock_told_at = now
-            ahead, wrong = estimate.offset_us / 1000, estimate.error_us / 1000
-            _log.debug("this machine's clock is %.3f ms ahead of that of %s, to %.3f ms", ahead, self.url, wrong)
-        return estimate
 
     def _accept(self, answer: PullAnswer) -> None:
         now = monotonic()
@@ -256,7 +238,7 @@ class Link:
             elif handler is None:
                 self._outbox.add(_no_handler(token, lease.handler, self._handlers))
             else:
-                if lease.not_before_ms and (start := self._start_of(lease, answer, now)) > now:
+                if lease.not_before_ms and (start := self._clock.start_of(lease, answer, now)) > now:
                     attempt = held[token] = Attempt(lease, handler, self, start)
                     self._execution.begin_at(attempt, start)
                 else:
@@ -277,17 +259,6 @@ class Link:
         if len(self._seen) > 2 * _REMEMBERED_TOKENS:
             recent = list(self._seen)[-_REMEMBERED_TOKENS:]
             self._seen = dict.fromkeys([*held, *recent])
-
-    def _start_of(self, lease: Lease, answer: PullAnswer, now: float) -> float:
-        """The instant of an early lease, in seconds of the monotonic clock. Where nothing is known of the operator's
-        clock, it is counted from the answer that brought the lease: late by its way here, and never early."""
-        known = self._clock.estimate(now)
-        if known is not None:
-            return lease.not_before_ms / 1000 - known[0]
-        operator_us = answer.answered_us or answer.now_ms * 1000
-        if not operator_us:
-            operator_us, now = time_ns() // 1000, monotonic()
-        return now + lease.not_before_ms / 1000 - operator_us / 1e6
 
     # Reporting.
 
@@ -358,12 +329,7 @@ class Link:
         if answer.epoch > self.epoch:
             self.epoch = answer.epoch
             self._clock.forget()
-        got_at = monotonic()
-        fits = self._clock.exchange(
-            sent=sent_at, received_us=answer.received_us, answered_us=answer.answered_us, got=got_at
-        )
-        if not fits:
-            _log.info("the clock of %s jumped, or ours did not run evenly: its offset is measured anew", self.url)
+        self._clock.learn(answer, sent_at, self.url)
 
     async def _recover(self, error: UnreachableError | RefusedError, backoff: Backoff) -> None:
         """Wait a little, then find out where the leader is."""
@@ -377,11 +343,13 @@ class Link:
     # Leaving.
 
     async def drain(self, deadline: float) -> None:
-        """Take nothing new, let handlers finish until `deadline` (seconds of `time.monotonic`), report, say goodbye.
+        """Take nothing new, give back what has not begun, let handlers finish until `deadline` (seconds of
+        `time.monotonic`), report, say goodbye.
 
         Goodbye says that whatever is held is lost, so it is not said while a handler that must have stopped for another
         reason than this drain still runs: the operator sees its end by that of the process."""
         self._draining = True
+        self._execution.give_back()  # not before: an answer that comes in between must not begin anything
         await self._end_pulling()
         await self.held.until_settled(deadline)
         if not self.held.settled():
@@ -425,8 +393,11 @@ class Link:
         """Tell the operator, so that it ends the open pull; leases that are under way in its answer are given back.
         Cutting the connection instead would lose them until their leases end."""
         request = self._pull_request(free=0, wait_ms=0)
+        sent_at = monotonic()
         try:
-            self._accept(await self._client.pull(self.url, request, timeout=_LEAVING_SECONDS))
+            answer = await self._client.pull(self.url, request, timeout=_LEAVING_SECONDS)
+            self._check(answer, sent_at)
+            self._accept(answer)
         except (UnreachableError, RefusedError) as error:
             _log.debug("the operator could not be told of the drain: %s", error)
         else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ._attempt import Attempt, printable
+from ._attempt import Attempt
 from ._protocol import ErrorReport, ProgressReport, ReportRequest, ResultReport
 
 __all__ = ["Outbox", "add_progress", "add_renewal", "divide", "is_empty"]
@@ -92,9 +92,7 @@ def add_progress(request: ReportRequest, attempt: Attempt) -> bool:
     attempt.progress_sent = latest
     if latest is not None:
         fraction, message = latest
-        request.progress.append(
-            ProgressReport(token=attempt.lease.token, fraction=fraction, message=printable(message[:1000]))
-        )
+        request.progress.append(ProgressReport(token=attempt.lease.token, fraction=fraction, message=message))
     return True
 
 

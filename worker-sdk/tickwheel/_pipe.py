@@ -65,8 +65,9 @@ class Failed(msgspec.Struct, tag=True):
 
 
 class Progress(msgspec.Struct, tag=True):
-    """How far the attempt is."""
+    """How far the attempt is; it may come after that one's end."""
 
+    token: int
     fraction: float
     message: str
 

@@ -1,28 +1,22 @@
 """Handlers with a process of their own (`@task(..., process=True)`), so that whatever they do can be ended by SIGKILL.
 
-`_execution` owns one set of processes. Each runs one attempt at a time and is used again for the next; one is started
-when no other is idle, so there are never more than slots. A process leads its own group, and the whole group is killed
-with it. Invariants: an attempt is reported when its handler has returned or its process is dead, and not before; no
-process outlives the worker (`_child` sees to that).
+`_execution` owns one set of processes. Each runs one attempt at a time and is used again for the next. An attempt that
+finds none idle waits for the first that is free, and one more is started unless it is on its way already: so there are
+never more than slots. Invariants: whatever fails, an attempt that was submitted ends or is returned; one that waits can
+be told to stop at once; no process outlives the worker (`_child` sees to that).
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
 import logging
-import os
-import signal
-import socket
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from multiprocessing import spawn
 
-import msgspec
-
 from ._attempt import Attempt, Report, Stop, failure
-from ._pipe import LENGTH_BYTES, Begin, Ended, Failed, FromChild, MustStop, Plan, Progress, Ready, frame
+from ._pipe import MustStop, Plan
+from ._process import HandlerProcess
 from ._protocol import ErrorReport
 from ._registry import Handler
 
@@ -30,123 +24,7 @@ __all__ = ["HandlerProcesses"]
 
 _log = logging.getLogger("tickwheel.worker")
 
-_START_SECONDS = 120.0  # how long the import of the handlers may take
-_LAST_WORDS_SECONDS = 0.2  # how long what a process said before it ended may take to be read
 _ENDING_SECONDS = 5.0  # how long the kernel may take to end a killed process
-# The interpreter finds the SDK where the worker found it, also if that is no installed package.
-_PROGRAM = "import json, sys; sys.path[:] = json.loads(sys.argv.pop(1)); from tickwheel._child import main; main()"
-
-
-class _BrokenError(Exception):
-    """The handlers cannot be imported in a process of their own; the message says why."""
-
-
-class _Child:
-    """One process, as the worker sees it."""
-
-    def __init__(
-        self,
-        process: asyncio.subprocess.Process,
-        leash: int,
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
-    ) -> None:
-        """`leash` is the descriptor whose closing kills the process, as the end of this one closes it."""
-        self._process = process
-        self._leash = leash
-        self._reader = reader
-        self._writer = writer
-        self._decoder = msgspec.json.Decoder(FromChild)
-        self.exit = asyncio.create_task(process.wait(), name=f"tickwheel-process {process.pid}")
-
-    @classmethod
-    async def start(cls, plan: Plan) -> _Child:
-        """Start a process that has imported the handlers. Raises `_BrokenError`."""
-        ours, theirs = socket.socketpair()
-        ours.setblocking(False)
-        pipe, leash = os.pipe()
-        try:
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-c", _PROGRAM, json.dumps(sys.path), str(theirs.fileno()), str(pipe)),
-                stdin=asyncio.subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(), pipe),
-                start_new_session=True,
-            )
-            reader, writer = await asyncio.open_connection(sock=ours)
-        except BaseException:
-            ours.close()
-            os.close(leash)
-            raise
-        finally:
-            theirs.close()
-            os.close(pipe)
-        child = cls(process, leash, reader, writer)
-        try:
-            child.send(plan)
-            async with asyncio.timeout(_START_SECONDS):
-                message = await child._next()
-        except BaseException as error:
-            child.kill()
-            if isinstance(error, TimeoutError):
-                raise _BrokenError(f"the import of the handlers took longer than {_START_SECONDS:g} s") from error
-            raise
-        if not isinstance(message, Ready):
-            child.kill()
-            fault = message.fault if isinstance(message, Failed) else f"the process {ending(await child.exit)}"
-            raise _BrokenError(fault)
-        return child
-
-    @property
-    def alive(self) -> bool:
-        return not self.exit.done()
-
-    async def run(self, attempt: Attempt) -> Report:
-        """Run the attempt's handler; returns when it has stopped or the process is dead."""
-        self.send(Begin(attempt.lease, 0.0 if attempt.remaining() is None else attempt.timeout_at))
-        while True:
-            message = await self._next()
-            if message is None:
-                return _died(attempt, await self.exit)
-            if isinstance(message, Progress):
-                attempt.progress = (message.fraction, message.message)
-            elif isinstance(message, Ended):
-                return message.report
-
-    def send(self, message: msgspec.Struct) -> None:
-        """Tell the process; one that has ended hears nothing."""
-        self._writer.write(frame(message))
-
-    def kill(self) -> None:
-        """End the process and what it started, at once; of one that has ended, what it left behind."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._writer.close()
-        if self._leash >= 0:
-            os.close(self._leash)
-            self._leash = -1
-
-    async def _next(self) -> FromChild | None:
-        """What the process says next; none when it has ended. The end of the socket alone would not do: processes that
-        the handler forked have it, too."""
-        reading = asyncio.create_task(self._read(), name="tickwheel-process-read")
-        try:
-            await asyncio.wait({reading, self.exit}, return_when=asyncio.FIRST_COMPLETED)
-            if not reading.done():
-                await asyncio.wait({reading}, timeout=_LAST_WORDS_SECONDS)
-            if reading.done() and (message := reading.result()) is not None:
-                return message
-            await self.exit
-            return None
-        finally:
-            reading.cancel()
-
-    async def _read(self) -> FromChild | None:
-        try:
-            length = int.from_bytes(await self._reader.readexactly(LENGTH_BYTES), "big")
-            message: FromChild = self._decoder.decode(await self._reader.readexactly(length))
-            return message
-        except (asyncio.IncompleteReadError, ConnectionError):
-            return None
 
 
 class HandlerProcesses:
@@ -161,27 +39,42 @@ class HandlerProcesses:
         self._ended = ended
         self._returned = returned
         self._plan = _plan(handlers)
-        self._idle: list[_Child] = []
-        self._running: dict[Attempt, _Child] = {}
+        self._idle: list[HandlerProcess] = []
+        self._starting = 0
+        self._waiting: dict[Attempt, None] = {}
+        """Attempts without a process yet, the oldest first."""
+        self._running: dict[Attempt, HandlerProcess] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._giving_back = False
-        if handlers:
-            self._spawn(self._warm_up())
+        if handlers:  # one is ready for the first attempt; also tells early of handlers that cannot be imported
+            self._start()
 
     def submit(self, attempt: Attempt) -> None:
         """Run the attempt's handler in a process; `ended` (or `returned`, if it never began) is called in the loop."""
-        self._spawn(self._run(attempt))
+        while self._idle:
+            if (process := self._idle.pop()).alive:
+                self._begin(attempt, process)
+                return
+            process.kill()
+        self._waiting[attempt] = None
+        if self._starting < len(self._waiting):
+            self._start()
 
     def ask_to_stop(self, attempt: Attempt, stop: Stop) -> None:
-        """Tell the handler, if it has begun."""
-        if (child := self._running.get(attempt)) is not None:
-            child.send(MustStop(attempt.lease.token, stop))
+        """Tell the handler; an attempt that waits for a process ends at once."""
+        if (process := self._running.get(attempt)) is not None:
+            process.send(MustStop(attempt.lease.token, stop))
+        elif attempt in self._waiting:
+            del self._waiting[attempt]
+            if stop is Stop.TIMEOUT:  # the import took so long: to be leased again would not help
+                self._ended(attempt, failure(attempt))
+            else:
+                self._returned(attempt)
 
     def kill(self, attempt: Attempt) -> None:
         """End the attempt's process, if it has begun; the attempt ends when the process is dead."""
-        if (child := self._running.get(attempt)) is not None:
+        if (process := self._running.get(attempt)) is not None:
             attempt.killed = "its process was killed"
-            child.kill()
+            process.kill()
 
     def kill_all(self) -> bool:
         """End the processes of all attempts; returns whether there was one."""
@@ -190,19 +83,66 @@ class HandlerProcesses:
         return bool(self._running)
 
     def give_back(self) -> None:
-        """Return the attempts whose process is not up yet."""
-        self._giving_back = True
+        """Return the attempts that wait for a process."""
+        waiting, self._waiting = self._waiting, {}
+        for attempt in waiting:
+            self._returned(attempt)
 
     async def stop(self) -> None:
         """End all processes, and wait for their ends, briefly."""
-        children = [*self._idle, *self._running.values()]
+        processes = [*self._idle, *self._running.values()]
         self._idle.clear()
-        for child in children:
-            child.kill()
+        for process in processes:
+            process.kill()
         for task in self._tasks:
             task.cancel()
-        if waiting := {*self._tasks, *(child.exit for child in children)}:
-            await asyncio.wait(waiting, timeout=_ENDING_SECONDS)
+        if ending := {*self._tasks, *(process.exit for process in processes)}:
+            await asyncio.wait(ending, timeout=_ENDING_SECONDS)
+
+    def _start(self) -> None:
+        self._starting += 1
+        self._spawn(self._start_one())
+
+    async def _start_one(self) -> None:
+        try:
+            process = await HandlerProcess.start(self._plan)
+        except Exception as error:  # whatever it was, those that wait for it must not wait for ever
+            self._starting -= 1
+            _log.error("handlers with process=True cannot run: %s", error)
+            while len(self._waiting) > self._starting:
+                attempt = next(iter(self._waiting))
+                del self._waiting[attempt]
+                self._ended(attempt, _cannot_run(attempt, error))
+        else:
+            self._starting -= 1
+            self._rest(process)
+
+    def _begin(self, attempt: Attempt, process: HandlerProcess) -> None:
+        self._running[attempt] = process
+        process.begin(attempt)  # now, so that it hears of a stop after it
+        self._spawn(self._run(attempt, process))
+
+    async def _run(self, attempt: Attempt, process: HandlerProcess) -> None:
+        try:
+            report = await process.report(attempt)
+        except Exception as error:  # whatever it was, the attempt must end and free its slot
+            process.kill()
+            report = _cannot_run(attempt, error)
+        finally:
+            del self._running[attempt]
+        self._rest(process)
+        self._ended(attempt, report)
+
+    def _rest(self, process: HandlerProcess) -> None:
+        """It takes the next attempt, or waits for one."""
+        if not process.alive:
+            process.kill()
+        elif self._waiting:
+            attempt = next(iter(self._waiting))
+            del self._waiting[attempt]
+            self._begin(attempt, process)
+        else:
+            self._idle.append(process)
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(work, name="tickwheel-process-attempt")
@@ -214,69 +154,10 @@ class HandlerProcesses:
         if not task.cancelled() and (error := task.exception()) is not None:
             raise error  # a fault of the SDK itself: let the loop's exception handler shout
 
-    async def _warm_up(self) -> None:
-        """Have one process ready for the first attempt; also tells early of handlers that cannot be imported."""
-        try:
-            self._rest(await _Child.start(self._plan))
-        except (_BrokenError, OSError) as error:
-            _log.error("handlers with process=True cannot run: %s", error)
 
-    async def _run(self, attempt: Attempt) -> None:
-        child: _Child | None = None
-        try:
-            child = self._take() or await _Child.start(self._plan)
-            if attempt.stop is not None or self._giving_back:
-                self._rest(child)
-                if attempt.stop is Stop.TIMEOUT:  # the import took so long: to be leased again would not help
-                    self._ended(attempt, failure(attempt))
-                else:
-                    self._returned(attempt)
-                return
-            self._running[attempt] = child
-            report = await child.run(attempt)
-        except (_BrokenError, OSError) as error:
-            message = f"handler {attempt.handler.name} cannot run in a process of its own: {error}"
-            report = ErrorReport(token=attempt.lease.token, type="HandlerError", message=message)
-        finally:
-            self._running.pop(attempt, None)
-        if child is not None:
-            self._rest(child)
-        self._ended(attempt, report)
-
-    def _take(self) -> _Child | None:
-        while self._idle:
-            if (child := self._idle.pop()).alive:
-                return child
-            child.kill()
-        return None
-
-    def _rest(self, child: _Child) -> None:
-        """It waits for the next attempt; one that has ended leaves nothing behind."""
-        if child.alive:
-            self._idle.append(child)
-        else:
-            child.kill()
-
-
-def ending(status: int) -> str:
-    """How a process ended, in words."""
-    if status >= 0:
-        return f"ended by itself with status {status}"
-    name = signal.Signals(-status).name if -status in set(signal.Signals) else f"signal {-status}"
-    hint = ": out of memory?" if -status == signal.SIGKILL else ""
-    return f"was ended by {name}{hint}"
-
-
-def _died(attempt: Attempt, status: int) -> Report:
-    if attempt.stop in (Stop.FENCED, Stop.DRAIN):
-        return None
-    if attempt.stop is not None:
-        report = failure(attempt)
-        if not attempt.killed:
-            report.message += f", and its process {ending(status)}"
-        return report
-    message = f"the process of handler {attempt.handler.name} {ending(status)}"
-    return ErrorReport(token=attempt.lease.token, type="ProcessDied", message=message)
+def _cannot_run(attempt: Attempt, error: Exception) -> ErrorReport:
+    message = f"handler {attempt.handler.name} cannot run in a process of its own: {error}"
+    return ErrorReport(token=attempt.lease.token, type="HandlerError", message=message)
 
 
 def _plan(handlers: Sequence[Handler]) -> Plan:

@@ -33,6 +33,9 @@ __all__ = [
 
 MAX_TOKENS = 10_000
 """The most fencing tokens that one report may name, over all its lists."""
+MAX_HANDLERS = 256
+MAX_LABELS = 64
+"""The most that a worker may have."""
 
 Token: TypeAlias = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Tokens: TypeAlias = Annotated[list[Token], Meta(max_length=MAX_TOKENS)]
@@ -82,7 +85,7 @@ class PullRequest(_Message):
     """`POST /v1/pull`: asks for work and waits for it (long poll)."""
 
     worker: WorkerIdentity
-    handlers: Annotated[list[HandlerName], Meta(max_length=256)]
+    handlers: Annotated[list[HandlerName], Meta(max_length=MAX_HANDLERS)]
     """The handler names that the worker has registered."""
     free: Annotated[int, Meta(ge=0, le=1_000_000)]
     """How many leases the worker can take now."""
@@ -101,7 +104,7 @@ class PullRequest(_Message):
     """The worker's clock when it sent this."""
     clock: ClockEstimate | None = None
     """Without one, or with one that is far off or vague, the worker gets no early leases."""
-    labels: Annotated[dict[LabelKey, LabelValue], Meta(max_length=64)] = {}
+    labels: Annotated[dict[LabelKey, LabelValue], Meta(max_length=MAX_LABELS)] = {}
     """The worker's labels, for a task's `requirements`."""
 
 

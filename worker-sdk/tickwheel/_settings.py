@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ._protocol import MAX_LABELS
 from .errors import ConfigurationError
 
 __all__ = ["Settings", "make_settings"]
@@ -48,8 +49,8 @@ class Settings:
     pull_wait: float = 20.0
     """Seconds that a pull waits for work before it asks again, 0 to 30. `TICKWHEEL_PULL_WAIT`; default 20."""
     labels: Mapping[str, str] = field(default_factory=dict)
-    """Labels for `requirements.selector` and `pinned.selector`. `TICKWHEEL_LABELS`, as `gpu=true,zone=a`; default
-    none."""
+    """Up to 64 labels for `requirements.selector` and `pinned.selector`. `TICKWHEEL_LABELS`, as `gpu=true,zone=a`;
+    default none."""
 
 
 def make_settings(given: Mapping[str, object], environment: Mapping[str, str] | None = None) -> Settings:
@@ -95,7 +96,10 @@ def _convert(name: str, value: object, where: str) -> object:
         case "pull_wait":
             return _number(value, where, low=0, high=30)
         case "labels":
-            return _labels(value, where)
+            labels = _labels(value, where)
+            if len(labels) > MAX_LABELS:
+                raise ConfigurationError(f"{where} has {len(labels)} labels: a worker may have {MAX_LABELS}")
+            return labels
         case "token_file" | "ca_file":
             path = Path(str(value))
             if not path.is_file():

@@ -142,8 +142,11 @@ def call(attempt: Attempt) -> Report:
     handler = attempt.handler
     value = error = None
     try:
-        value = handler.function(Context(attempt), **handler.arguments(attempt.lease.parameters))
-        if inspect.iscoroutine(value):
+        if handler.bare and len(attempt.lease.parameters) == 2:  # `{}`
+            value = handler.function(Context(attempt))
+        else:
+            value = handler.function(Context(attempt), **handler.arguments(attempt.lease.parameters))
+        if value is not None and inspect.iscoroutine(value):
             value.close()
             raise HandlerError(
                 f"handler {handler.name} returned a coroutine: define it with `async def`, or give its decorator "

@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from time import time
 from typing import TYPE_CHECKING, Any
 
+from ._attempt import printable
 from .errors import Cancelled
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Context"]
 
+_MESSAGE_LIMIT = 1_000  # characters of a progress
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -99,8 +101,11 @@ class Context:
             raise Cancelled(f"run {self.run} must stop: {self.cancel_reason}")
 
     def progress(self, fraction: float, message: str = "") -> None:
-        """Say how far the attempt is: `fraction` from 0 to 1. Cheap: only the latest is sent, about once a second."""
-        self._attempt.progress = (min(1.0, max(0.0, float(fraction))), message)
+        """Say how far the attempt is: `fraction` from 0 to 1, and the first 1,000 characters of a message. Cheap: only
+        the latest is sent, about once a second."""
+        # Clean here, where a fault is the handler's: whoever sends it must not fail.
+        text = printable(str(message)[:_MESSAGE_LIMIT])
+        self._attempt.progress = (min(1.0, max(0.0, float(fraction))), text)
 
     @property
     def logger(self) -> logging.LoggerAdapter[logging.Logger]:

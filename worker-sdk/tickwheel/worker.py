@@ -24,7 +24,7 @@ from ._cgroup import LoadMeter
 from ._client import Backoff, OperatorClient, RefusedError, UnreachableError
 from ._execution import Execution
 from ._link import Link
-from ._protocol import Topology, WorkerIdentity
+from ._protocol import MAX_HANDLERS, Topology, WorkerIdentity
 from ._registry import Registry, registry
 from ._settings import make_settings
 from ._watchdog import Watchdog
@@ -140,6 +140,11 @@ class Worker:
             raise HandlerError(
                 "no handlers are registered: import the modules with the @task functions before Worker().run()"
             )
+        if len(handlers) > MAX_HANDLERS:
+            raise HandlerError(
+                f"{len(handlers)} handlers are registered, and a worker may have {MAX_HANDLERS}: divide their modules "
+                "among several WorkerPools"
+            )
         settings = self._settings
         identity = WorkerIdentity(
             namespace=settings.namespace, pool=settings.pool, name=settings.name, instance=secrets.token_hex(8)
@@ -181,7 +186,6 @@ class Worker:
             try:
                 await self._connect(client, make_link)
                 await self._until_stopped()
-                execution.give_back()
                 deadline = monotonic() + settings.drain_timeout
                 await asyncio.gather(*(link.drain(deadline) for link in self._links.values()))
             finally:

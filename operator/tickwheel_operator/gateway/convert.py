@@ -11,6 +11,8 @@ a single field is in the type (and so in the OpenAPI document), what spans field
 
 from __future__ import annotations
 
+import json
+import re
 import secrets
 from collections.abc import Hashable
 from typing import TypeVar
@@ -75,6 +77,8 @@ MAX_TRACEBACK_CHARS = 8_000
 """Not above the engine's `max_error_chars`, or it would cut again and lose the note."""
 
 _DEEPER = 200
+_LONG_NUMBER = re.compile(rb"(?<!\d)\d{309}")
+"""Digits that may be an integer beyond a double, the largest number that the API server stores; or part of a text."""
 _NO_LOAD = Load()
 
 _encode = msgspec.json.Encoder().encode
@@ -96,7 +100,7 @@ def _decode(decoder: msgspec.json.Decoder[_Message], body: bytes) -> _Message:
     try:
         return decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise problems.bad_request(problems.explain(error)) from None
+        raise problems.bad_request(problems.explain(error, decoder.type)) from None
 
 
 # --- pull ------------------------------------------------------------------------------------------------------------
@@ -355,8 +359,14 @@ def _checked_json(raw: msgspec.Raw, limit_bytes: int, path: str) -> bytes:
     try:
         # Inside of as many brackets more: the engine reads it again from deeper in the stack.
         _any_decoder.decode(b"[" * _DEEPER + value + b"]" * _DEEPER)
+        if len(value) > 308 and _LONG_NUMBER.search(value):
+            json.loads(value, parse_int=lambda digits: float(int(digits)))
+    except OverflowError:
+        raise problems.bad_request(f"{path}: has an integer beyond 1.8e308, the largest number that is kept") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise problems.bad_request(f"{path}: {problems.explain(error)}") from None
+        said, fault = "[0]" * _DEEPER, problems.explain(error)
+        where = path + fault.removeprefix(said) if fault.startswith(said) else f"{path}: {fault}"
+        raise problems.bad_request(where) from None
     return value
 
 

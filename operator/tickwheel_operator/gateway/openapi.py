@@ -40,8 +40,9 @@ _MESSAGES = (
 _DESCRIPTION = """\
 The protocol between workers, API users and the operator. The worker always calls, the operator never does.
 
-Unknown fields are ignored on both sides. A field that is left out has its default. Instants are integers: milliseconds
-since the Unix epoch, UTC. Fencing tokens and epochs are 64-bit integers. `docs/protocol.md` tells how a worker behaves.
+Unknown fields are ignored on both sides, but for requests to start runs and backfills: there they are refused. A field
+that is left out has its default. Instants are integers: milliseconds since the Unix epoch, UTC. Fencing tokens and
+epochs are 64-bit integers. `docs/protocol.md` tells how a worker behaves.
 """
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-import msgspec
+from msgspec import ValidationError, inspect
 
 from tickwheel_operator.gateway.schemas import Problem
 
@@ -133,14 +133,15 @@ _EXPECTED = re.compile(r"Expected `([^`]+)`(?:, got `([^`]+)`)?(.*)", re.DOTALL)
 _PATH = re.compile(r" - at (?:`key` in )?`\$\.?([^`]*)`$")
 
 
-def explain(error: Exception) -> str:
-    """The decoder's complaint as text for a person: the field's path first, then what is wrong and what is allowed."""
+def explain(error: Exception, message: object = None) -> str:
+    """The decoder's complaint as text for a person: the field's path first, then what is wrong and what is allowed.
+    `message` is the type that was to be read."""
     if isinstance(error, RecursionError):
         return "the body is not usable: its JSON is nested too deeply"
     if isinstance(error, UnicodeDecodeError):
         return f"the body is not UTF-8: invalid byte at offset {error.start} of a string"
     text = str(error)
-    if not isinstance(error, msgspec.ValidationError):
+    if not isinstance(error, ValidationError):
         return f"the body is not valid JSON: {text.removeprefix('JSON is malformed: ')}"
     path = "the body"
     if found := _PATH.search(text):
@@ -151,6 +152,10 @@ def explain(error: Exception) -> str:
     if missing := re.fullmatch(r"Object missing required field `([^`]+)`", text):
         field = missing[1] if path == "the body" else f"{path}.{missing[1]}"
         return f"{field}: is required, and missing"
+    if unknown := re.fullmatch(r"Object contains unknown field `([^`]+)`", text):
+        inner = "" if path == "the body" else path
+        field = f"{inner}.{unknown[1]}" if inner else unknown[1]
+        return f"{field}: is not a field of this request; allowed are {', '.join(_fields(message, inner))}"
     if expected := _EXPECTED.fullmatch(text):
         wanted, got, rest = expected.groups()
         names = [_WORDS.get(name.strip(), name.strip()) for name in wanted.split("|")]
@@ -158,6 +163,17 @@ def explain(error: Exception) -> str:
         if got:
             text += f", not {_WORDS.get(got, got)}"
     return f"{path}: {text}"
+
+
+def _fields(message: object, path: str) -> list[str]:
+    """What the object at the path may have, as the wire spells it."""
+    kind = inspect.type_info(message)
+    for name in filter(None, re.sub(r"\[[^]]*\]", "", path).split(".")):
+        if isinstance(kind, inspect.StructType):
+            kind = next(field.type for field in kind.fields if field.encode_name == name)
+        while isinstance(kind, inspect.ListType):
+            kind = kind.item_type
+    return [field.encode_name for field in kind.fields] if isinstance(kind, inspect.StructType) else []
 
 
 def _bounds(rest: str) -> str:

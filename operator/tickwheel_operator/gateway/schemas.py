@@ -1,8 +1,9 @@
 """The gateway protocol, version 1: the messages between workers, API users and the operator.
 
 JSON over HTTP(S); the worker always calls. `gateway.openapi` makes the OpenAPI document from these types, so a field's
-docstring is its documentation. Unknown fields are ignored on both sides, so that either may be newer. Instants are
-integers: milliseconds since the Unix epoch, UTC. The SDK has its own copy of these shapes
+docstring is its documentation. Between workers and the operator unknown fields are ignored on both sides, so that
+either may be newer; in what users ask for they are refused, so that a misspelt one is not ignored in silence. Instants
+are integers: milliseconds since the Unix epoch, UTC. The SDK has its own copy of these shapes
 (`worker-sdk/tickwheel/_protocol.py`), since it must not depend on the operator; a test holds the two together.
 
 What a worker or user sends is bounded here, in the types: the decoder refuses what is out of bounds with its path, and
@@ -237,7 +238,7 @@ class Topology(_Message, kw_only=True):
     replicas: list[Replica] = []
 
 
-class RunRequest(_Message, kw_only=True):
+class RunRequest(_Message, kw_only=True, forbid_unknown_fields=True):
     """One run of a task."""
 
     idempotency_key: Annotated[str, Meta(max_length=200)] = ""
@@ -253,7 +254,7 @@ class RunRequest(_Message, kw_only=True):
     """When the delay is over. Enqueue: at the tail of what waits. FireNow: ahead of it."""
 
 
-class BackfillRequest(_Message, kw_only=True):
+class BackfillRequest(_Message, kw_only=True, forbid_unknown_fields=True):
     """`POST /v1/tasks/{namespace}/{name}/backfills`: a run for each instant of a span of the past. Each instant is made
     up for once, however often and in whatever spans it is asked for."""
 
@@ -269,7 +270,7 @@ class BackfillRequest(_Message, kw_only=True):
     """Merged over the task's, for each run; up to 64 KiB of JSON."""
 
 
-class SubmitRequest(_Message, kw_only=True):
+class SubmitRequest(_Message, kw_only=True, forbid_unknown_fields=True):
     """`POST /v1/tasks/{namespace}/{name}/runs`: asks for runs, up to 1,000 at once."""
 
     runs: Annotated[list[RunRequest], Meta(max_length=1_000)] = []

@@ -15,11 +15,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from urllib.parse import unquote
 
 import msgspec
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from tickwheel_operator.engine.messages import CommandRefused, Pulled, Reported, StartBackfill, Submit, Submitted
 from tickwheel_operator.gateway import convert, openapi, problems
@@ -34,10 +36,20 @@ from tickwheel_operator.gateway.schemas import PullAnswer, Topology
 __all__ = ["Gateway"]
 
 _log = logging.getLogger(__name__)
+_http_log = logging.getLogger(f"{__name__}.http")
+
+
+def _is_of_the_operator(record: logging.LogRecord) -> bool:
+    """Whoever reaches the port could fill the log with tracebacks by what is no HTTP; the caller is answered 400."""
+    return record.exc_info is None or not isinstance(record.exc_info[1], HttpProcessingError)
+
+
+_http_log.addFilter(_is_of_the_operator)
 
 _JSON = {"Content-Type": "application/json"}
 _PROBLEM_JSON = {"Content-Type": "application/problem+json"}
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_UNCOMPRESSED = ("", "identity")
 
 _Handler = Callable[[web.BaseRequest], Awaitable[web.Response]]
 
@@ -92,7 +104,10 @@ class Gateway:
     async def start(self) -> None:
         """Listen. Raises OSError if the address cannot be had."""
         config = self._config
-        server = web.Server(self._handle, access_log=None, handler_cancellation=True)
+        # Bodies stay as they were sent: aiohttp would inflate them in the loop, also those of callers that it refused.
+        server = web.Server(
+            self._handle, access_log=None, handler_cancellation=True, auto_decompress=False, logger=_http_log
+        )
         self._runner = web.ServerRunner(server, shutdown_timeout=config.stop_grace_s)
         await self._runner.setup()
         if self._tls is not None:
@@ -174,6 +189,8 @@ class Gateway:
 
     async def _read(self, request: web.BaseRequest, limit_bytes: int) -> bytes:
         """The body, never holding much more than its limit."""
+        if (coding := request.headers.get("Content-Encoding", "").lower()) not in _UNCOMPRESSED:
+            raise problems.bad_request(f"Content-Encoding: {coding[:20]!r} is not read here; send the JSON as it is")
         length = request.content_length
         if length is not None and length > limit_bytes:
             raise problems.too_large("the body", size_bytes=length, limit_bytes=limit_bytes)
@@ -206,7 +223,7 @@ class Gateway:
     # --- the protocol --------------------------------------------------------------------------------------------
 
     async def _pull(self, request: web.BaseRequest) -> web.Response:
-        received_us = self._backend.now_us()
+        arrived_ns = time.monotonic_ns()
         principal = await self._authenticate(request)
         message = convert.decode_pull(await self._read(request, self._config.max_pull_bytes))
         worker = message.worker
@@ -235,13 +252,11 @@ class Gateway:
             self._waiting.discard(task)
         match effect:
             case Pulled():
+                now_us = backend.now_us()
+                received_us = _back_then(now_us, arrived_ns)
                 return _json_response(
                     convert.pull_answer(
-                        effect,
-                        epoch=epoch,
-                        received_us=received_us,
-                        now_us=backend.now_us(),
-                        lease_ms=self._config.lease_ms,
+                        effect, epoch=epoch, received_us=received_us, now_us=now_us, lease_ms=self._config.lease_ms
                     )
                 )
             case CommandRefused():
@@ -250,7 +265,7 @@ class Gateway:
                 raise TypeError(f"a Pull was answered by {type(effect).__name__}")
 
     async def _report(self, request: web.BaseRequest) -> web.Response:
-        received_us = self._backend.now_us()
+        arrived_ns = time.monotonic_ns()
         principal = await self._authenticate(request)
         message = convert.decode_report(await self._read(request, self._config.max_report_bytes))
         worker = message.worker
@@ -264,8 +279,10 @@ class Gateway:
             raise _unanswered() from None
         match effect:
             case Reported():
+                now_us = self._backend.now_us()
+                received_us = _back_then(now_us, arrived_ns)
                 return _json_response(
-                    convert.report_answer(effect, epoch=epoch, received_us=received_us, now_us=self._backend.now_us())
+                    convert.report_answer(effect, epoch=epoch, received_us=received_us, now_us=now_us)
                 )
             case CommandRefused():
                 raise convert.refusal(effect)
@@ -338,6 +355,12 @@ class Gateway:
         if reason is None:
             return web.Response(text="ok\n")
         raise problems.not_ready(reason)
+
+
+def _back_then(now_us: int, arrived_ns: int) -> int:
+    """When a request arrived, by the wall clock of now. If that clock was set meanwhile, a worker notices it by this
+    very answer: it compares both instants with what it knew, and the lease in it begins by the clock as it is now."""
+    return now_us - (time.monotonic_ns() - arrived_ns) // 1_000
 
 
 def _json_response(message: msgspec.Struct) -> web.Response:

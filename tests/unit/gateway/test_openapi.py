@@ -54,7 +54,11 @@ def test_every_problem_that_an_operation_may_answer_is_described():
         ("PullRequest", {**PULL, "free": -1}, False),
         ("ReportRequest", {"worker": WORKER, "results": [{"token": 1, "value": {"a": 1}}]}, True),
         ("ReportRequest", {"succeeded": [1]}, False),
+        ("PullRequest", {**PULL, "ofANewerWorker": 1}, True),
         ("SubmitRequest", {"runs": [{"idempotencyKey": "k" * 201}]}, False),
+        ("SubmitRequest", {"runs": [{"delayMs": 1}]}, True),
+        ("SubmitRequest", {"runs": [{"delay": "1s"}]}, False),
+        ("BackfillRequest", {"fromMs": 0, "toMs": 1, "max_parallel": 1}, False),
     ],
 )
 def test_the_schemas_accept_what_the_gateway_accepts(name, message, valid):

@@ -96,6 +96,43 @@ async def test_what_is_out_of_bounds_is_named_with_its_path(body, detail):
     assert backend.commands == []
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "detail"),
+    [
+        (
+            PATH,
+            {"runs": [{}, {"delay": "60s"}]},
+            "runs[1].delay: is not a field of this request; allowed are "
+            "idempotencyKey, parameters, scheduledMs, delayMs, onExpiry",
+        ),
+        (
+            PATH,
+            {"parameters": {"shop": "north"}},
+            "parameters: is not a field of this request; allowed are runs",
+        ),
+        (
+            "/v1/tasks/shops/shop-sync/backfills",
+            {"fromMs": 0, "toMs": 1, "max_parallel": 1},
+            "max_parallel: is not a field of this request; allowed are "
+            "fromMs, toMs, maxParallel, idempotencyKey, parameters",
+        ),
+    ],
+)
+async def test_a_misspelt_field_is_refused_with_those_that_are_allowed(path, body, detail):
+    backend = ScriptedBackend(accept)
+    async with serving(backend) as (caller, _):
+        status, problem, _ = await caller.post(path, body)
+    assert (status, problem["detail"]) == (400, detail)
+    assert backend.commands == []
+
+
+async def test_parameters_have_the_names_that_their_handler_wants():
+    backend = ScriptedBackend(accept)
+    async with serving(backend) as (caller, _):
+        status, _, _ = await caller.post(PATH, {"runs": [{"parameters": {"delay": "60s"}}]})
+    assert status == 200
+
+
 async def test_parameters_may_have_64_kib():
     backend = ScriptedBackend(accept)
     async with serving(backend) as (caller, _):

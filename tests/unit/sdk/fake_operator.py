@@ -154,9 +154,10 @@ class FakeOperator:
         self.pulls.append(pull)
         if self._unavailable():
             return web.Response(status=503, text="upstream connect error")
+        epoch = self.epoch if self.answer_epoch is None else self.answer_epoch
         if pull.draining:
             self._change()
-            return _answer(PullAnswer(epoch=self.epoch, now_ms=0))
+            return _answer(PullAnswer(epoch=epoch, now_ms=0, cancel=sorted(self.cancel & self.open)))
         number_of_pull = len(self.pulls)
         self._change()  # as the engine does, it answers the older pull of the worker
         self.pulls_open += 1

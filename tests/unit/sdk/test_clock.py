@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from math import inf
@@ -11,6 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tickwheel._clock import DRIFT, OperatorClock
+from tickwheel._leader_clock import LeaderClock
+from tickwheel._protocol import PullAnswer
 
 WALL = 1_790_000_000.0
 
@@ -111,6 +114,21 @@ def test_an_operator_that_does_not_tell_the_time_teaches_nothing():
     clock = OperatorClock()
     assert clock.exchange(sent=1.0, received_us=0, answered_us=0, got=1.1)
     assert clock.estimate(2.0) is None
+
+
+def test_jumps_are_told_once_a_minute(caplog, monkeypatch):
+    caplog.set_level(logging.INFO)
+    now = [1_000.0]
+    monkeypatch.setattr("tickwheel._leader_clock.monotonic", lambda: now[0])
+    clock = LeaderClock()
+    # A clock that is slewed by 500 ppm, as NTP does it, contradicts what was known again and again.
+    for _ in range(1_300):
+        now[0] += 0.1
+        told_us = int((WALL + now[0] * 1.0005) * 1e6)
+        clock.learn(PullAnswer(epoch=1, now_ms=0, received_us=told_us, answered_us=told_us), now[0] - 0.0001, "there")
+    told = [record.getMessage() for record in caplog.records]
+    assert len(told) == 3, told
+    assert told[0] == "the clock of there jumped, or ours did not run evenly: its offset is measured anew"
 
 
 async def test_a_pull_tells_the_offset_once_it_is_known(operator, start):

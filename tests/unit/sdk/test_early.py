@@ -9,6 +9,8 @@ import time
 import pytest
 
 from tickwheel import _early
+from tickwheel._execution import Execution
+from tickwheel._protocol import Lease, PullAnswer
 
 
 def soon(operator, seconds: float) -> int:
@@ -97,6 +99,29 @@ async def test_the_drain_gives_back_those_that_wait(operator, start):
     assert runs == []
 
 
+async def test_one_that_comes_just_as_the_drain_begins_is_given_back(operator, start, monkeypatch):
+    runs = []
+    worker = await start({"h": runs.append}, drain_timeout=60)
+    await operator.until(lambda: operator.pulls_open)
+    (link,) = worker._links.values()
+    lease = Lease(
+        token=77, run="r", task="n/t", handler="h", scheduled_ms=0, not_before_ms=soon(operator, 0.3), lease_ms=60_000
+    )
+    operator.open.add(77)
+    give_back = Execution.give_back
+
+    def and_then_the_answer_is_read(execution):
+        if 77 not in link._seen:
+            asyncio.get_running_loop().call_soon(link._accept, PullAnswer(epoch=1, now_ms=0, leases=[lease]))
+        give_back(execution)
+
+    monkeypatch.setattr(Execution, "give_back", and_then_the_answer_is_read)
+    worker.drain()
+    await asyncio.wait_for(operator.left.wait(), 5)
+    assert operator.returned == [77]
+    assert runs == []
+
+
 async def test_lease_and_timeout_count_from_the_instant(operator, start):
     release = threading.Event()
 
@@ -121,6 +146,8 @@ async def test_many_wait_in_one_heap_and_come_out_in_order():
         early.add(attempt, now + delay)
     assert early.discard(attempts[2])
     assert not early.discard(attempts[2])
+    assert early.discard(attempts[4])
+    early.add(attempts[4], now + 0.01)
     await asyncio.sleep(0.1)
     assert [attempt for batch in began for attempt in batch] == [attempts[4], attempts[1], attempts[0]]
     assert early.take() == [attempts[3]]

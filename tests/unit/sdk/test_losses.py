@@ -233,6 +233,26 @@ async def test_an_answer_of_a_lower_epoch_is_refused(operator, start):
     assert runs == [first, zombie]
 
 
+async def test_a_deposed_leader_cancels_nothing_in_the_last_pull_either(operator, start):
+    began = asyncio.Event()
+
+    async def handler(ctx):
+        began.set()
+        await asyncio.sleep(0.2)
+        return "finished"
+
+    operator.epoch = 7
+    worker = await start({"h": handler}, drain_timeout=5)
+    token = operator.lease("h")
+    await began.wait()
+    operator.answer_epoch = 6
+    operator.cancel.add(token)
+    worker.drain()
+    await operator.until(lambda: not operator.open)
+    assert operator.pulls[-1].draining
+    assert operator.results == {token: "finished"}
+
+
 async def test_an_operator_of_a_passed_epoch_is_asked_again_later(operator, start):
     operator.epoch = 5
     await start({"h": lambda ctx: 1})

@@ -23,6 +23,9 @@ HANDLERS = textwrap.dedent(
         from tickwheel import _link
         _link._LEAVING_SECONDS = 0.5
 
+    if "HOLD_CHILDREN" in os.environ and "-m" not in sys.orig_argv:
+        time.sleep(60)
+
     variable = contextvars.ContextVar("variable", default="unset")
 
     @task("add", process=True)
@@ -82,7 +85,8 @@ HANDLERS = textwrap.dedent(
         os.kill(os.getpid(), signal.SIGKILL)
 
     @task("slow", process=True)
-    def slow(ctx):
+    def slow(ctx, file: str):
+        open(file, "w").close()
         time.sleep(0.7)
         return "finished"
     """
@@ -154,7 +158,8 @@ async def test_a_handler_that_does_not_stop_is_killed_with_all_that_it_started(o
         assert operator.failed[token].message == f"handler {name} was cancelled"
     pids = [int(pid) for file in files[:2] for pid in file.read_text().split()]
     assert len(pids) == 4
-    assert all(gone(pid) for pid in pids)
+    assert all(gone(pid) for pid in pids[::2]), "handlers must be dead when they are reported"
+    await operator.until(lambda: all(gone(pid) for pid in pids))  # what they started ends with them
     after = operator.lease("add", {"a": 1})
     await operator.until(lambda: operator.succeeded[after])
 
@@ -188,16 +193,35 @@ async def test_no_process_outlives_a_worker_that_was_killed(operator, process, t
 async def test_the_drain_lets_processes_finish_and_kills_the_others(operator, process, tmp_path):
     made = await process(TICKWHEEL_DRAIN_TIMEOUT="1.5", LEAVE_SOON="1")
     file = tmp_path / "deaf"
-    deaf, slow = operator.lease("deaf", {"file": str(file)}, grace_ms=60_000), operator.lease("slow")
+    deaf = operator.lease("deaf", {"file": str(file)}, grace_ms=60_000)
     await operator.until(lambda: file.exists() and file.read_text())
-    await asyncio.sleep(0.1)
+    begun = tmp_path / "slow"
+    slow = operator.lease("slow", {"file": str(begun)})
+    await operator.until(begun.exists)
     made.send_signal(signal.SIGTERM)
     await asyncio.wait_for(operator.left.wait(), 10)
-    assert all(gone(int(pid)) for pid in file.read_text().split()), "it must be dead when it is given away"
+    handler, started = (int(pid) for pid in file.read_text().split())
+    assert gone(handler), "it must be dead when it is given away"
+    await operator.until(lambda: gone(started))  # killed with it, though the kernel may end it a moment later
     code, errors = await left(made)
     assert code == 0, errors
     assert operator.results == {slow: "finished"}
     assert operator.open == {deaf}  # lost with the worker, so another gets it without a retry being used up
+
+
+async def test_what_waits_for_the_import_of_the_handlers_is_cancelled_and_given_back_at_once(
+    operator, process, tmp_path
+):
+    made = await process(TICKWHEEL_SLOTS="2", HOLD_CHILDREN="1")
+    cancelled, drained = operator.lease("add", {"a": 1}), operator.lease("add", {"a": 2})
+    await operator.until(lambda: operator.sent[cancelled] and operator.sent[drained])
+    operator.stop_attempt(cancelled)
+    await operator.until(lambda: operator.returned == [cancelled])
+    made.send_signal(signal.SIGTERM)
+    await asyncio.wait_for(operator.left.wait(), 10)
+    assert operator.returned == [cancelled, drained]
+    code, errors = await left(made)
+    assert code == 0, errors
 
 
 SCRIPT = """

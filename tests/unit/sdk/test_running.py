@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, computed_field
 
 from tickwheel import Cancelled
 
@@ -190,6 +190,30 @@ async def test_results_that_are_too_large_or_no_json_fail_the_attempt(operator, 
     assert "65,539 bytes of JSON; up to 65,536" in operator.failed[tokens[0]].message
     assert len(operator.results[tokens[1]]) == 65_534
     assert "cannot be written as JSON" in operator.failed[tokens[2]].message
+
+
+class Broken(BaseModel):
+    raises: str = "LookupError"
+
+    @computed_field
+    @property
+    def first(self) -> int:
+        raise {"LookupError": LookupError, "SystemExit": SystemExit}[self.raises]("of the model's own code")
+
+
+@pytest.mark.parametrize("raises", ["LookupError", "SystemExit"])
+async def test_what_the_code_of_a_result_raises_fails_the_attempt_and_costs_no_slot(operator, start, raises):
+    async def awaited(ctx):
+        return Broken(raises=raises)
+
+    await start({"a": awaited, "t": lambda ctx: Broken(raises=raises), "good": lambda ctx: 1}, slots=1)
+    tokens = operator.lease("a"), operator.lease("t")
+    good = operator.lease("good")
+    await operator.until(lambda: not operator.open)
+    for token in tokens:
+        assert operator.failed[token].type == "ResultError"
+        assert f"{raises}: of the model's own code" in operator.failed[token].message
+    assert operator.results[good] == 1
 
 
 async def test_many_large_results_and_tracebacks_are_split_into_reports_that_fit(operator, start):
@@ -398,6 +422,24 @@ async def test_running_attempts_renew_their_leases_and_tell_their_progress(opera
     assert len(operator.progress) < 5
     assert operator.progress[-1].fraction == 0.999
     assert operator.progress[-1].message == "step 999"
+
+
+async def test_progress_may_be_told_with_whatever_becomes_a_text(operator, start):
+    release = threading.Event()
+
+    def handler(ctx, message):
+        ctx.progress(0.5, 404 if message == "a number" else message.replace("?", "\udcff"))
+        release.wait(10)
+
+    await start({"h": handler}, slots=3)
+    number, strange, long = (
+        operator.lease("h", {"message": text}) for text in ("a number", "?" + "x" * 2_000, "y" * 1_001)
+    )
+    await operator.until(lambda: len(operator.progress) == 3)
+    told = {progress.token: progress.message for progress in operator.progress}
+    assert told == {number: "404", strange: "\\udcff" + "x" * 999, long: "y" * 1_000}
+    release.set()
+    await operator.until(lambda: not operator.open)
 
 
 async def test_a_coroutine_from_a_synchronous_function_is_an_error_that_says_so(operator, start):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
 
-from tickwheel import ConfigurationError, Worker
+from tickwheel import ConfigurationError, HandlerError, Worker
 from tickwheel._settings import make_settings
 
 URL = "http://127.0.0.1:1"
@@ -43,6 +44,10 @@ def test_labels_can_be_written_in_the_environment():
         ({"TICKWHEEL_PULL_WAIT": "31"}, "from 0 to 30"),
         ({"TICKWHEEL_TOKEN_FILE": "/no/such"}, "TICKWHEEL_TOKEN_FILE: there is no file /no/such"),
         ({"TICKWHEEL_LABELS": "gpu"}, "key=value"),
+        (
+            {"TICKWHEEL_LABELS": ",".join(f"l{number}=x" for number in range(65))},
+            "labels= or TICKWHEEL_LABELS has 65 labels: a worker may have 64",
+        ),
     ],
 )
 def test_a_mistake_is_named_with_its_variable(environment, message):
@@ -54,6 +59,13 @@ def test_a_worker_without_endpoint_says_what_to_set(monkeypatch):
     monkeypatch.delenv("TICKWHEEL_ENDPOINT", raising=False)
     with pytest.raises(ConfigurationError, match="set TICKWHEEL_ENDPOINT or Worker"):
         Worker()
+
+
+async def test_more_handlers_than_the_operator_takes_are_an_error_at_the_start():
+    worker = Worker(endpoint=URL, handlers={f"h{number}": lambda ctx: 1 for number in range(257)})
+    with pytest.raises(HandlerError, match="257 handlers are registered, and a worker may have 256"):
+        async with asyncio.timeout(5):
+            await worker.serve()
 
 
 async def test_a_file_that_is_no_certificate_is_named(tmp_path):
