@@ -25,6 +25,7 @@ from tickwheel_operator.api.kinds import KINDS
 from tickwheel_operator.api.meaning import faults_of_meaning
 from tickwheel_operator.api.resource import API_VERSION, GROUP, Resource
 from tickwheel_operator.api.schema import Model
+from tickwheel_operator.api.text import ObjectName
 
 __all__ = ["documents", "parse"]
 
@@ -66,8 +67,13 @@ def parse(document: Mapping[str, Any]) -> Resource:
     return resource
 
 
-def documents(text: str) -> Iterator[dict[str, Any]]:
+def documents(text: str, *, among_others: bool = False) -> Iterator[dict[str, Any]]:
     """The documents of a YAML or JSON file, read as kubectl reads them: an unquoted time stays text.
+
+    Parameters
+    ----------
+    among_others
+        Pass over documents that cannot be an object, such as lists of whatever: the file was found, not named.
 
     Raises
     ------
@@ -79,12 +85,20 @@ def documents(text: str) -> Iterator[dict[str, Any]]:
             if document is None:
                 continue
             if not isinstance(document, dict):
+                if among_others and not _lists_ours(document):
+                    continue
                 raise InvalidManifest(
                     [FieldFault("", f"document {number} is not an object with apiVersion, kind, metadata and spec")]
                 )
             yield document
     except yaml.YAMLError as error:
         raise InvalidManifest([FieldFault("", f"this is not YAML: {error}")]) from error
+
+
+def _lists_ours(document: object) -> bool:
+    """Whether somebody wrote objects of ours as a bare list."""
+    entries = document if isinstance(document, list) else ()
+    return any(isinstance(entry, dict) and str(entry.get("apiVersion")).startswith(f"{GROUP}/") for entry in entries)
 
 
 class _Loader(yaml.SafeLoader):
@@ -165,6 +179,8 @@ def _fault(kind: type[Resource], detail: ErrorDetails) -> FieldFault:
             message = _unknown(_model_at(kind, location[:-1]), str(location[-1]))
         case "literal_error":
             message = f"{shown(value)} is not allowed; it must be {context.get('expected', '')}"
+        case "string_pattern_mismatch" if location == ["metadata", "name"]:
+            message = f"{shown(value)} is not allowed; expected {ObjectName.expected}"
         case "string_pattern_mismatch":
             message = f"{shown(value)} does not match {context.get('pattern', '')}"
         case "string_too_long" | "string_too_short":

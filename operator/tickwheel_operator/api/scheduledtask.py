@@ -31,7 +31,8 @@ class ScheduledTaskSpec(Model):
     `completion`; the other fields modify it. Without one the task runs by hand, by the API and in workflows
     only."""
     suspend: Flag = False
-    """Pause: nothing fires by itself. Instants that pass meanwhile are not caught up. Open runs go on."""
+    """Pause: nothing fires by itself; open runs go on. When it ends, `misfire` decides about the instants that passed:
+    by default one run stands for all of them."""
     pool: Label
     """The WorkerPool of the same namespace whose workers run it."""
     handler: HandlerName
@@ -72,7 +73,8 @@ class ScheduledTaskStatus(Model):
     observed_generation: ObservedGeneration | None = None
     """The generation that this status speaks of."""
     conditions: Conditions = ()
-    """Ready (armed), Reconciling, Stalled (the message names the field to mend)."""
+    """Ready (its reason: Armed, Suspended, Manual, or Ended: no instant is left), Reconciling, Stalled (the message
+    names the field to mend)."""
     trigger: Annotated[str, Field(max_length=300)] | None = None
     """The trigger on one line."""
     next_schedule_time: Instant | None = None

@@ -154,7 +154,7 @@ class TaskRunStatus(Model):
     """The generation that this status speaks of."""
     conditions: Conditions = ()
     """Running and Succeeded (True, False, Unknown while it is open); Stalled: the request cannot be met. The reason
-    says why an open run does not run (Delayed, WaitsForOverlap), or that it must stop (Cancelling)."""
+    says why an open run does not run (Delayed, WaitsForRetry, WaitsForOverlap), or that it must stop (Cancelling)."""
     run_id: Annotated[str, Field(max_length=253)] | None = None
     """The run's identifier; the same firing has the same one, whoever makes it."""
     state: RunState | None = None

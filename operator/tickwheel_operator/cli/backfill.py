@@ -24,6 +24,7 @@ from tickwheel_operator.cli.options import Cluster, Output, cluster_options, out
 from tickwheel_operator.cli.schedules import Schedule, of_cluster
 from tickwheel_operator.engine.cron import zone_named
 from tickwheel_operator.engine.spec import EngineConfig
+from tickwheel_operator.engine.triggers import counted_until
 
 __all__ = ["backfill"]
 
@@ -115,8 +116,12 @@ async def _run(objects: Objects, request: dict[str, Any], span: Span, wait: bool
         click.echo(structured(state, output))
     else:
         click.echo(str(state))
-        if state.state == "Failed":
-            click.echo(f"see `kubectl get taskruns -n {objects.namespace}` for its runs", err=True)
+        if state.state in ("Failed", "Cancelled"):
+            click.echo(
+                f"see `kubectl get taskruns -n {objects.namespace}` for its runs; the same command with another --name "
+                "runs what has not succeeded",
+                err=True,
+            )
     return state.well
 
 
@@ -136,6 +141,8 @@ def _span(schedule: Schedule, since: datetime, until: datetime) -> Span:
             f"{utc(until_ms)} is in the future, and a backfill makes up for past instants", param_hint="'--to'"
         )
     after_ms, last_ms = since_ms - 1, until_ms - 1
+    if counted_until(trigger, after_ms, last_ms) < last_ms:
+        raise click.ClickException("window and calendars refuse too many instants of this span one by one: divide it")
     first = trigger.next_after(after_ms)
     last = trigger.last_at_or_before(last_ms, after_ms)
     return Span(

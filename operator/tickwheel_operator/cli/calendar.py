@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import sys
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from tickwheel_operator.api import API_VERSION, InvalidManifest, parse
-from tickwheel_operator.cli.manifests import STANDARD_INPUT
+from tickwheel_operator.cli.manifests import STANDARD_INPUT, standard_input
 from tickwheel_operator.cli.options import Output, structured
 from tickwheel_operator.engine.cron import UnknownZoneError, zone_named
+
+if TYPE_CHECKING:
+    from tickwheel_operator.cli.ics import Days
 
 __all__ = ["calendar"]
 
@@ -20,6 +22,8 @@ _YEARS_AHEAD = 3
 _SHOWN = 5
 _DATE = click.DateTime(["%Y-%m-%d"])
 _NAMESPACE_OF_NONE = "default"
+_NOBODYS_ZONES = ("UTC", "Etc/UTC", "GMT", "Etc/GMT")
+"""Those that a file has where nobody chose one. A holiday of these would be one day in no country."""
 
 
 @click.group()
@@ -79,7 +83,10 @@ def import_(
             zone_named(zone_name)
         except UnknownZoneError as error:
             raise click.BadParameter(str(error), param_hint="'--time-zone'") from error
-    raw = sys.stdin.buffer.read() if file == STANDARD_INPUT else file.read_bytes()
+    try:
+        raw = standard_input() if file == STANDARD_INPUT else file.read_bytes()
+    except OSError as error:
+        raise click.ClickException(f"{file} cannot be read: {error}") from error
     try:
         # Titles alone can be other than ASCII, and nothing depends on them.
         found = days_of(raw.decode("utf-8-sig", errors="replace"), begin, end, zone_name)
@@ -91,13 +98,22 @@ def import_(
             found.days |= {day for days in found.timed.values() for day in days}
     if not found.days:
         raise click.ClickException(f"{file}: none of its {found.events} events has a day from {begin} to {end}")
-    zone = zone_name or found.zone
-    if not zone:
-        zone = "UTC"
-        click.echo(f"{file} names no time zone: its days begin and end in UTC; --time-zone says another", err=True)
+    zone = zone_name or found.zone or "UTC"
+    if zone_name is None and zone in _NOBODYS_ZONES:
+        click.echo(
+            f"warning: {file} {_why_utc(found)}: its days begin and end in {zone}; --time-zone says another", err=True
+        )
     metadata = {"name": name, **({"namespace": namespace} if namespace else {})}
     spec = {"timeZone": zone, "dates": joined(found.days)}
     click.echo(structured(_checked({"metadata": metadata, "spec": spec}), output))
+
+
+def _why_utc(found: Days) -> str:
+    if found.zone:
+        return f"is for {found.zone}, as publishers write it whatever the country"
+    if found.zone_name:
+        return f"is for {found.zone_name!r}, which is not the name of an IANA time zone"
+    return "names no time zone"
 
 
 def _tell_timed(file: Path, events: dict[str, set[date]], timed: str) -> None:

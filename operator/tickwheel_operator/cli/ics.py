@@ -14,7 +14,7 @@ from datetime import date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
 from dateutil.rrule import rrulestr  # type: ignore[import-untyped]
-from icalendar import Calendar, Component, Event
+from icalendar import Calendar, Event
 
 from tickwheel_operator.engine.cron import UnknownZoneError, zone_named
 
@@ -37,6 +37,8 @@ class Days:
 
     zone: str = ""
     """The time zone that the file says it is for; empty: it names none that is known."""
+    zone_name: str = ""
+    """How it spells it; empty: it names none."""
     days: set[date] = field(default_factory=set)
     timed: dict[str, set[date]] = field(default_factory=dict)
     """The days that events with times of day touch, by the event's title."""
@@ -56,7 +58,9 @@ def days_of(text: str, first: date, last: date, zone_name: str | None) -> Days:
     for calendar in calendars:
         if calendar.name != "VCALENDAR":
             raise IcsError(f"it is no iCalendar file: it has a {calendar.name}, not a VCALENDAR")
-        found.zone = found.zone or _zone_of(calendar)
+        if not found.zone:
+            found.zone_name = str(calendar.get("X-WR-TIMEZONE", "")).strip() or found.zone_name
+            found.zone = _zone(found.zone_name)
     if not calendars:
         raise IcsError("it is no iCalendar file: it has no VCALENDAR")
     zone = zone_named(zone_name or found.zone or "UTC")
@@ -94,8 +98,7 @@ def joined(days: set[date]) -> list[str]:
     return [f"{begin}" if begin == end else f"{begin}/{end}" for begin, end in ranges]
 
 
-def _zone_of(calendar: Component) -> str:
-    name = str(calendar.get("X-WR-TIMEZONE", ""))
+def _zone(name: str) -> str:
     try:
         return zone_named(name).key if name else ""
     except UnknownZoneError:

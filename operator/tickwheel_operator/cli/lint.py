@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
 import click
@@ -19,12 +20,17 @@ from tickwheel_operator.cli.manifests import Finding, Manifest, read
 from tickwheel_operator.cli.moments import utc
 from tickwheel_operator.cli.options import Output, output_option, structured
 from tickwheel_operator.cli.schedules import bound
+from tickwheel_operator.cli.unheeded import unheeded
 from tickwheel_operator.controllers.compile import compile_calendar
+from tickwheel_operator.controllers.completions import Completions
 from tickwheel_operator.engine.calendar import CalendarDates
 from tickwheel_operator.engine.cron import warnings as cron_warnings
+from tickwheel_operator.engine.triggers import looked_until
 from tickwheel_operator.pools import constraints
 
 __all__ = ["lint"]
+
+_CIRCLE_SHOWN = 10
 
 
 @click.command(short_help="Check manifests.")
@@ -79,11 +85,14 @@ def _findings(manifests: Sequence[Manifest], namespace: str) -> Iterator[Finding
             continue
         valid.append((manifest, resource))
     for manifest, resource in valid:
+        for fault in unheeded(resource):
+            yield manifest.fault(fault, warning=True)
         if isinstance(resource, ScheduledTask):
             yield from _of_task(manifest, resource, calendars.get(resource.metadata.namespace, {}), now_ms)
         elif isinstance(resource, Calendar):
             for position, expression in enumerate(resource.spec.crons):
                 yield from _advice(manifest, f"spec.crons[{position}]", expression)
+    yield from _followed(manifests, valid, namespace)
     yield from _twice(manifests, namespace)
 
 
@@ -105,7 +114,7 @@ def _of_task(
     except InvalidManifest as invalid:
         yield from (manifest.fault(fault) for fault in invalid.faults)
         return
-    if source is not None and source.next_after(now_ms) is None:
+    if source is not None and looked_until(source, now_ms) is None:
         message = (
             "all its instants are past: once applied, the misfire policy decides about the last one, and no other comes"
         )
@@ -118,6 +127,38 @@ def _advice(manifest: Manifest, path: str, expression: str) -> Iterator[Finding]
     yield from (manifest.warning(path, message) for message in cron_warnings(expression))
 
 
+def _followed(
+    manifests: Sequence[Manifest], valid: Sequence[tuple[Manifest, Resource]], namespace: str
+) -> Iterator[Finding]:
+    """Tasks that follow one which is not there, or themselves in the end."""
+    path = "spec.trigger.completion.task"
+    there = {_name(manifest, namespace) for manifest in manifests if manifest.kind == ScheduledTask.kind_name()}
+    completions = Completions()
+    followers: list[tuple[Manifest, tuple[str, str]]] = []
+    for manifest, resource in valid:
+        if isinstance(resource, ScheduledTask) and resource.spec.trigger and resource.spec.trigger.completion:
+            place, followed = resource.metadata.namespace, str(resource.spec.trigger.completion.task)
+            completions.link((place, resource.metadata.name), (place, followed))
+            followers.append((manifest, (place, resource.metadata.name)))
+            if (place, followed) not in there:
+                message = f"there is no ScheduledTask {followed} of namespace {place} in these files"
+                yield manifest.warning(path, f"{message}: until there is one in the cluster, this task is stalled")
+    for manifest, name in followers:
+        circle = [one for _, one in islice(completions.cycle(name), _CIRCLE_SHOWN)]
+        if circle:
+            chain = " -> ".join([*circle, *(["..."] if len(circle) == _CIRCLE_SHOWN else []), name[1]])
+            message = f"{chain} is a circle, in which a run would follow itself; break it"
+            yield manifest.fault(FieldFault(path, message))
+
+
+def _name(manifest: Manifest, namespace: str) -> tuple[str, str] | None:
+    """Namespace and name; None: it has none."""
+    metadata = manifest.with_defaults(namespace=namespace).get("metadata")
+    if not isinstance(metadata, dict) or not metadata.get("name"):
+        return None
+    return str(metadata["namespace"]), str(metadata["name"])
+
+
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
@@ -126,11 +167,10 @@ def _twice(manifests: Sequence[Manifest], namespace: str) -> Iterator[Finding]:
     """Objects that would overwrite each other."""
     first: dict[tuple[object, ...], Manifest] = {}
     for manifest in manifests:
-        metadata = manifest.with_defaults(namespace=namespace).get("metadata")
-        if not isinstance(metadata, dict) or not metadata.get("name"):
+        name = _name(manifest, namespace)
+        if name is None:
             continue
-        key = (manifest.kind, str(metadata["namespace"]), str(metadata["name"]))
-        known = first.setdefault(key, manifest)
+        known = first.setdefault((manifest.kind, name), manifest)
         if known is not manifest:
             where = f"{known.file}:{known.line('metadata.name')}"
             message = f"stands twice: {where} has the same kind, namespace and name; rename or remove one of them"

@@ -1,7 +1,8 @@
 """Manifests in files, with the line that each thing stands on: what `lint` and `next --file` read.
 
 Folders are searched for `.yaml`, `.yml` and `.json`, `-` is the standard input, and a `List` is what it lists. Objects
-of other API groups are passed over. Invariant: nothing that is wrong ends the reading; it becomes a `Finding`.
+of other API groups are passed over, and in folders also what is no object at all. Invariant: nothing that is wrong
+ends the reading; it becomes a `Finding`.
 """
 
 from __future__ import annotations
@@ -21,14 +22,13 @@ from pydantic_core import PydanticCustomError
 from tickwheel_operator.api import GROUP, KINDS, FieldFault, InvalidManifest, Resource, documents, parse
 from tickwheel_operator.api.text import Instant
 
-__all__ = ["STANDARD_INPUT", "Finding", "Manifest", "Reading", "read"]
+__all__ = ["STANDARD_INPUT", "Finding", "Manifest", "Reading", "read", "standard_input"]
 
 STANDARD_INPUT = Path("-")
 _NAME_OF_INPUT = "<stdin>"
 _SUFFIXES = (".yaml", ".yml", ".json")
 _OURS = frozenset(kind.kind_name() for kind in KINDS)
 _STEP = re.compile(r"""\.?([^.\[\]]+)|\[(\d+|'[^']*'|"[^"]*")\]""")
-_NULL = "tag:yaml.org,2002:null"
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
@@ -126,22 +126,32 @@ class Reading(msgspec.Struct, frozen=True):
 
 def read(paths: Iterable[Path]) -> Reading:
     """Read files, folders and the standard input, in the order given; a file that is named twice, once."""
+    paths = list(paths)
+    named = {path for path in paths if not path.is_dir()}
     seen = list(dict.fromkeys(file for path in paths for file in _files(path)))
     manifests: list[Manifest] = []
     findings: list[Finding] = []
     for path in seen:
         name = _NAME_OF_INPUT if path == STANDARD_INPUT else str(path)
         try:
-            text = sys.stdin.read() if path == STANDARD_INPUT else path.read_text(encoding="utf-8")
+            text = standard_input() if path == STANDARD_INPUT else path.read_bytes()
+            file = _Text(name, text.decode("utf-8"), among_others=path not in named)
         except (OSError, UnicodeDecodeError) as error:
             findings.append(Finding(file=name, message=f"cannot be read: {error}"))
             continue
-        for found in _Text(name, text).read():
+        for found in file.read():
             if isinstance(found, Manifest):
                 manifests.append(found)
             else:
                 findings.append(found)
     return Reading(manifests, findings, len(seen))
+
+
+def standard_input() -> bytes:
+    """All of it. Raises OSError, also where it was closed."""
+    if sys.stdin is None:
+        raise OSError("the standard input is closed")
+    return sys.stdin.buffer.read()
 
 
 def _files(path: Path) -> Iterator[Path]:
@@ -157,13 +167,14 @@ def _files(path: Path) -> Iterator[Path]:
 class _Text:
     """One file."""
 
-    def __init__(self, file: str, text: str) -> None:
+    def __init__(self, file: str, text: str, *, among_others: bool) -> None:
         self.file = file
         self._text = text
+        self._among_others = among_others
 
     def read(self) -> Iterator[Manifest | Finding]:
         try:
-            for place, body in _flattened(documents(self._text)):
+            for place, body in _flattened(documents(self._text, among_others=self._among_others)):
                 if _is_ours(body):
                     yield Manifest(self, body, place)
         except InvalidManifest as invalid:
@@ -178,9 +189,10 @@ class _Text:
 
     @cached_property
     def _nodes(self) -> list[yaml.Node]:
-        """The documents once more, with their marks; asked for only when something is wrong."""
+        """The objects once more, with their marks; asked for only when something is wrong."""
         try:
-            return [node for node in yaml.compose_all(self._text, Loader=yaml.SafeLoader) if node.tag != _NULL]
+            found = yaml.compose_all(self._text, Loader=yaml.SafeLoader)
+            return [node for node in found if isinstance(node, yaml.MappingNode)]
         except yaml.YAMLError:
             return []  # a later document is broken, which is a finding of its own
 

@@ -6,8 +6,9 @@ For scripts it prints instants and nothing else; for people also what they depen
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -28,6 +29,7 @@ from tickwheel_operator.engine.triggers import spell_duration
 __all__ = ["next_instants"]
 
 _MOST = 1_000
+_LEAST_WIDTH = 120
 _NAMESPACE_OF_FILES = "default"
 
 
@@ -80,31 +82,51 @@ def next_instants(
 
     if zone_name is not None:
         _zone(zone_name)
+    asked, faults = 1, list[str]()
     if expression is not None:
         if task is not None or files:
             raise click.UsageError("--cron stands for a task: leave TASK and --file out, or leave out --cron")
         schedules = [of_expression(expression, zone_name or "UTC")]
     elif files:
         namespace = cluster.namespace or _NAMESPACE_OF_FILES
-        schedules = of_files(files, name=task, namespace=namespace, created_ms=since_ms)
+        of = of_files(files, name=task, namespace=namespace, created_ms=since_ms)
+        schedules, asked, faults = of.schedules, of.tasks, of.faults
     elif task is not None:
         schedules = [asyncio.run(_of_cluster(cluster, task))]
     else:
         raise click.UsageError("name a TASK of the cluster, or give --file F or --cron '0 9 * * MON-FRI'")
 
     found = [(schedule, schedule.instants(since_ms(schedule.zone), count)) for schedule in schedules]
+    _show(found, output, several=asked > 1, zone_name=zone_name, since_ms=since_ms, now_ms=now_ms)
+    for fault in faults:
+        click.echo(fault, err=True)
+    if faults:
+        sys.exit(1)
+
+
+def _show(
+    found: Sequence[tuple[Schedule, Sequence[int]]],
+    output: Output,
+    *,
+    several: bool,
+    zone_name: str | None,
+    since_ms: Callable[[str], int],
+    now_ms: int,
+) -> None:
     if output is not Output.TABLE:
-        for schedule in schedules:
+        for schedule, _ in found:
             if schedule.assumed:
                 click.echo(": ".join(filter(None, (schedule.title, schedule.assumed))), err=True)
         lists = {schedule.title: [utc(instant) for instant in instants] for schedule, instants in found}
-        click.echo(structured(next(iter(lists.values())) if len(found) == 1 else lists, output))
+        click.echo(structured(lists if several else next(iter(lists.values())), output))
         return
     console = Console(highlight=False)
+    console.width = max(console.width, _LEAST_WIDTH)  # a narrow terminal wraps lines, and cuts no instant off
     for number, (schedule, instants) in enumerate(found):
         if number:
             console.print()
-        _print(console, schedule, instants, zone_name or schedule.zone, now_ms)
+        said = _said(schedule, instants, since_ms(schedule.zone))
+        _print(console, schedule, instants, said, zone_name or schedule.zone, now_ms)
 
 
 async def _of_cluster(cluster: Cluster, task: str) -> Schedule:
@@ -119,13 +141,14 @@ def _zone(name: str) -> ZoneInfo:
         raise click.BadParameter(str(error), param_hint="'--time-zone'") from error
 
 
-def _print(console: Console, schedule: Schedule, instants: Sequence[int], zone_name: str, now_ms: int) -> None:
+def _print(
+    console: Console, schedule: Schedule, instants: Sequence[int], said: Sequence[str], zone_name: str, now_ms: int
+) -> None:
     spec = schedule.spec
-    source = spec.trigger or spec.after
-    heading = ": ".join(part for part in (schedule.title, "" if source is None else source.describe()) if part)
+    heading = ": ".join(part for part in (schedule.title, schedule.heading) if part)
     console.print(Text(heading, style="bold"), soft_wrap=True)
-    for said in _said(schedule, instants):
-        console.print(Text(said), soft_wrap=True)
+    for line in said:
+        console.print(Text(line), soft_wrap=True)
     if not instants:
         return
     zone = _zone(zone_name)
@@ -145,21 +168,27 @@ def _print(console: Console, schedule: Schedule, instants: Sequence[int], zone_n
     console.print(table)
 
 
-def _said(schedule: Schedule, instants: Sequence[int]) -> list[str]:
+def _said(schedule: Schedule, instants: Sequence[int], since_ms: int) -> list[str]:
     """What a person should know beside the instants."""
     spec = schedule.spec
     said = [schedule.assumed] if schedule.assumed else []
     if schedule.stalled:
         said.append(f"stalled, so that none of these fires: {schedule.stalled}")
+    if schedule.unmet:
+        said.append(f"no worker can run it yet: {schedule.unmet}")
     if spec.suspend:
         said.append("suspended: nothing fires before spec.suspend is false")
-    if schedule.without_instants:
-        said.append(schedule.without_instants)
+    over = spec.after is not None and spec.filter is not None and spec.filter.next_admitted(since_ms) is None
+    if schedule.without_instants and not over:
+        next_one = f"; the next one is {schedule.published}" if schedule.published and not spec.suspend else ""
+        said.append(f"{schedule.without_instants}{next_one}")
     elif not instants:
         said.append("it never fires again after that time")
-    if spec.jitter_ms > 0 and not schedule.without_instants:
+    if spec.jitter_ms > 0 and (instants or spec.after is not None) and not over:
         most = spell_duration(spec.jitter_ms)
-        if spec.uid:
+        if spec.after is not None:
+            said.append(f"jitter: each run starts up to {most} after its instant")
+        elif spec.uid:
             said.append(f"jitter: each run starts up to {most} after its instant, as STARTS says")
         else:
             said.append(f"jitter: each run starts up to {most} after its instant; the object's uid decides by how much")

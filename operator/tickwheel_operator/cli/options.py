@@ -56,10 +56,22 @@ class Cluster(msgspec.Struct, frozen=True, kw_only=True):
         of_context: dict[str, Any] = next((entry["context"] for entry in contexts if entry["name"] == wanted), {})
         return str(of_context.get("namespace") or "default")
 
+    def _missing_kubeconfig(self) -> str:
+        """Where none was found; empty: there is one, or a service account stands for it."""
+        if self.kubeconfig is None and self.context is None and _in_pod():
+            return ""
+        named = self.kubeconfig or os.environ.get("KUBECONFIG") or "~/.kube/config"
+        files = [file for file in named.split(os.pathsep) if file]
+        if any(Path(file).expanduser().exists() for file in files):
+            return ""
+        return f"{' and '.join(files)} {'does' if len(files) == 1 else 'do'} not exist"
+
     @contextlib.asynccontextmanager
     async def client(self) -> AsyncIterator[kubernetes_client.ApiClient]:
         """A client for the time of a command. Raises `click.ClickException` where there is no usable configuration."""
         configuration = kubernetes_client.Configuration()
+        if missing := self._missing_kubeconfig():
+            raise click.ClickException(f"there is no kubeconfig: {missing}; name one with --kubeconfig")
         try:
             if self.kubeconfig is None and self.context is None and _in_pod():
                 kubernetes_config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]

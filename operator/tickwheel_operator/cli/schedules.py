@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 import msgspec
 
-from tickwheel_operator.api import InvalidManifest, Resource, ScheduledTask, parse, sentence, unsupported
+from tickwheel_operator.api import FieldFault, InvalidManifest, Resource, ScheduledTask, parse, sentence, unsupported
 from tickwheel_operator.api.calendar import Calendar
 from tickwheel_operator.cli.manifests import Manifest, read
 from tickwheel_operator.cli.moments import utc
@@ -25,11 +25,12 @@ from tickwheel_operator.engine.calendar import CalendarDates
 from tickwheel_operator.engine.cron import CronError, UnknownZoneError
 from tickwheel_operator.engine.cron import parse as parse_cron
 from tickwheel_operator.engine.spec import Completion, FixedDelay, TaskSpec
-from tickwheel_operator.engine.triggers import CronTrigger
+from tickwheel_operator.engine.triggers import CronTrigger, Trigger, looked_until
 
-__all__ = ["Schedule", "bound", "of_cluster", "of_expression", "of_files"]
+__all__ = ["OfFiles", "Schedule", "bound", "of_cluster", "of_expression", "of_files"]
 
 _Kind = TypeVar("_Kind", bound=Resource)
+_SEARCHES = 100
 _NOBODYS = TaskSpec(uid="", namespace="", name="", generation=0, created_ms=0, trigger=None, pool="", handler="")
 
 
@@ -44,13 +45,23 @@ class Schedule:
     """What the instants depend on and a file does not say."""
     stalled: str = ""
     """Why the operator does not fire it, in the operator's words."""
+    unmet: str = ""
+    """Why its runs find no worker though it fires, in the operator's words."""
     never: str = ""
     """Why it can never fire."""
+    published: str = ""
+    """The next instant that its status knows."""
 
     @property
     def title(self) -> str:
         """Namespace and name; empty for an expression, which is nobody's."""
         return f"{self.spec.namespace}/{self.spec.name}" if self.spec.name else ""
+
+    @property
+    def heading(self) -> str:
+        """What its trigger says, with window and calendars; empty: it has none."""
+        source, admitted = self.spec.trigger or self.spec.after, self.spec.filter
+        return "; ".join(part.describe() for part in (source, admitted) if part is not None)
 
     @property
     def without_instants(self) -> str:
@@ -59,9 +70,9 @@ class Schedule:
             return self.never
         match self.spec.after:
             case FixedDelay():
-                return "its instants depend on when runs end, so none is known ahead"
+                return "its instants depend on when runs end, so they are not known ahead"
             case Completion(task=task):
-                return f"it follows the runs of {task}, so no instant is known ahead"
+                return f"it follows the runs of {task}, so its instants are not known ahead"
         if self.spec.trigger is None:
             return "it has no trigger: it runs by hand, by the API and in workflows only"
         return ""
@@ -71,11 +82,33 @@ class Schedule:
         found: list[int] = []
         trigger = self.spec.trigger
         while trigger is not None and len(found) < count:
-            instant = trigger.next_after(found[-1] if found else after_ms)
+            instant = _next(trigger, found[-1] if found else after_ms)
             if instant is None:
                 break
             found.append(instant)
         return found
+
+
+def _next(trigger: Trigger, after_ms: int) -> int | None:
+    """As the operator finds it: where a search gives up, it looks on from there."""
+    for _ in range(_SEARCHES):
+        if (instant := trigger.next_after(after_ms)) is not None:
+            return instant
+        if (looked_ms := looked_until(trigger, after_ms)) is None:
+            return None
+        after_ms = looked_ms
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class OfFiles:
+    """What files have of the tasks that were asked for."""
+
+    schedules: list[Schedule]
+    tasks: int
+    """How many there are, with those that have a fault."""
+    faults: list[str]
+    """Of them, of the Calendars, and of what cannot be read."""
 
 
 def bound(task: ScheduledTask, calendars: Mapping[str, CalendarDates]) -> TaskSpec:
@@ -100,13 +133,11 @@ def of_expression(expression: str, zone: str) -> Schedule:
     return Schedule(spec, zone, assumed=hashed if len(readings) > 1 else "", never=never)
 
 
-def of_files(
-    paths: Sequence[Path], *, name: str | None, namespace: str, created_ms: Callable[[str], int]
-) -> list[Schedule]:
+def of_files(paths: Sequence[Path], *, name: str | None, namespace: str, created_ms: Callable[[str], int]) -> OfFiles:
     """The ScheduledTasks of the files, or the one of this name, with the Calendars that stand beside them.
 
     A task that no API server has seen yet is taken as created at `created_ms` of its time zone, which `assumed` says
-    where it matters. Raises `click.ClickException` with every fault of them.
+    where it matters. A fault of one hides no other. Raises `click.ClickException` where none is left.
     """
     reading = read(paths)
     faults = [str(finding) for finding in reading.findings]
@@ -131,13 +162,19 @@ def of_files(
             if never := _never_fires(manifest.with_defaults(namespace=namespace), invalid):
                 schedules.append(never)
             else:
-                faults += [str(manifest.fault(fault)) for fault in invalid.faults]
-    if faults:
-        raise click.ClickException("\n".join(faults))
+                faults += [str(manifest.fault(_of_files_only(fault))) for fault in invalid.faults]
     if not schedules:
         wanted = "ScheduledTask" if name is None else f"ScheduledTask {name}"
-        raise click.ClickException(f"there is no {wanted} in {', '.join(str(path) for path in paths)}")
-    return schedules
+        nothing = f"there is no {wanted} in {', '.join(str(path) for path in paths)}"
+        raise click.ClickException("\n".join(faults) or nothing)
+    return OfFiles(schedules, len(tasks), faults)
+
+
+def _of_files_only(fault: FieldFault) -> FieldFault:
+    """A Calendar that is not there may be in a file that was not named."""
+    if not fault.path.startswith("spec.trigger.calendars["):
+        return fault
+    return replace(fault, message=f"{fault.message}, or give its file with -f too")
 
 
 def _of_file(
@@ -172,18 +209,18 @@ async def of_cluster(objects: Objects, name: str) -> Schedule:
         for use in task.spec.trigger.calendars if task.spec.trigger is not None else ():
             with contextlib.suppress(NotThere, InvalidManifest):  # said by `bind_calendars`
                 calendars[str(use.name)] = compile_calendar(_as(parse(await objects.get(Calendar, use.name)), Calendar))
-        return _schedule(task, calendars, stalled=_stalled(body))
+        schedule = _schedule(task, calendars)
+        published = str((body.get("status") or {}).get("nextScheduleTime") or "")
+        return replace(schedule, stalled=_said(body, "Ready", "False"), unmet=_unmet(body), published=published)
     except InvalidManifest as invalid:
         if never := _never_fires(body, invalid):
             return never
         raise click.ClickException(f"ScheduledTask {name} does not fire: {sentence(invalid.faults)}") from invalid
 
 
-def _schedule(
-    task: ScheduledTask, calendars: Mapping[str, CalendarDates], *, assumed: str = "", stalled: str = ""
-) -> Schedule:
+def _schedule(task: ScheduledTask, calendars: Mapping[str, CalendarDates], *, assumed: str = "") -> Schedule:
     zone = "UTC" if task.spec.trigger is None else str(task.spec.trigger.time_zone)
-    return Schedule(bound(task, calendars), zone, assumed, stalled)
+    return Schedule(bound(task, calendars), zone, assumed)
 
 
 def _never_fires(body: Mapping[str, Any], invalid: InvalidManifest) -> Schedule | None:
@@ -203,9 +240,15 @@ def _never_fires(body: Mapping[str, Any], invalid: InvalidManifest) -> Schedule 
     return Schedule(spec, zone, never=sentence(invalid.faults))
 
 
-def _stalled(body: Mapping[str, Any]) -> str:
+def _unmet(body: Mapping[str, Any]) -> str:
+    """Of a task that is ready: it fires also while nobody has registered its handler."""
+    return "" if _said(body, "Ready", "False") else _said(body, "Stalled", "True")
+
+
+def _said(body: Mapping[str, Any], kind: str, status: str) -> str:
+    """What a condition says while it has this status."""
     for condition in (body.get("status") or {}).get("conditions") or ():
-        if condition.get("type") == "Stalled" and condition.get("status") == "True":
+        if condition.get("type") == kind and condition.get("status") == status:
             return str(condition.get("message") or condition.get("reason"))
     return ""
 

@@ -152,7 +152,7 @@ class Folder:
         found = _Read({}, [], set())
         for path in self._files.take():
             try:
-                for document in _flattened(documents(path.read_text(encoding="utf-8"))):
+                for document in _flattened(documents(path.read_text(encoding="utf-8"), among_others=True)):
                     self._read_document(path.name, document, found, now_ms)
             except InvalidManifest as invalid:
                 found.unreadable.add(path.name)

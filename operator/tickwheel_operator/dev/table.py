@@ -124,6 +124,9 @@ class Picture:
             hidden = len(ordered) - rows + 1
             ordered = ordered[: rows - 1]
             messages.insert(0, Text(f"and {hidden} more tasks", style="dim"))
+        else:
+            spare = self._not_done(specs)[: rows - len(ordered)]
+            messages += [Text(line, style="dim", no_wrap=True, overflow="ellipsis") for line in spare]
         table = self._table(console.width, ordered, ending=bool(headline.ending))
         return Group(self._headline(headline), Text(), table, *messages)
 
@@ -204,16 +207,29 @@ class Picture:
         ]
         return cells
 
+    def _not_done(self, specs: dict[str, TaskSpec]) -> list[str]:
+        """A line for each task with skipped instants or cancelled runs. Few have some: columns would cost the names."""
+        views = [self.tasks[uid] for uid in specs if uid in self.tasks]
+        return [
+            f"{view.name}: {', '.join(counts)}"
+            for view in sorted(views, key=lambda view: (view.namespace, view.name))
+            if (counts := _cancelled_and_skipped(view))
+        ]
+
     # --- plain ---
 
     def summary(self, specs: dict[str, TaskSpec], seconds: float) -> Table:
         """What the ledger says of the tasks at the end of a session; the figures are those since it began."""
         table = Table(title=f"after {seconds:.0f} s", title_justify="left", box=None, header_style="bold")
-        for name in ("TASK", "SUCCEEDED", "FAILED", "SKIPPED", "ACTIVE"):
+        for name in ("TASK", "SUCCEEDED", "FAILED", "CANCELLED", "SKIPPED", "ACTIVE"):
             table.add_column(name, justify="left" if name == "TASK" else "right")
         for uid, spec in sorted(specs.items(), key=lambda item: (item[1].namespace, item[1].name)):
             view = self.tasks.get(uid)
-            counts = (view.succeeded, view.failed, view.skipped, view.active) if view else (0, 0, 0, 0)
+            if view is None:
+                table.add_row(spec.name, *"00000")
+                continue
+            skipped = f"{view.skipped}{_reasons(view)}"
+            counts = (view.succeeded, view.failed, view.cancelled, skipped, view.active)
             table.add_row(spec.name, *map(str, counts))
         return table
 
@@ -223,12 +239,25 @@ class Picture:
         for view in sorted(self.tasks.values(), key=lambda view: (view.namespace, view.name)):
             if view.uid in specs:
                 run = _latest(view, 0)
+                more = "".join(f" {count}," for count in _cancelled_and_skipped(view))
                 last = f", last {run.state.value} on {run.worker or '-'}" if run is not None else ""
                 found.append(
-                    f"{view.name}: {view.succeeded} succeeded, {view.failed} failed, {view.active} active,"
+                    f"{view.name}: {view.succeeded} succeeded, {view.failed} failed,{more} {view.active} active,"
                     f" next {_clock(view.next_ms)}{last}"
                 )
         return found
+
+
+def _cancelled_and_skipped(view: TaskView) -> list[str]:
+    """`2 cancelled` and `13 skipped (Overlap)`, as far as there are any."""
+    found = [f"{view.cancelled} cancelled"] if view.cancelled else []
+    return [*found, f"{view.skipped} skipped{_reasons(view)}"] if view.skipped else found
+
+
+def _reasons(view: TaskView) -> str:
+    """Why instants made no run: ` (Overlap)`, ` (12 Overlap, 1 Deadline)`."""
+    reasons = ", ".join(reason if len(view.skips) == 1 else f"{count} {reason}" for reason, count, _ in view.skips)
+    return f" ({reasons})" if reasons else ""
 
 
 def _latest(view: TaskView, now_ms: int) -> RunView | None:

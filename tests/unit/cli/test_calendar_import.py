@@ -81,11 +81,25 @@ def test_the_span_is_this_year_and_three_more(tickwheel: Call) -> None:
     assert (last.year - first.year, last.month, last.day) == (3, 12, 31)
 
 
-def test_a_zone_that_nobody_names_is_utc_and_said(tickwheel: Call) -> None:
-    text = ics("DTSTART;VALUE=DATE:20260704")
-    result = tickwheel("calendar", "import", "-", "--name", "x", *SPAN, stdin=text)
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("", "names no time zone"),
+        ("X-WR-TIMEZONE:UTC\n", "is for UTC, as publishers write it whatever the country"),
+        (
+            "X-WR-TIMEZONE:W. Europe Standard Time\n",
+            "is for 'W. Europe Standard Time', which is not the name of an IANA",
+        ),
+    ],
+)
+def test_a_zone_that_nobody_chose_is_utc_and_said(tickwheel: Call, line: str, said: str) -> None:
+    text = ics("DTSTART;VALUE=DATE:20260704").replace("BEGIN:VEVENT", f"{line}BEGIN:VEVENT")
+    call = ("calendar", "import", "-", "--name", "x", *SPAN)
+    result = tickwheel(*call, stdin=text)
     assert imported(result)["timeZone"] == "UTC"
-    assert "--time-zone" in result.stderr
+    assert result.stderr == f"warning: - {said}" + result.stderr.partition(said)[2]
+    assert "; --time-zone says another\n" in result.stderr
+    assert tickwheel(*call, "--time-zone", "UTC", stdin=text).stderr == "", "it was chosen"
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,15 @@ def at(succeeded: int, failed: int = 0) -> dict[str, Any]:
     return {"state": "Running", "dispatches": counts, "conditions": [{"type": "Succeeded", "status": "Unknown"}]}
 
 
+def put_with_status(api: ApiServer, trigger: dict[str, Any], *, ready: str, stalled: str = "", **status: str) -> None:
+    """A task that the operator has looked at."""
+    conditions = [
+        {"type": "Ready", "status": ready, "reason": "Said", "message": stalled},
+        {"type": "Stalled", "status": "True" if stalled else "False", "reason": "Said", "message": stalled},
+    ]
+    api.put("scheduledtasks", json.loads(task(trigger)) | {"status": {**status, "conditions": conditions}})
+
+
 # --- next ---
 
 
@@ -68,9 +77,32 @@ def test_next_reads_the_task_and_its_calendars(cli: Call) -> None:
 
 
 def test_a_stalled_task_is_shown_with_the_operators_words(cli: Call, api: ApiServer) -> None:
-    stalled = {"type": "Stalled", "status": "True", "reason": "PoolNotFound", "message": "there is no WorkerPool shops"}
-    api.put("scheduledtasks", json.loads(task({"cron": "@daily"})) | {"status": {"conditions": [stalled]}})
-    assert "none of these fires: there is no WorkerPool shops" in " ".join(cli("next", "shop-sync").output.split())
+    put_with_status(api, {"cron": "@daily"}, ready="False", stalled="there is no WorkerPool shops")
+    told = cli("next", "shop-sync").output
+    assert "\nstalled, so that none of these fires: there is no WorkerPool shops\n" in told
+    assert "no worker" not in told
+
+
+def test_a_task_whose_handler_nobody_registered_fires_and_is_said_to_wait(cli: Call, api: ApiServer) -> None:
+    put_with_status(api, {"cron": "@daily"}, ready="True", stalled="spec.handler: 'noh' is not registered")
+    told = cli("next", "shop-sync").output
+    assert "\nno worker can run it yet: spec.handler: 'noh' is not registered\n" in told
+    assert "none of these fires" not in told
+
+
+def test_of_what_follows_runs_the_one_instant_that_its_status_knows_is_told(cli: Call, api: ApiServer) -> None:
+    put_with_status(api, {"fixedDelay": "30s"}, ready="True", nextScheduleTime="2026-11-21T13:51:59.417Z")
+    assert "depend on when runs end" in cli("next", "shop-sync").output
+    assert "; the next one is 2026-11-21T13:51:59.417Z\n" in cli("next", "shop-sync").output
+    assert json.loads(cli("next", "shop-sync", "-o", "json").stdout) == []
+
+
+def test_without_a_kubeconfig_it_is_said_that_there_is_none(tickwheel: Call, tmp_path: Path) -> None:
+    absent = tmp_path / "no-kubeconfig"
+    for options in ((), ("--kubeconfig", absent)):
+        result = tickwheel("next", "shop-sync", *options)
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert f"there is no kubeconfig: {absent} does not exist; name one with --kubeconfig" in result.stderr
 
 
 def test_a_task_that_is_not_there_is_named_with_its_namespace(cli: Call) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,8 @@ from typing import Any
 import pytest
 from click.testing import Result
 from tests.unit.cli.manifest_texts import calendar, task, together
+
+from tickwheel_operator.cli.main import main
 
 Call = Callable[..., Result]
 Write = Callable[[str, str], Path]
@@ -151,10 +155,113 @@ def test_yaml_that_cannot_be_read_is_told_with_its_line_and_the_rest_is_checked(
     assert result.exit_code == 1
     lines = result.stdout.splitlines()
     assert lines[0].startswith("set/a.yaml:3: this is not YAML: mapping values are not allowed here")
-    assert lines[1].startswith("set/b.yaml: document 1 is not an object")
-    assert lines[2].startswith("set/c.yaml:2: this is not YAML: the key 'kind' stands twice")
-    assert lines[3].startswith("set/d.yaml:9: Calendar/closed: spec.dates[0]: '2026-13-01' is no date")
-    assert len(lines) == 4
+    assert lines[1].startswith("set/c.yaml:2: this is not YAML: the key 'kind' stands twice")
+    assert lines[2].startswith("set/d.yaml:9: Calendar/closed: spec.dates[0]: '2026-13-01' is no date")
+    assert len(lines) == 3
+
+
+def test_what_is_no_object_is_passed_over_in_a_folder_and_a_fault_where_it_is_named(
+    tickwheel: Call, write: Write
+) -> None:
+    patch = "- op: replace\n  path: /spec\n---\n"
+    write("set/patch.yaml", patch + GOOD.replace("MON-FRI", "XYZ"))
+    result = tickwheel("lint", "set")
+    assert [line.split(": ")[0] for line in result.stdout.splitlines()] == ["set/patch.yaml:17"], "the rest is read"
+    result = tickwheel("lint", "set/patch.yaml")
+    assert result.stdout.startswith("set/patch.yaml: document 1 is not an object")
+    write("set/patch.yaml", "- apiVersion: tickwheel.io/v1alpha1\n  kind: ScheduledTask\n")
+    assert "set/patch.yaml: document 1 is not an object" in tickwheel("lint", "set").stdout, "it is meant for us"
+
+
+def test_tasks_that_follow_each_other_in_a_circle_are_refused(tickwheel: Call, write: Write) -> None:
+    def follower(name: str, followed: str) -> str:
+        return task({"completion": {"task": followed}}, name)
+
+    pairs = [("a", "b"), ("b", "a"), ("self", "self"), ("last", "a")]
+    write("set/tasks.yaml", together(*(follower(*pair) for pair in pairs)))
+    result = tickwheel("lint", "set")
+    assert (result.exit_code, result.stderr) == (1, "")
+    assert [line.split(": ", 1)[1] for line in result.stdout.splitlines()] == [
+        f"ScheduledTask/{name}: spec.trigger.completion.task: {chain} is a circle, in which a run would follow itself; "
+        "break it"
+        for name, chain in (("a", "a -> b -> a"), ("b", "b -> a -> b"), ("self", "self -> self"))
+    ]
+
+
+def test_a_task_that_is_followed_and_not_among_the_files_may_be_in_the_cluster(tickwheel: Call, write: Write) -> None:
+    follower = task({"completion": {"task": "shop-sync"}}, "report", metadata={"namespace": "shops"})
+    write("set/report.yaml", follower)
+    result = tickwheel("lint", "set")
+    assert result.exit_code == 0
+    assert "ScheduledTask/report: spec.trigger.completion.task: there is no ScheduledTask shop-sync" in result.stderr
+    write("set/good.yaml", GOOD.replace("MON-FRI", "XYZ"))
+    assert tickwheel("lint", "set").stderr == "", "with a fault of its own, it is there nevertheless"
+
+
+@pytest.mark.parametrize(
+    ("trigger", "more", "path"),
+    [
+        ({"fixedRate": "24h", "timeZone": "Europe/Berlin"}, {}, "spec.trigger.timeZone: decides no instant"),
+        ({"once": {"at": "2100-01-01T00:00:00Z"}, "timeZone": "Asia/Tokyo"}, {}, "spec.trigger.timeZone"),
+        ({"cron": "@daily"}, {"concurrency": {"policy": "Forbid", "queueLimit": 7}}, "spec.concurrency.queueLimit"),
+        ({"cron": "@daily"}, {"misfire": {"policy": "Skip", "maxCatchUp": 7}}, "spec.misfire.maxCatchUp"),
+    ],
+)
+def test_what_has_no_effect_beside_the_rest_is_worth_a_warning(
+    tickwheel: Call, write: Write, trigger: dict[str, Any], more: dict[str, Any], path: str
+) -> None:
+    result = tickwheel("lint", write("task.yaml", task(trigger, **more)))
+    assert result.exit_code == 0
+    assert f"warning: ScheduledTask/shop-sync: {path}" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_a_rule_for_the_end_of_a_delay_without_one_is_worth_a_warning(tickwheel: Call, write: Write) -> None:
+    run = (
+        "{apiVersion: tickwheel.io/v1alpha1, kind: TaskRun, metadata: {name: r}, spec: {task: a, onExpiry: FireNow%s}}"
+    )
+    result = tickwheel("lint", write("run.yaml", run % ""))
+    assert result.exit_code == 0
+    assert "warning: TaskRun/r: spec.onExpiry: has no effect without delay" in result.stderr
+    assert tickwheel("lint", write("run.yaml", run % ", delay: 1m")).stderr == ""
+
+
+def test_what_an_api_server_fills_in_is_nothing_to_warn_of(tickwheel: Call, write: Write) -> None:
+    filled = {
+        "concurrency": {"policy": "Allow", "queueLimit": 100},
+        "misfire": {"policy": "FireOnce", "maxCatchUp": 100},
+    }
+    write("task.yaml", task({"fixedRate": "90s", "timeZone": "UTC"}, **filled))
+    assert tickwheel("lint", "task.yaml").stderr == ""
+    used = {"concurrency": {"policy": "Queue", "queueLimit": 7}, "misfire": {"policy": "FireAll", "maxCatchUp": 7}}
+    write("used.yaml", task({"cron": "@daily", "timeZone": "Asia/Tokyo"}, **used))
+    assert tickwheel("lint", "used.yaml").stderr == ""
+
+
+def test_a_name_that_cannot_be_one_is_told_in_words(tickwheel: Call, write: Write) -> None:
+    result = tickwheel("lint", write("task.yaml", task({"cron": "@daily"}, "Shop_Sync")))
+    assert "metadata.name: 'Shop_Sync' is not allowed; expected the name of an object: small letters" in result.stdout
+
+
+def test_a_closed_standard_input_is_a_fault_and_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdin", None)
+    for arguments in (["lint", "-"], ["calendar", "import", "-", "--name", "x"]):
+        with pytest.raises(SystemExit) as ended:
+            main.main(arguments)
+        assert ended.value.code == 1
+        told = capsys.readouterr()
+        assert "cannot be read: the standard input is closed" in told.out + told.err
+
+
+def test_a_full_disk_is_told_and_no_traceback() -> None:
+    """In a process of its own: what stays in the buffer would fail again at its end."""
+    command = [sys.executable, "-c", "from tickwheel_operator.cli.main import main; main()", "lint", "--help"]
+    with open("/dev/full", "w") as full:
+        ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert ended.returncode == 1
+    assert ended.stderr == "Error: the output could not be written: No space left on device\n"
 
 
 def test_others_objects_are_passed_over_and_a_wrong_version_of_ours_is_not(tickwheel: Call, write: Write) -> None:

@@ -76,6 +76,16 @@ def test_the_table_shows_both_clocks_within_80_columns(tickwheel: Call) -> None:
     assert max(map(len, lines)) <= 80
 
 
+def test_a_narrow_terminal_cuts_no_instant_off(tickwheel: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    cron = ("--cron", "@daily", "--time-zone", "America/Argentina/ComodRivadavia")
+    result = tickwheel("next", *cron, "--from", "2026-10-24T12:00:00Z", "--count", 1)
+    instant = result.output.splitlines()[-1]
+    assert instant.startswith("Sun 2026-10-25 00:00:00 -03 ")
+    assert " 2026-10-25T03:00:00Z " in instant
+    assert "…" not in instant
+
+
 def test_an_expression_that_never_fires_has_no_instant(tickwheel: Call) -> None:
     assert instants(tickwheel("next", "--cron", "0 0 30 2 *", "-o", "json")) == []
     assert "can never fire" in tickwheel("next", "--cron", "0 0 30 2 *").output
@@ -93,6 +103,8 @@ def test_an_h_without_a_task_is_said_to_depend_on_one(tickwheel: Call) -> None:
     [
         (("--cron", "61 * * * *"), ("--cron", "minute", "0-59")),
         (("--cron", "0 9 * * *", "--time-zone", "europe/berlin"), ("--time-zone", "Europe/Berlin")),
+        (("--cron", "0 9 * * *", "--time-zone", "Europe/Berln"), ("--time-zone", "did you mean Europe/Berlin")),
+        (("--cron", "0 9 * * *", "--time-zone", "localtime"), ("--time-zone", "'localtime' is not a time zone")),
         (("--cron", "0 9 * * *", "--from", "tomorrow"), ("--from", "tomorrow", "2026-11-01T09:00:00Z")),
         (("--cron", "0 9 * * *", "--from", "2026-02-30"), ("--from", "2026-02-30")),
         (("--cron", "0 9 * * *", "--count", "0"), ("--count", "1<=x<=1000")),
@@ -149,6 +161,32 @@ def test_what_follows_runs_has_no_instant_ahead_and_says_why(tickwheel: Call, wr
 
 
 @pytest.mark.parametrize(
+    ("trigger", "schedule"),
+    [
+        ({"fixedDelay": "30s"}, "30s after the end of the last run"),
+        ({"completion": {"task": "other"}}, "after a run of other succeeded"),
+    ],
+)
+def test_what_follows_runs_is_shown_with_window_calendars_and_jitter(
+    tickwheel: Call, write: Write, trigger: dict[str, Any], schedule: str
+) -> None:
+    limits = {
+        "window": {"notBefore": "2026-11-01T00:00:00Z", "notAfter": "2026-11-30T00:00:00Z"}, "jitter": "5s",
+        "calendars": [{"name": "closed"}],
+    }  # fmt: skip
+    created = {"creationTimestamp": "2026-11-01T00:00:00Z"}
+    wanted = task({**trigger, **limits}, metadata=created)
+    file = write("task.yaml", together(wanted, calendar("closed", "2026-11-02")))
+    lines = tickwheel("next", "-f", file, *FROM).output.splitlines()
+    window = "not before 2026-11-01T00:00:00Z; not after 2026-11-30T00:00:00Z; except on closed"
+    assert lines[0] == f"default/shop-sync: {schedule}; {window}"
+    assert "known ahead" in lines[1]
+    assert lines[2:] == ["jitter: each run starts up to 5s after its instant"]
+    over = tickwheel("next", "-f", file, "--from", "2026-12-01T00:00:00Z").output.splitlines()
+    assert over[1:] == ["it never fires again after that time"]
+
+
+@pytest.mark.parametrize(
     "trigger",
     [
         {"cron": "0 0 31 4 *"},
@@ -172,6 +210,18 @@ def test_a_calendar_that_is_nowhere_is_named(tickwheel: Call, write: Write) -> N
     assert result.exit_code == 1
     assert "task.yaml:" in result.stderr
     assert "ScheduledTask/shop-sync: spec.trigger.calendars[0].name: there is no Calendar closed" in result.stderr
+    assert result.stderr.endswith("create or mend it, or give its file with -f too\n")
+
+
+def test_one_fault_hides_no_other_task(tickwheel: Call, write: Write) -> None:
+    write("set/closed.yaml", task({"cron": "@daily", "calendars": [{"name": "closed"}]}, "closed"))
+    write("set/broken.yaml", "not: [yaml")
+    write("set/good.yaml", task({"cron": "@daily"}, "good"))
+    result = tickwheel("next", "-f", "set", *FROM, "--count", 1, "-o", "json")
+    assert json.loads(result.stdout) == {"default/good": ["2026-11-02T00:00:00Z"]}
+    assert result.exit_code == 1
+    assert [line.split(":")[0] for line in result.stderr.splitlines()] == ["set/broken.yaml", "set/closed.yaml"]
+    assert "default/good: cron @daily" in tickwheel("next", "-f", "set").output
 
 
 def test_a_fault_of_the_file_is_told_as_lint_does(tickwheel: Call, write: Write) -> None:

@@ -102,6 +102,7 @@ def test_one_name_twice_is_a_fault_that_names_both_files(tmp_path: Path) -> None
 def test_other_objects_are_passed_over_and_lists_are_opened(tmp_path: Path) -> None:
     (tmp_path / "secret.yaml").write_text("apiVersion: v1\nkind: Secret\nmetadata: {name: s}\n")
     (tmp_path / "compose.yaml").write_text("services: {web: {image: nginx}}\n")
+    (tmp_path / "patch.yaml").write_text("- {op: remove, path: /spec}\n")
     task = "apiVersion: tickwheel.io/v1alpha1, kind: ScheduledTask"
     (tmp_path / "list.yaml").write_text(
         f"apiVersion: v1\nkind: List\nitems:\n- {{{task}, metadata: {{name: listed}}, spec: {{pool: p, handler: h}}}}\n"

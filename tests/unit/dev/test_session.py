@@ -59,7 +59,8 @@ def test_for_a_while_ends_by_itself_with_a_summary(folder: Path, start: Start) -
     assert session.ended() == 0
     assert re.search(r"hello: \d+ succeeded, 0 failed, \d active, next \d\d:\d\d:\d\d", session.output)
     summary = re.search(
-        r"TASK +SUCCEEDED +FAILED +SKIPPED +ACTIVE\s+hello +([1-9]\d*) +0 +0 +\d\s+idle +0 ", session.output
+        r"TASK +SUCCEEDED +FAILED +CANCELLED +SKIPPED +ACTIVE\s+hello +([1-9]\d*) +0 +0 +0 +\d\s+idle +0 ",
+        session.output,
     )
     assert summary, session.output
     assert int(summary[1]) == len([fact for fact in facts(folder) if isinstance(fact, SucceededWith)])

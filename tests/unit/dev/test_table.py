@@ -97,6 +97,36 @@ def test_a_run_that_goes_on_for_long_shows_how_far_it_is() -> None:
     assert "Running 45%" in drawn(picture, [spec("job")], 140, 24, [])[3]
 
 
+def test_what_was_cancelled_or_skipped_is_told_live_in_lines_and_at_the_end_and_why() -> None:
+    picture = Picture()
+    skips = (("Overlap", 12, 5_000), ("Deadline", 1, 6_000))
+    picture.show(Views([view("job", [], cancelled=2, skipped=13, skips=skips), view("fine", [])], []))
+    specs = [spec("job"), spec("fine")]
+    live = drawn(picture, specs, 80, 24, [])
+    assert live[-1] == "job: 2 cancelled, 13 skipped (12 Overlap, 1 Deadline)"
+    assert not any(line.startswith("fine: ") for line in live)
+    by_uid = {one.uid: one for one in specs}
+    fine, job = picture.lines(by_uid)
+    assert "1 failed, 2 cancelled, 13 skipped (12 Overlap, 1 Deadline), 0 active" in job
+    assert "1 failed, 0 active" in fine
+    console = Console(file=io.StringIO(), width=100)
+    with console.capture() as capture:
+        console.print(picture.summary(by_uid, 60))
+    headings, *rows = [" ".join(line.split()) for line in capture.get().splitlines()[1:]]
+    assert headings == "TASK SUCCEEDED FAILED CANCELLED SKIPPED ACTIVE"
+    assert rows == ["fine 7 1 0 0 0", "job 7 1 2 13 (12 Overlap, 1 Deadline) 0"]
+
+
+def test_the_reasons_of_skips_take_only_the_room_that_tasks_and_faults_leave() -> None:
+    picture = Picture()
+    some = [spec(f"job-{number}") for number in range(5)]
+    picture.show(Views([view(one.name, [], skipped=1, skips=(("Overlap", 1, 5_000),)) for one in some], []))
+    lines = drawn(picture, some, 80, 12, ["a fault"])
+    assert len(lines) < 12
+    assert [line.split()[0] for line in lines[3:8]] == [one.name for one in some]
+    assert lines[8:] == ["a fault", "job-0: 1 skipped (Overlap)", "job-1: 1 skipped (Overlap)"]
+
+
 def test_a_task_whose_handler_nobody_has_is_named_with_those_that_there_are() -> None:
     picture = Picture()
     picture.pools = [PoolView("default", "p", 1, 0, 4, 0, 0, 0.0, 0.0, ["a", "b"])]

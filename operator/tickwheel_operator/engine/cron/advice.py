@@ -27,11 +27,12 @@ def quartz_warnings(expression: str) -> list[str]:
     if expression.strip().startswith("@"):
         return found
     _, _, _, day_of_month, _, day_of_week = split_fields(expression)
-    if _NUMBERED_WEEKDAY.search(day_of_week.text):
-        named = _NUMBERED_WEEKDAY.sub(lambda match: _WEEKDAY_NAMES[int(match[0]) % 7], day_of_week.text)
+    numbers = [int(number) for number in _NUMBERED_WEEKDAY.findall(day_of_week.text)]
+    if numbers:
+        quartz = "there is no 0" if 0 in numbers else f"it means '{_named(day_of_week.text, first=1)}'"
         found.append(
-            f"day of week '{day_of_week.text}' has numbers: here 0 and 7 are Sunday and 1 is Monday, "
-            f"in Quartz 1 is Sunday; names mean the same in both: '{named}'"
+            f"day of week '{day_of_week.text}' has numbers: here 0 and 7 are Sunday and 1 is Monday, so that it means "
+            f"'{_named(day_of_week.text, first=0)}'; in Quartz 1 is Sunday, and {quartz}; names mean the same in both"
         )
     if not day_of_month.is_plain_wildcard and not day_of_week.is_plain_wildcard:
         found.append(
@@ -39,6 +40,11 @@ def quartz_warnings(expression: str) -> list[str]:
             "a day that matches either fires, Quartz refuses the expression, Spring wants both to match"
         )
     return found
+
+
+def _named(text: str, *, first: int) -> str:
+    """A day-of-week field with names for its numbers, where Sunday is `first`."""
+    return _NUMBERED_WEEKDAY.sub(lambda match: _WEEKDAY_NAMES[(int(match[0]) - first) % 7], text)
 
 
 def warnings(expression: str) -> list[str]:

@@ -8,6 +8,7 @@ Invariant: a `Span` is pure data of the zone; nothing here depends on the curren
 """
 
 from datetime import UTC, datetime, tzinfo
+from difflib import get_close_matches
 from functools import lru_cache
 from typing import NamedTuple
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
@@ -21,6 +22,10 @@ LAST_SECOND = int(datetime(9999, 12, 29, tzinfo=UTC).timestamp())
 _BLOCK_BITS = 23
 _PROBE_STEP_S = 3 * 86_400  # no zone ever kept an offset for less than 3.9 days (Freetown, 1939)
 _BLOCKS_KEPT = 4_096
+_MACHINES = ("localtime", "posixrules")
+"""Files beside the zones: whatever the machine is set to. They, and the copies with and without leap seconds, can be
+read and are no names of the IANA data."""
+_COPIES = ("posix/", "right/")
 
 
 class Span(NamedTuple):
@@ -123,13 +128,22 @@ def zone_named(name: str) -> ZoneInfo:
     Raises
     ------
     UnknownZoneError
-        There is no such zone; the message names one that is spelt alike, if any.
+        There is no such zone; the message names those that are spelt alike, if any.
     """
     try:
+        if name in _MACHINES or name.startswith(_COPIES):
+            raise ValueError(name)
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-        alike = {known.casefold(): known for known in available_timezones()}.get(name.strip().casefold())
-        hint = f"did you mean '{alike}'?" if alike else "for example 'Asia/Shanghai' or 'UTC'"
-        raise UnknownZoneError(
-            f"time zone '{name}' is not known; an IANA name is expected (case matters): {hint}"
-        ) from error
+        raise UnknownZoneError(f"{name!r} is not a time zone of the IANA data (case matters); {_hint(name)}") from error
+
+
+@lru_cache(maxsize=256)
+def _hint(name: str) -> str:
+    zones = {zone.casefold(): zone for zone in available_timezones().difference(_MACHINES)}
+    # People misspell the city, or write it alone: compare with both.
+    cities = {folded.rpartition("/")[2]: zone for folded, zone in sorted(zones.items(), reverse=True)}
+    wanted = name.strip().casefold()
+    near = [zones[found] for found in get_close_matches(wanted, zones, n=3)]
+    near += [cities[found] for found in get_close_matches(wanted.rpartition("/")[2], cities, n=2)]
+    return f"did you mean {' or '.join(dict.fromkeys(near[:3]))}?" if near else "for example Asia/Shanghai or UTC"
