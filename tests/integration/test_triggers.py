@@ -136,8 +136,15 @@ async def test_a_backfill_is_one_taskrun_that_counts_the_runs_of_its_span(replic
 
 
 async def test_a_run_that_waits_says_for_what(replica: Replica, objects: Objects) -> None:
+    hourly = {"limit": 1, "backoff": {"fixed": {"delay": "1h"}}}
+    await objects.create("ScheduledTask", "patient", manual(retry=hourly))
+    await objects.create("TaskRun", "tried", {"task": "patient"})
+    await replica.work("sync", fail=True)
+    status = await objects.until("TaskRun", "tried", lambda s: condition(s, "Running")[1] == "WaitsForRetry")
+    assert next(c["message"] for c in status["conditions"]).startswith("attempt 1 failed")
+
     await objects.create("ScheduledTask", "sync", manual(concurrency={"policy": "Queue", "maxConcurrent": 1}))
-    await objects.create("TaskRun", "later", {"task": "sync", "delay": "1h"})
+    await objects.create("TaskRun", "later", {"task": "sync", "delay": "1h", "idempotencyKey": "remind-4711"})
     status = await objects.until("TaskRun", "later", lambda s: bool(s.get("conditions")))
     assert condition(status, "Running") == ("False", "Delayed")
     await objects.create("TaskRun", "first", {"task": "sync"})
@@ -151,6 +158,23 @@ async def test_a_run_that_waits_says_for_what(replica: Replica, objects: Objects
     await objects.patch("TaskRun", "first", {"cancel": True})
     status = await objects.until("TaskRun", "first", lambda s: condition(s, "Running")[1] == "Cancelling")
     assert (status["state"], condition(status, "Succeeded")) == ("Running", ("Unknown", "Cancelling"))
+
+    await objects.delete("TaskRun", "later")
+    await objects.create("TaskRun", "stop", {"task": "sync", "idempotencyKey": "remind-4711", "cancel": True})
+    await objects.until("TaskRun", "stop", lambda s: condition(s, "Succeeded") == ("False", "Cancelled"))
+
+
+async def test_a_task_that_fired_for_the_last_time_says_so_for_good(replica: Replica, objects: Objects) -> None:
+    await objects.create("ScheduledTask", "only", manual(trigger={"once": {"after": "100ms"}}))
+    await objects.until("ScheduledTask", "only", lambda s: condition(s, "Ready") == ("True", "Ended"))
+    await replica.pull("other")
+    await objects.create("ScheduledTask", "another", manual(trigger=OFTEN))  # what it commits shows the pool
+    status = await objects.until("ScheduledTask", "only", lambda s: condition(s, "Stalled")[0] == "True")
+    assert condition(status, "Stalled") == ("True", "HandlerNotRegistered")
+    assert condition(status, "Ready") == ("True", "Ended"), "no view says so: the engine was not asked"
+
+    await objects.patch("ScheduledTask", "only", {"trigger": {"once": {"after": "1h"}}})
+    await objects.until("ScheduledTask", "only", lambda s: condition(s, "Ready") == ("True", "Armed"))
 
 
 async def test_what_made_no_run_is_counted_by_reason_and_told_of_by_an_event(

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Iterator
 from itertools import islice
 from typing import NamedTuple
@@ -18,7 +20,7 @@ from typing import NamedTuple
 from tickwheel_operator.api import InvalidManifest, WorkerPool, sentence
 from tickwheel_operator.controllers.compile import NeverFires, bind_calendars
 from tickwheel_operator.controllers.completions import Completions
-from tickwheel_operator.controllers.observe import Fault, ObservedCalendar, ObservedPool, ObservedTask
+from tickwheel_operator.controllers.observe import NEVER_FIRES, Fault, ObservedCalendar, ObservedPool, ObservedTask
 from tickwheel_operator.engine.calendar import CalendarDates
 from tickwheel_operator.engine.messages import Command, PoolApplied, PoolRemoved, TaskApplied, TaskRemoved
 from tickwheel_operator.engine.spec import Completion, TaskSpec
@@ -29,7 +31,6 @@ _log = logging.getLogger(__name__)
 
 POOL_NOT_FOUND = "PoolNotFound"
 CALENDAR_NOT_FOUND = "CalendarNotFound"
-NEVER_FIRES = "NeverFires"
 TASK_NOT_FOUND = "TaskNotFound"
 COMPLETION_CYCLE = "CompletionCycle"
 KINDS = ("ScheduledTask", "WorkerPool", "TaskRun", "Calendar")
@@ -37,6 +38,8 @@ KINDS = ("ScheduledTask", "WorkerPool", "TaskRun", "Calendar")
 Name = tuple[str, str]
 """Namespace and name."""
 _CYCLE_SHOWN = 10
+_AT_ONCE_S = 0.02
+"""How long the tasks of a pool or a calendar that changed are judged before others get their turn."""
 _Dates = tuple[CalendarDates | None, ...]
 """Of the calendars that a spec names, in its order; None: there is no such calendar, or it is stalled."""
 
@@ -102,6 +105,8 @@ class Catalog:
         self._of_calendar: dict[Name, dict[str, None]] = {}
         self._by_name: dict[Name, str] = {}
         self._completions = Completions()
+        self._unjudged: OrderedDict[str, None] = OrderedDict()
+        """Uids of tasks whose pool or calendar has changed, in the order in which they are judged."""
         self._sink: Callable[[Command], None] | None = None
         self._unsynced = set(KINDS)
         self._synced = asyncio.Event()
@@ -298,12 +303,28 @@ class Catalog:
             listener(*key)
 
     def _judge_pool(self, key: Name) -> None:
-        for uid in self.tasks_of_pool(*key):
-            self._judge(self._tasks[uid])
+        self._judge_soon(self._of_pool.get(key, ()))
 
     def _judge_calendar(self, key: Name) -> None:
-        for uid in tuple(self._of_calendar.get(key, ())):
-            self._judge(self._tasks[uid])
+        self._judge_soon(self._of_calendar.get(key, ()))
+
+    def _judge_soon(self, uids: Iterable[str]) -> None:
+        """Judge these tasks in turn: some now, the rest when the loop has looked after others."""
+        idle = not self._unjudged
+        self._unjudged.update(dict.fromkeys(uids))
+        if idle:
+            self._judge_some()
+
+    def _judge_some(self) -> None:
+        until = time.monotonic() + _AT_ONCE_S
+        while self._unjudged:
+            uid, _ = self._unjudged.popitem(last=False)
+            entry = self._tasks.get(uid)
+            if entry is not None:
+                self._judge(entry)
+            if self._unjudged and time.monotonic() >= until and (loop := _running_loop()) is not None:
+                loop.call_soon(self._judge_some)
+                return
 
     def _judge_named(self, names: Collection[Name], *, but: Name) -> None:
         for name in names:
@@ -378,6 +399,14 @@ class Catalog:
         except Exception:
             # The leader ends its term for it, and the next one asks for the whole catalog.
             _log.exception("the engine broke down at the change of %s", key)
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    """None: there is nobody else to look after."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 def _bound(spec: TaskSpec, dates: dict[str, CalendarDates | None]) -> _Bound:

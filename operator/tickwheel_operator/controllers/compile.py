@@ -24,7 +24,7 @@ from tickwheel_operator.api.trigger import CalendarRule, DailyInterval
 from tickwheel_operator.api.trigger import Trigger as TriggerSpec
 from tickwheel_operator.engine.calendar import CalendarDates
 from tickwheel_operator.engine.cron import CronError, CronSchedule, UnknownZoneError, parse, zone_named
-from tickwheel_operator.engine.filters import Filter
+from tickwheel_operator.engine.filters import ANSWERS, Filter, Search
 from tickwheel_operator.engine.spec import (
     AfterRun,
     Backoff,
@@ -60,6 +60,11 @@ _BY_HAND = TriggerSpec()
 _WEEKDAYS = tuple(Weekday)
 _LEAST_EVERY_MS = 10
 _DAY_MS = 86_400_000
+_PROOF_ANSWERS = 4 * ANSWERS
+"""What it may cost to prove that a trigger never fires: enough to look at each day of forty years."""
+_VERDICTS_KEPT = 4_096
+_verdicts: dict[tuple[Trigger | None, Filter], tuple[int, int | Search]] = {}
+"""By source and filter, of the last search: after which instant, and what came of it."""
 
 
 class NeverFires(InvalidManifest):
@@ -149,7 +154,8 @@ def bind_calendars(spec: TaskSpec, dates: Callable[[str], CalendarDates | None])
     Raises
     ------
     NeverFires
-        The calendars leave no instant in forty years from the object's creation on.
+        The calendars leave no instant in forty years from the object's creation on. Where that cannot be told in
+        reasonable time, the task is taken as it is.
     InvalidManifest
         A calendar is missing; the faults name each.
     """
@@ -176,11 +182,7 @@ def bind_calendars(spec: TaskSpec, dates: Callable[[str], CalendarDates | None])
             include=tuple(calendar for exclude, calendar in pairs if not exclude),
         )
     )
-    if base is None:
-        fires = admitted.next_admitted(spec.created_ms) is not None
-    else:
-        fires = _fires(base, admitted, spec.created_ms)
-    if not fires:
+    if not _fires(base, admitted, spec.created_ms):
         schedule = "the trigger" if base is None else base.describe()
         what = f"{schedule}; {admitted.describe()}: there is no instant"
         raise _never("spec.trigger.calendars", what, spec.created_ms)
@@ -297,6 +299,9 @@ def _overlap(concurrency: Concurrency) -> Overlap:
     most = concurrency.max_concurrent
     if most is None and policy is not OverlapPolicy.ALLOW:
         most = 1
+    if most is None and concurrency.key is not None:
+        what = "has nothing to limit: set maxConcurrent beside it, or the policy Forbid, Replace or Queue, or drop it"
+        raise _fault("spec.concurrency.key", what)
     return Overlap(
         policy=policy,
         max_concurrent=most,
@@ -305,12 +310,33 @@ def _overlap(concurrency: Concurrency) -> Overlap:
     )
 
 
-def _fires(base: Trigger, admitted: Filter | None, created_ms: int) -> bool:
-    """Whether there is an instant from the object's creation on, or one that the misfire policy decides about."""
+def _fires(base: Trigger | None, admitted: Filter | None, created_ms: int) -> bool:
+    """Whether there is an instant from the object's creation on, or one that the misfire policy decides about.
+
+    Without a base: one that is admitted at all.
+    """
     if isinstance(base, OnceTrigger):
         return admitted is None or admitted.admits(base.at_ms)
-    trigger = base if admitted is None else FilteredTrigger(base, admitted)
-    return trigger.next_after(created_ms - 1) is not None
+    after_ms = created_ms - 1
+    if admitted is None:
+        return base is None or base.next_after(after_ms) is not None
+    # Many tasks have the same calendars and the same schedule, and a search can take 100 ms: one serves them all.
+    since_ms, verdict = _verdicts.get((base, admitted), (after_ms, None))
+    match verdict:
+        case Search.GAVE_UP:
+            return True
+        case Search.NEVER if after_ms >= since_ms:
+            return False
+        case int() if after_ms < verdict:
+            return True
+    if base is None:
+        verdict = admitted.search(created_ms)
+    else:
+        verdict = FilteredTrigger(base, admitted).search(after_ms, _PROOF_ANSWERS)
+    if len(_verdicts) >= _VERDICTS_KEPT:
+        _verdicts.clear()
+    _verdicts[base, admitted] = (after_ms, verdict)
+    return verdict is not Search.NEVER
 
 
 @lru_cache(maxsize=4096)

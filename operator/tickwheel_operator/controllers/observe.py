@@ -23,12 +23,13 @@ from tickwheel_operator.api import (
 )
 from tickwheel_operator.api.calendar import Calendar
 from tickwheel_operator.api.taskrun import Backfill, OnExpiry
-from tickwheel_operator.controllers.compile import compile_calendar, compile_pool, compile_task
+from tickwheel_operator.controllers.compile import NeverFires, compile_calendar, compile_pool, compile_task
 from tickwheel_operator.engine.calendar import CalendarDates
 from tickwheel_operator.engine.spec import PoolSpec, TaskSpec
 
 __all__ = [
     "INVALID_SPEC",
+    "NEVER_FIRES",
     "VIEW_LABEL",
     "BackfillRequest",
     "Fault",
@@ -47,6 +48,8 @@ __all__ = [
 VIEW_LABEL = "tickwheel.io/view"
 """On TaskRun objects that the operator made: pictures, not requests."""
 INVALID_SPEC = "InvalidSpec"
+NEVER_FIRES = "NeverFires"
+"""The spec is valid, and leaves no instant: its source, its window or its calendars."""
 _FINAL_STATES = frozenset({"Succeeded", "Failed", "Cancelled"})
 
 RawObject: TypeAlias = Mapping[str, Any]
@@ -169,7 +172,11 @@ def _compiled_task(raw: RawObject) -> tuple[TaskSpec | None, Fault | None]:
             raise TypeError(f"a watch of ScheduledTasks gave a {resource.kind}")
         return compile_task(resource), None
     except InvalidManifest as error:
-        return None, Fault(INVALID_SPEC, sentence(error.faults))
+        return None, _refused(error)
+
+
+def _refused(error: InvalidManifest) -> Fault:
+    return Fault(NEVER_FIRES if isinstance(error, NeverFires) else INVALID_SPEC, sentence(error.faults))
 
 
 def observe_pool(raw: RawObject, read_status: StatusReader) -> ObservedPool:
@@ -183,7 +190,7 @@ def observe_pool(raw: RawObject, read_status: StatusReader) -> ObservedPool:
             pool, spec = resource, compile_pool(resource)
             accounts = frozenset(map(str, resource.spec.access.service_accounts))
     except InvalidManifest as error:
-        fault = Fault(INVALID_SPEC, sentence(error.faults))
+        fault = _refused(error)
     return ObservedPool(
         uid=metadata["uid"],
         namespace=metadata["namespace"],
@@ -228,7 +235,7 @@ def _compiled_calendar(raw: RawObject) -> tuple[CalendarDates | None, Fault | No
             raise TypeError(f"a watch of Calendars gave a {resource.kind}")
         return compile_calendar(resource), None
     except InvalidManifest as error:
-        return None, Fault(INVALID_SPEC, sentence(error.faults))
+        return None, _refused(error)
 
 
 def observe_run(raw: RawObject, read_status: StatusReader) -> ObservedRun | None:
@@ -246,7 +253,7 @@ def observe_run(raw: RawObject, read_status: StatusReader) -> ObservedRun | None
             elif isinstance(resource, TaskRun):
                 request = _request(resource)
         except InvalidManifest as error:
-            fault = Fault(INVALID_SPEC, sentence(error.faults))
+            fault = _refused(error)
     return ObservedRun(
         uid=metadata["uid"],
         namespace=metadata["namespace"],

@@ -24,8 +24,10 @@ from tickwheel_operator.projection.bucket import Bucket
 from tickwheel_operator.projection.events import EventRecorder
 from tickwheel_operator.projection.history import History
 from tickwheel_operator.projection.statuses import (
+    ENDED,
     HANDLER_NOT_REGISTERED,
     calendar_status,
+    has_ended,
     pool_status,
     request_status,
     run_status,
@@ -268,7 +270,7 @@ class Projector:
         """Queue the task if its status differs from what is stored; True: it does not."""
         key: Key = ("task", task.seen.uid, "")
         stored = self._stored(key, task.seen.stored)
-        status = self._task_status(task, view)
+        status = self._task_status(task, view, stored)
         if not changes("ScheduledTask", status, stored):
             return True
         if self._is_early(task, stored):
@@ -281,10 +283,13 @@ class Projector:
             self._queue.add(key, _CONDITIONS if changed else _STATUSES)
         return False
 
-    def _task_status(self, task: Task, view: TaskView | None) -> dict[str, object]:
+    def _task_status(self, task: Task, view: TaskView | None, stored: Stored) -> dict[str, object]:
         spec = task.seen.spec
         pool = self._pools.get((spec.namespace, spec.pool)) if spec is not None else None
-        status = task_status(task, view, pool)
+        ended = stored.ready == ENDED
+        if view is not None and view.armed and view.generation == task.seen.generation:
+            ended = has_ended(task, view, self._clock.now_ms())
+        status = task_status(task, view, pool, ended=ended)
         if view is None and task.fault is None:
             del status["nextScheduleTime"]  # only a view knows it
         return status
@@ -359,8 +364,8 @@ class Projector:
         if task is None:
             return None
         view = self._views.get(uid)
-        status = self._task_status(task, view)
         stored = self._stored(key, task.seen.stored)
+        status = self._task_status(task, view, stored)
         if not conditions_differ(status, stored) and (pause := self._pause(key, self._config.task_interval_s)):
             return pause
         seen = task.seen

@@ -27,11 +27,12 @@ class Explanation(msgspec.Struct, frozen=True):
 
 EXPLANATIONS = {
     "Misfired": Explanation(
-        "they were overdue, as after a downtime, and spec.misfire.policy Skip drops such",
+        "they were overdue, as after a downtime or a suspend, and spec.misfire.policy Skip drops such",
         "FireOnce makes one run for all of them, FireAll one for each",
     ),
     "Coalesced": Explanation(
-        "they were overdue, as after a downtime, and one later run stands for them: spec.misfire.policy is FireOnce",
+        "they were overdue, as after a downtime or a suspend, and one later run stands for them: "
+        "spec.misfire.policy is FireOnce",
         "FireAll makes a run for each",
         warning=False,
     ),
@@ -65,6 +66,10 @@ EXPLANATIONS = {
         "the runs that the task follows ended while spec.suspend was set",
         "set it to false",
         warning=False,
+    ),
+    "Stalled": Explanation(
+        "the runs that spec.trigger.completion follows ended while the task was stalled",
+        "mend what its condition Stalled names; a TaskRun for each makes up for them",
     ),
     "Calendar": Explanation(
         "the runs that the task follows ended outside of spec.trigger.window, or when spec.trigger.calendars forbid it",

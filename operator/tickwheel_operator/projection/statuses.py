@@ -13,12 +13,15 @@ from typing import Any
 import msgspec
 
 from tickwheel_operator.engine.messages import RunState
+from tickwheel_operator.engine.spec import FixedDelay
 from tickwheel_operator.engine.views import PoolView, RunView, TaskView
 from tickwheel_operator.projection.subjects import Calendar, Pool, Run, Task, UnbuiltObject, Workforce
 
 __all__ = [
+    "ENDED",
     "HANDLER_NOT_REGISTERED",
     "calendar_status",
+    "has_ended",
     "missing_handler",
     "pool_status",
     "request_status",
@@ -28,6 +31,7 @@ __all__ = [
     "unbuilt_status",
 ]
 
+ENDED = "Ended"
 HANDLER_NOT_REGISTERED = "HandlerNotRegistered"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NAMES_SHOWN = 20
@@ -62,8 +66,25 @@ def missing_handler(handler: str, pool_name: str, pool: PoolView | None) -> str:
     )
 
 
-def task_status(task: Task, view: TaskView | None, pool: PoolView | None) -> Status:
-    """Of a ScheduledTask. Without a view, or with one that is not armed, the runs' fields are left as they are."""
+def has_ended(task: Task, view: TaskView, now_ms: int) -> bool:
+    """Whether its trigger has no instant any more. That the engine sleeps on none is not enough: while the intake is
+    held, or a run with a fixed delay is open, there is none either."""
+    spec = task.seen.spec
+    if spec is None or view.next_ms is not None:
+        return False
+    if spec.trigger is not None:
+        return spec.trigger.next_after(now_ms) is None
+    if spec.filter is None:
+        return False
+    earliest_ms = now_ms
+    if isinstance(spec.after, FixedDelay) and not view.active:
+        earliest_ms += spec.after.delay_ms
+    return spec.filter.next_admitted(earliest_ms) is None
+
+
+def task_status(task: Task, view: TaskView | None, pool: PoolView | None, *, ended: bool = False) -> Status:
+    """Of a ScheduledTask. Without a view, or with one that is not armed, the runs' fields are left as they are. `ended`
+    is what `has_ended` says, or said last."""
     seen, spec, fault = task.seen, task.seen.spec, task.fault
     generation = seen.generation
     if fault is not None:
@@ -76,6 +97,8 @@ def task_status(task: Task, view: TaskView | None, pool: PoolView | None) -> Sta
             ready = ("True", "Suspended", "spec.suspend is set: nothing fires by itself")
         elif spec is not None and spec.trigger is None and spec.after is None:
             ready = ("True", "Manual", "runs by hand, by API and in workflows only")
+        elif ended:
+            ready = ("True", ENDED, "its trigger has no instant any more: nothing fires by itself")
         else:
             ready = ("True", "Armed", "fires as its trigger says")
     status: Status = {
@@ -200,6 +223,7 @@ def run_status(view: RunView, generation: int) -> Status:
     }.get(state, ("Unknown", reason, why))
     running = ("True" if state is RunState.RUNNING else "False", reason, why)
     failed = state in (RunState.FAILED, RunState.CANCELLED)
+    tried = failed or not state.is_final
     total, good, bad = view.dispatches or (1, int(state is RunState.SUCCEEDED), int(failed))
     return {
         "observedGeneration": generation,
@@ -225,7 +249,7 @@ def run_status(view: RunView, generation: int) -> Status:
             "message": view.message[:_MESSAGE_CHARS] or None,
             "traceback": view.traceback[-_TRACEBACK_CHARS:] or None,
         }
-        if failed and (view.error_type or view.message)
+        if tried and (view.error_type or view.message)
         else None,
     }
 
@@ -236,9 +260,16 @@ def _open_words(view: RunView) -> tuple[str, str]:
         return "Cancelling", "it was told to stop, and has not stopped yet"
     if view.state is RunState.PENDING and view.waits_for:
         return "WaitsForOverlap", view.waits_for
-    if view.state is RunState.PENDING and view.ready_ms:
-        return "Delayed", f"it may start from {timestamp(view.ready_ms)}"
-    return view.state.value, ""
+    if view.state is not RunState.PENDING:
+        return view.state.value, ""
+    failed = ""
+    if view.attempts:
+        why = ": ".join(filter(None, (view.error_type, view.message[:1_000])))
+        failed = f"attempt {view.attempts} failed{': ' if why else ''}{why}"
+    if view.ready_ms:
+        starts = f"may start from {timestamp(view.ready_ms)}"
+        return ("WaitsForRetry", f"{failed}; the next {starts}") if failed else ("Delayed", f"it {starts}")
+    return view.state.value, failed
 
 
 def request_status(run: Run) -> Status | None:

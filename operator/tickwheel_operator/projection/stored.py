@@ -53,6 +53,8 @@ class Stored(msgspec.Struct, frozen=True, gc=False):
     """Type, status and lastTransitionTime of each condition, since an unchanged one keeps its time."""
     stalled: str = ""
     """The reason of the Stalled condition, where it is True."""
+    ready: str = ""
+    """The reason of the Ready condition."""
     skips: tuple[tuple[str, int], ...] = ()
     """Of a task: how many instants made no run, by reason."""
 
@@ -70,6 +72,7 @@ class Stored(msgspec.Struct, frozen=True, gc=False):
             ),
             after.since if "conditions" in patch else self.since,
             after.stalled if "conditions" in patch else self.stalled,
+            after.ready if "conditions" in patch else self.ready,
             after.skips if "skips" in patch else self.skips,
         )
 
@@ -84,6 +87,7 @@ def read_status(kind: str, status: Mapping[str, Any]) -> Stored:
             for c in conditions
         ),
         next((sys.intern(str(c.get("reason"))) for c in conditions if _is_stalled(c)), ""),
+        next((sys.intern(str(c.get("reason"))) for c in conditions if c.get("type") == "Ready"), ""),
         tuple((sys.intern(str(skip.get("reason"))), skip.get("count") or 0) for skip in status.get("skips") or ()),
     )
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 from tests.unit.controllers.builders import a_calendar, a_follower, a_pool, a_task, a_timed_task
 
+from tickwheel_operator.controllers import catalog as catalog_module
 from tickwheel_operator.controllers.catalog import KINDS, Catalog
 from tickwheel_operator.controllers.observe import Fault
 from tickwheel_operator.engine.messages import Command, PoolApplied, PoolRemoved, TaskApplied, TaskRemoved
@@ -183,6 +185,30 @@ def test_a_calendar_that_changes_posts_its_tasks_again_and_no_others() -> None:
     leading.catalog.calendar_seen(a_calendar(generation=2, dates=["2026-10-01/2026-10-03"]))
     leading.catalog.task_seen(a_timed_task("u-1", "holidays", stored="written"))
     assert leading.posted == []
+
+
+async def test_a_calendar_of_many_tasks_lets_others_have_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(catalog_module, "_AT_ONCE_S", 0.0)
+    leading = Leading()
+    leading.catalog.pool_seen(a_pool())
+    leading.catalog.calendar_seen(a_calendar())
+    for number in range(20):
+        leading.catalog.task_seen(a_timed_task(f"u-{number}", "holidays"))
+    leading.posted.clear()
+    leading.catalog.calendar_seen(a_calendar(generation=2, dates=["2026-10-01/2026-10-03"]))
+    assert len(leading.posted) < 20
+    leading.catalog.task_gone("u-19")
+    leading.catalog.calendar_seen(a_calendar(generation=3, dates=["2026-10-01/2026-10-04"]))
+    turns = 0
+    while len({command.spec.uid for command in leading.posted if isinstance(command, TaskApplied)}) < 19:
+        await asyncio.sleep(0)
+        turns += 1
+        assert turns < 100
+    assert turns > 10
+    await asyncio.sleep(0.01)
+    assert {leading.next_day(f"u-{number}") for number in range(19)} == {5}
+    assert len(leading.posted) <= 21, "one of them was judged by both edits"
+    assert leading.posted.count(TaskRemoved(uid="u-19", forget=True)) == 1
 
 
 def test_a_task_without_its_calendar_is_stalled_until_it_comes_and_when_it_goes() -> None:

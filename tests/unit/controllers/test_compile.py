@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import yaml
 
@@ -15,6 +16,7 @@ from tickwheel_operator.api import InvalidManifest, ScheduledTask, parse
 from tickwheel_operator.api.calendar import Calendar
 from tickwheel_operator.controllers.compile import NeverFires, bind_calendars, compile_calendar, compile_task
 from tickwheel_operator.engine.calendar import CalendarDates
+from tickwheel_operator.engine.cron import parse as parse_cron
 from tickwheel_operator.engine.filters import Filter
 from tickwheel_operator.engine.spec import (
     Backoff,
@@ -185,6 +187,13 @@ def test_only_allow_has_no_limit_by_default(concurrency: dict[str, Any] | None, 
     spec = compiled() if concurrency is None else compiled(concurrency=concurrency)
     assert spec.overlap == overlap
     assert compiled().overlap is compiled().overlap
+
+
+@pytest.mark.parametrize("concurrency", [{"key": "/shop"}, {"policy": "Allow", "key": "/shop"}])
+def test_a_key_without_a_limit_is_refused_since_nothing_would_count_by_it(concurrency: dict[str, Any]) -> None:
+    with pytest.raises(InvalidManifest, match=r"spec\.concurrency\.key: has nothing to limit.*maxConcurrent"):
+        compiled(concurrency=concurrency)
+    assert compiled(concurrency=concurrency | {"maxConcurrent": 2}).overlap.key == "/shop"
 
 
 # --- calendars ---
@@ -364,6 +373,72 @@ def test_calendars_that_leave_no_instant_are_refused(trigger: dict[str, Any], da
         bind_calendars(spec, known(calendar(**dates)))
     assert refused.value.faults[0].path == "spec.trigger.calendars"
     assert "can never fire" in refused.value.faults[0].message
+
+
+class CountingDates(CalendarDates):
+    """A calendar that knows how often it was asked."""
+
+    questions = 0
+
+    def covers(self, instant_ms: int) -> tuple[bool, int]:
+        self.questions += 1
+        return super().covers(instant_ms)
+
+
+MINUTELY = {"cron": "* * * * *", "calendars": [{"name": "some"}]}
+
+
+def created(spec: TaskSpec, at: str) -> TaskSpec:
+    return msgspec.structs.replace(spec, created_ms=int(datetime.fromisoformat(at).timestamp() * 1000))
+
+
+def test_calendars_that_refuse_very_much_are_no_reason_to_refuse_the_task() -> None:
+    august = CalendarDates("some", crons=[parse_cron("* * * 8 *")])
+    spec = created(compiled(trigger=MINUTELY), "2026-08-01T00:00:00Z")
+    trigger = bind_calendars(spec, known(august)).trigger
+    assert isinstance(trigger, FilteredTrigger)
+    assert trigger.next_after(spec.created_ms) is None, "the search gives up, and goes on later"
+    tiles = [
+        CalendarDates(name, crons=[parse_cron(f"{text} * * 8 *")]) for name, text in (("a", "*/2 *"), ("b", "1/2 *"))
+    ]
+    both = [{"name": "a"}, {"name": "b"}]
+    spec = created(compiled(trigger={"fixedDelay": "30s", "calendars": both}), "2026-08-01T00:00:00Z")
+    assert bind_calendars(spec, known(*tiles)).filter is not None
+
+
+def test_tasks_that_share_schedule_and_calendars_share_the_search() -> None:
+    calendar = CountingDates("some", crons=[parse_cron("* * * * *")])
+    spec = compiled(trigger=MINUTELY)
+    bind_calendars(spec, known(calendar))
+    assert calendar.questions > 1_000
+    calendar.questions = 0
+    for day in range(1, 9):
+        bind_calendars(created(spec, f"2026-01-0{day}T00:00:00Z"), known(calendar))
+    assert calendar.questions == 0
+
+
+@pytest.mark.parametrize(
+    ("calendar", "rule", "fires"),
+    [
+        (CalendarDates("nine o'clock", crons=[parse_cron("* * 9 * * *")]), "Exclude", [False, False, False]),
+        (CalendarDates("early", dates=[(date(2020, 1, 1), date(2026, 1, 2))]), "Include", [False, True, False]),
+        (CalendarDates("late", dates=[(date(2026, 1, 3), date(2026, 1, 3))]), "Include", [True, True, True]),
+    ],
+    ids=lambda value: getattr(value, "name", ""),
+)
+def test_what_one_search_found_of_a_schedule_is_right_for_tasks_of_other_age(
+    calendar: CalendarDates, rule: str, fires: list[bool]
+) -> None:
+    spec = compiled(trigger={"cron": "0 9 * * *", "calendars": [{"name": "some", "rule": rule}]})
+    found = []
+    for at in ("2026-01-03T00:00:00Z", "2026-01-01T00:00:00Z", "2026-01-02T10:00:00Z"):
+        try:
+            bind_calendars(created(spec, at), lambda _: calendar)
+        except NeverFires:
+            found.append(False)
+        else:
+            found.append(True)
+    assert found == fires
 
 
 @pytest.mark.parametrize(

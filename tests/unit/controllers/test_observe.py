@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from tickwheel_operator.controllers.observe import (
     BackfillRequest,
     ObservedCalendar,
     RunRequest,
     observe_calendar,
     observe_run,
+    observe_task,
 )
 
 
@@ -41,6 +44,23 @@ def test_a_backfill_asks_for_the_runs_of_its_span() -> None:
         task="t", key="k", scheduled_ms=None, parameters=b"", cancel=False,
         backfill=BackfillRequest(from_ms=1_000, to_ms=1_800_000, max_parallel=2),
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("trigger", "reason", "field"),
+    [
+        ({"cron": "0 9 * * *", "window": {"notAfter": "1969-01-01T00:00:00Z"}}, "NeverFires", "spec.trigger.window"),
+        ({"fixedDelay": "5m", "window": {"notAfter": "1969-01-01T00:00:00Z"}}, "NeverFires", "spec.trigger.window"),
+        ({"cron": "0 9 * * *", "timeZone": "Europe/Berln"}, "InvalidSpec", "spec.trigger.timeZone"),
+    ],
+)
+def test_a_trigger_without_an_instant_is_told_from_one_that_cannot_be_read(
+    trigger: dict[str, Any], reason: str, field: str
+) -> None:
+    task = raw("ScheduledTask", {"pool": "p", "handler": "h", "trigger": trigger})
+    seen = observe_task(task, None, lambda kind, status: None)
+    assert seen.spec is None and seen.fault is not None
+    assert (seen.fault.reason, seen.fault.message.partition(":")[0]) == (reason, field)
 
 
 def test_a_calendar_keeps_its_dates_until_its_generation_changes() -> None:

@@ -11,11 +11,12 @@ from tickwheel_operator.api.calendar import CalendarStatus
 from tickwheel_operator.api.scheduledtask import ScheduledTaskStatus
 from tickwheel_operator.api.taskrun import TaskRunStatus
 from tickwheel_operator.api.workerpool import WorkerPoolStatus
+from tickwheel_operator.engine.filters import Filter
 from tickwheel_operator.engine.messages import RunState
-from tickwheel_operator.engine.spec import CalendarUse, Completion, TaskSpec
-from tickwheel_operator.engine.triggers import CronTrigger
+from tickwheel_operator.engine.spec import CalendarUse, Completion, FixedDelay, TaskSpec
+from tickwheel_operator.engine.triggers import CronTrigger, FilteredTrigger, OnceTrigger
 from tickwheel_operator.engine.views import HandlerState, PoolView, RunView, TaskView
-from tickwheel_operator.projection.statuses import calendar_status, pool_status, run_status, task_status
+from tickwheel_operator.projection.statuses import calendar_status, has_ended, pool_status, run_status, task_status
 from tickwheel_operator.projection.stored import NOTHING, SECTIONS, digests, read_status
 from tickwheel_operator.projection.writing import changes, conditions_differ, with_transition_times
 
@@ -185,6 +186,43 @@ def test_a_task_that_follows_another_is_armed_and_says_whom() -> None:
     assert status["trigger"] == "after a run of extract succeeded"
 
 
+def over(**fields: Any) -> bool:
+    """Whether a task with this trigger says at 60 s that nothing fires any more, when the engine sleeps on none."""
+    view = a_view(next_ms=None, active=fields.pop("active", 0))
+    task = a_task(**{"trigger": None, **fields})
+    ended = has_ended(task, view, 60_000)
+    assert condition(task_status(task, view, None, ended=ended), "Ready")["reason"] == ("Ended" if ended else "Armed")
+    return ended
+
+
+def test_a_task_whose_trigger_has_no_instant_any_more_says_that_it_ended() -> None:
+    minutes = CronTrigger("* * * * *")
+    assert over(trigger=OnceTrigger(60_000))
+    assert over(trigger=FilteredTrigger(minutes, Filter(not_after_ms=119_999)))
+    assert not over(trigger=FilteredTrigger(minutes, Filter(not_after_ms=120_000))), "the intake is held"
+    assert not over(trigger=minutes)
+    assert not has_ended(a_task(trigger=OnceTrigger(1)), a_view(next_ms=1), 60_000), "it is made up for"
+
+
+def test_a_task_that_waits_for_the_end_of_a_run_has_not_ended_unless_its_window_has() -> None:
+    window = Filter(not_after_ms=80_000)
+    assert not over(after=FixedDelay(30_000), active=1)
+    assert not over(after=FixedDelay(30_000), filter=window, active=1)
+    assert over(after=FixedDelay(30_000), filter=window)
+    assert not over(after=Completion("extract"))
+    assert not over(after=Completion("extract"), filter=window)
+    assert over(after=Completion("extract"), filter=Filter(not_after_ms=59_999))
+
+
+def test_an_ended_task_is_still_known_as_such_where_only_its_stored_status_tells() -> None:
+    status = task_status(a_task(), a_view(next_ms=None), None, ended=True)
+    assert condition(status, "Ready")["status"] == "True", "it did all that it was asked for"
+    stored = as_stored("ScheduledTask", with_transition_times(status, NOW))
+    assert (stored.ready, stored.merged("ScheduledTask", {"nextScheduleTime": None}).ready) == ("Ended", "Ended")
+    armed = changes("ScheduledTask", task_status(a_task(), a_view(), None), stored)
+    assert stored.merged("ScheduledTask", armed).ready == "Armed"
+
+
 def test_the_trigger_on_one_line_names_the_calendars() -> None:
     uses = (CalendarUse("holidays"), CalendarUse("payday", exclude=False), CalendarUse("fridays", exclude=False))
     status = task_status(a_task(calendars=uses), a_view(), None)
@@ -211,13 +249,25 @@ def test_a_calendar_is_ready_or_says_which_field_is_wrong() -> None:
     ("run", "running", "words"),
     [
         (a_run(RunState.RUNNING, cancelling=True), "True", ("Cancelling", "it was told to stop")),
-        (a_run(RunState.PENDING, started_ms=0, ready_ms=90_000), "False", ("Delayed", "1970-01-01T00:01:30Z")),
+        (
+            a_run(RunState.PENDING, started_ms=0, attempts=0, ready_ms=90_000),
+            "False", ("Delayed", "it may start from 1970-01-01T00:01:30Z"),
+        ),
         (
             a_run(RunState.PENDING, started_ms=0, ready_ms=90_000, waits_for="2 runs with the same key are open"),
             "False", ("WaitsForOverlap", "2 runs with the same key are open"),
         ),
         (a_run(RunState.RUNNING, ready_ms=90_000, waits_for="no"), "True", ("Running", "")),
-        (a_run(RunState.PENDING, started_ms=0), "False", ("Pending", "")),
+        (a_run(RunState.PENDING, started_ms=0, attempts=0), "False", ("Pending", "")),
+        (
+            a_run(RunState.PENDING, attempts=2, ready_ms=90_000, error_type="OutOfStock", message="no shoes"), "False",
+            ("WaitsForRetry", "attempt 2 failed: OutOfStock: no shoes; the next may start from 1970-01-01T00:01:30Z"),
+        ),
+        (
+            a_run(RunState.PENDING, ready_ms=90_000), "False",
+            ("WaitsForRetry", "attempt 1 failed; the next may start from 1970-01-01T00:01:30Z"),
+        ),
+        (a_run(RunState.PENDING, error_type="OutOfStock"), "False", ("Pending", "attempt 1 failed: OutOfStock")),
     ],
 )  # fmt: skip
 def test_an_open_run_says_what_it_waits_for(run: RunView, running: str, words: tuple[str, str]) -> None:
@@ -232,6 +282,16 @@ def test_an_open_run_says_what_it_waits_for(run: RunView, running: str, words: t
 
 def test_a_run_that_was_told_to_stop_and_has_ended_is_not_cancelling_any_more() -> None:
     assert condition(run_status(a_run(RunState.CANCELLED, cancelling=True), 1), "Running")["reason"] == "Cancelled"
+
+
+def test_an_open_run_says_why_its_last_attempt_failed_and_a_succeeded_one_does_not() -> None:
+    why = {"error_type": "OutOfStock", "message": "no shoes"}
+    for state in (RunState.PENDING, RunState.RUNNING):
+        assert run_status(a_run(state, **why), 1)["error"] == {
+            "type": "OutOfStock", "message": "no shoes", "traceback": None,
+        }  # fmt: skip
+    assert run_status(a_run(RunState.SUCCEEDED, **why), 1)["error"] is None
+    assert run_status(a_run(RunState.RUNNING), 1)["error"] is None
 
 
 def test_a_backfill_counts_its_runs() -> None:
