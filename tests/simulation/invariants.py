@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 
 from tests.simulation.record import Record
+from tests.simulation.tasks import unsettled_since
 
 from tickwheel_operator.engine import snapshot
 from tickwheel_operator.engine.messages import RunState
@@ -26,7 +27,7 @@ def check_punctual(record: Record, specs: Iterable[TaskSpec], now_ms: int) -> No
         task = record.state.by_uid.get(spec.uid)
         if spec.trigger is None or spec.suspend:
             continue
-        settled = spec.created_ms if task is None else task.watermark_ms
+        settled = unsettled_since(spec.trigger, spec.created_ms) if task is None else task.watermark_ms
         due = spec.trigger.last_at_or_before(now_ms - _PATIENCE_MS, settled)
         if due is not None:
             record.violated(f"{spec.name}: the instant {due} is due since {now_ms - due} ms, and nothing became of it")
@@ -139,7 +140,7 @@ def check_followed(record: Record, tasks: Mapping[str, TaskSpec]) -> None:
 
 
 def _check_instants(record: Record, triggers: Mapping[str, Collection[Trigger]]) -> None:
-    """Between two armings, each instant was fired once or is in a skip's count."""
+    """Since its creation, and between two armings, each instant was fired once or is in a skip's count."""
     names: dict[int, str] = {}
     periods: dict[int, tuple[str, int]] = {}
     fired: dict[int, int] = {}
@@ -173,6 +174,13 @@ def _check_instants(record: Record, triggers: Mapping[str, Collection[Trigger]])
                     close(fact.task)
                 if isinstance(fact, f.TaskNamed):
                     names[fact.task] = fact.name
+                    created_ms, until_ms = record.specs[fact.uid].created_ms, fact.watermark_ms
+                    overlooked = [
+                        trigger.count_between(unsettled_since(trigger, created_ms), until_ms, 10**9)
+                        for trigger in triggers.get(fact.schedule, ())
+                    ]
+                    if overlooked and min(overlooked):
+                        record.violated(f"{fact.name}: {min(overlooked)} instants since its creation were overlooked")
                 periods[fact.task] = (fact.schedule, fact.watermark_ms)
                 fired[fact.task], skipped[fact.task], until[fact.task] = 0, 0, fact.watermark_ms
             case f.Fired():

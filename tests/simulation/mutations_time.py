@@ -213,11 +213,6 @@ def backfills_made_up_for_twice(patch: Patch) -> None:
     patch.setattr(TaskState, "covered_until", lambda self, instant_ms: instant_ms)
 
 
-def backfills_trust_what_is_open(patch: Patch) -> None:
-    """What another backfill has begun counts as done."""
-    patch.setattr(Backfills, "_undecided", lambda self, run: 1 << 62)
-
-
 def backfills_failures_are_kept(patch: Patch) -> None:
     """What did not succeed counts as made up for."""
     patch.setattr(TaskState, "uncover", lambda self, instant_ms: None)
@@ -289,7 +284,6 @@ TIME_MUTATIONS: Sequence[Callable[[Patch], None]] = (
     fixed_delay_not_resumed,
     backfill_cursor_not_restored,
     backfills_made_up_for_twice,
-    backfills_trust_what_is_open,
     backfills_failures_are_kept,
     backfill_without_a_limit,
     backfills_failures_forgotten,

@@ -138,7 +138,7 @@ class Rules:
         while trigger is not None and (instant := trigger.next_after(at)) is not None and instant < span.to_ms:
             if instant not in made:
                 self._record.violated(f"{run.id} ended, but the instant {instant} of its span has no run")
-            if made[instant] is None or (made[instant] is not RunState.SUCCEEDED and not span.failed):
+            if made[instant] is not RunState.SUCCEEDED and not span.failed:
                 self._record.violated(f"{run.id} succeeded, but the instant {instant} of its span: {made[instant]}")
             at = instant
 

@@ -34,7 +34,7 @@ from tickwheel_operator.engine.triggers import (
     Trigger,
 )
 
-__all__ = ["base_of", "draw_calendar", "draw_edit", "draw_task"]
+__all__ = ["base_of", "draw_calendar", "draw_edit", "draw_task", "unsettled_since"]
 
 _FREE = CalendarDates("holidays")
 _CLOSED = CalendarDates("holidays", dates=[(date(2023, 11, 1), date(2023, 12, 31))])
@@ -134,6 +134,13 @@ def base_of(trigger: Trigger) -> Trigger:
     return trigger.base if isinstance(trigger, FilteredTrigger) else trigger
 
 
+def unsettled_since(trigger: Trigger, created_ms: int) -> int:
+    """From when on, exclusive, something must become of the instants of a new task's trigger: its creation; a `once`
+    may have passed by then."""
+    base = base_of(trigger)
+    return min(created_ms, base.at_ms - 1) if isinstance(base, OnceTrigger) else created_ms
+
+
 def _draw_trigger(chance: random.Random, now_ms: int) -> AnyTrigger | None:
     match chance.randrange(6):
         case 0 | 1 | 2:
@@ -141,6 +148,6 @@ def _draw_trigger(chance: random.Random, now_ms: int) -> AnyTrigger | None:
         case 3:
             return CronTrigger(chance.choice(("* * * * * *", "*/2 * * * * *")), "Europe/Berlin")
         case 4:
-            return OnceTrigger(now_ms + chance.randrange(6_000))
+            return OnceTrigger(now_ms - 2_000 + chance.randrange(6_000))
         case _:
             return None

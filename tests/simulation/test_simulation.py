@@ -19,7 +19,7 @@ from tests.simulation.mutations import MUTATIONS
 from tests.simulation.record import Violated
 from tests.simulation.scenario import run_seed
 
-from tickwheel_operator.engine import snapshot
+from tickwheel_operator.engine import groups, scheduler, snapshot
 
 SEEDS = int(os.environ.get("TICKWHEEL_SIM_SEEDS", "320"))
 FROM = int(os.environ.get("TICKWHEEL_SIM_FROM", "0"))
@@ -40,6 +40,13 @@ def quiet() -> Iterator[None]:
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """The few tasks of a story are written down one by one, as a million are thirty by thirty."""
     monkeypatch.setattr(snapshot, "_ROWS_PER_CHUNK", 1)
+
+
+@pytest.fixture(autouse=True)
+def one_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One task at a time, as of a hundred thousand a thousand."""
+    for module in (groups, scheduler):
+        monkeypatch.setattr(module, "AT_ONCE", 1)
 
 
 @pytest.mark.parametrize("block", range(BLOCKS))

@@ -16,6 +16,7 @@ from tickwheel_operator.engine.journal import Journal
 from tickwheel_operator.engine.scheduler import Scheduler
 from tickwheel_operator.engine.spec import EngineConfig
 from tickwheel_operator.engine.state import Run, Span, State
+from tickwheel_operator.engine.triggers import counted_until, looked_until
 from tickwheel_operator.ledger import facts as f
 
 __all__ = ["Backfills"]
@@ -116,6 +117,10 @@ class Backfills:
         undecided = self._undecided(run)
         while len(instants) < room:
             instant = trigger.next_after(until) if trigger is not None else None
+            if instant is None and trigger is not None and (looked := looked_until(trigger, until)) is not None:
+                until = min(looked, last)  # the search gave up there
+                if until < last:
+                    continue
             if instant is None or instant > last:
                 until = last
                 break
@@ -159,6 +164,8 @@ class Backfills:
         if command.to_ms > self._journal.now_ms:
             return 0, "to lies in the future; a backfill makes up for instants of the past"
         total = trigger.count_between(command.from_ms - 1, command.to_ms - 1, self._config.max_backfill + 1)
+        if counted_until(trigger, command.from_ms - 1, command.to_ms - 1) < command.to_ms - 1:
+            return 0, "window and calendars refuse too many instants of this span one by one; divide it"
         if total == 0:
             return 0, "the trigger has no instant in this span"
         if total > self._config.max_backfill:

@@ -32,10 +32,6 @@ from tickwheel_operator.ledger.facts import Origin
 __all__ = ["Engine"]
 
 _SWEEPS_PER_LEASE = 15
-_OBJECTIONS = {
-    Verdict.SKIP: "as many runs are open as spec.concurrency.maxConcurrent allows, and its policy is Forbid",
-    Verdict.FULL: "as many runs wait for open ones as spec.concurrency.queueLimit allows",
-}
 
 
 class Engine:
@@ -55,7 +51,7 @@ class Engine:
         """Instants of schedules, by the wall clock."""
         self.delays = TimingWheel(boot_ms)
         """Everything that lasts, by the boot clock."""
-        self.overlaps = Overlaps(self.state, self.config.max_backlog)
+        self.overlaps = Overlaps(self.config.max_backlog)
         self.scheduler = Scheduler(
             self.journal,
             self.state,
@@ -78,6 +74,8 @@ class Engine:
             self._delay_over,
         )
         self.backfills = Backfills(self.journal, self.state, self.scheduler, self.config)
+        self._replayed_ms = 0
+        """When the leader before decided last."""
         self.journal.hear = self._hear_of_ends
         self._hears = False
         self._effects: list[m.Effect] = []
@@ -108,12 +106,14 @@ class Engine:
     def restore(self, chunks: Sequence[bytes]) -> None:
         """Load a checkpoint, before any fact is replayed."""
         snapshot.load(self.state, chunks)
+        self._replayed_ms = self.state.clock_ms
 
     def replay(self, facts: Iterable[f.Fact]) -> None:
         """Fold facts that another leader decided."""
         apply = self.state.apply
         for fact in facts:
             apply(fact)
+        self._replayed_ms = self.state.clock_ms
 
     def load(self, commands: Iterable[m.Command], now_ms: int, boot_ms: int | None = None) -> m.Output:
         """Take over the catalog, all of it at one instant and before `CatalogSynced`: a third of the time of as many
@@ -140,8 +140,8 @@ class Engine:
         that never jumps (without one the wall clock stands for it).
 
         Time that passed since the last command is caught up first, so that a due instant fires before a later pull
-        is answered. A wall clock that went back is held: the engine's instants never decrease, and those that it had
-        reached stay settled; leases, silence and backoffs go on by the boot clock meanwhile.
+        is answered. Where the wall clock went back, schedules follow it, and what was settled stays settled; the
+        instants of facts are held until it has caught up; leases, silence and backoffs go on by the boot clock.
         """
         journal = self.journal
         journal.wall_ms = now_ms
@@ -187,6 +187,8 @@ class Engine:
 
     def pause_ms(self, now_ms: int, boot_ms: int | None = None) -> int:
         """How long the host may wait until it calls `handle` again, at the latest; 0 or less: it is time."""
+        if self.scheduler.is_behind:
+            return 0
         boot_ms = now_ms if boot_ms is None else boot_ms
         pause = self._next_sweep_ms - boot_ms
         if (instant := self.wheel.next_occupied()) is not None:
@@ -197,9 +199,10 @@ class Engine:
 
     def _pass_time(self, effects: list[m.Effect]) -> None:
         journal = self.journal
-        for group in self.wheel.advance(journal.now_ms):
+        for group in self.wheel.advance(journal.wall_ms):
             if isinstance(group, Group):  # nothing else is in this wheel
                 self.scheduler.fire(group)
+        self.scheduler.go_on()
         for timer in self.delays.advance(journal.boot_ms):
             payload = timer.payload
             if isinstance(payload, Delay):
@@ -222,15 +225,17 @@ class Engine:
         dispatch = run.dispatch
         if run.origin is Origin.REQUEST and dispatch.ready_ms > self.journal.now_ms:
             run.delayed = True
-        elif self._spec_of(run).overlap.max_concurrent is not None and not self._enters(run):
-            return
+        elif self._spec_of(run).overlap.max_concurrent is not None:
+            self._enters(run)
+            if run.number not in self.state.runs:
+                return
         self.leasing.ready(dispatch)
 
     def _enters(self, run: Run) -> bool:
         for other in self.overlaps.enter(run, self._spec_of(run)):
             if other.number not in self.state.runs:
                 continue  # the end of the one before ended it, too
-            self.leasing.cancel(other, f"replaced by the run {run.id}", self._effects)
+            self.leasing.cancel(other, f"replaced by the run {run.name}", self._effects)
         # What followed from an end may have replaced it by a later one already.
         return not run.held and run.number in self.state.runs
 
@@ -238,7 +243,8 @@ class Engine:
         run.delayed = False
         verdict = self.overlaps.verdict(self._spec_of(run), run.parameters)
         if verdict in (Verdict.SKIP, Verdict.FULL):
-            self.journal.emit(f.Cancelled(run.number, f"its delay was over, but {_OBJECTIONS[verdict]}"))
+            why = self.overlaps.explain(verdict, self._spec_of(run), run.parameters)
+            self.journal.emit(f.Cancelled(run.number, f"its delay was over, but {why}"))
             return False
         return self._enters(run)
 
@@ -252,6 +258,7 @@ class Engine:
         while state.news:
             news, state.news = state.news, []
             for run, outcome in news:
+                self.router.recall(run)
                 for admitted in self.overlaps.leave(run, self._spec_of):
                     if admitted.number in state.runs:
                         self.leasing.ready(admitted.dispatch)
@@ -269,21 +276,38 @@ class Engine:
             self.state.ended = dict.fromkeys(self.state.ended, 0)
             self.stats.runs_ended = self.state.ended
             self.state.news.clear()
-            runs, now = self.state.runs.values(), self.journal.now_ms
-            for run in runs:
-                run.delayed = run.origin is Origin.REQUEST and not run.attempts and run.dispatch.ready_ms > now
-            self.overlaps.regroup([run for run in runs if not run.delayed], self._spec_of)
+            known, delayed = [], []
+            for run in self.state.runs.values():
+                # Its delay may be over by now: if the leader before did not see that, this one decides what follows.
+                undecided = run.dispatch.ready_ms > self._replayed_ms
+                run.delayed = run.origin is Origin.REQUEST and not run.attempts and undecided
+                if run.delayed:
+                    delayed.append(run)
+                elif self.scheduler.knows(run.task):
+                    known.append(run)
+                elif run.dispatch.token and not run.backfill:
+                    self.overlaps.doubt(run)
+            self.overlaps.regroup(known, self._spec_of)
             self.leasing.take_over()
             self.scheduler.sync()
+            for run in delayed:
+                if run.number in self.state.runs and run.dispatch.ready_ms <= self.journal.now_ms:
+                    self.leasing.ready(run.dispatch)
             self.backfills.resume()
 
     def _task_applied(self, command: m.TaskApplied, _: list[m.Effect]) -> None:
+        spec = command.spec
+        task, admitted = self.state.by_uid.get(spec.uid), []
+        if task is not None and self.scheduler.synced and not self.scheduler.knows(task):
+            # Its open runs count as its own from now on, before anything overdue is settled.
+            runs = [run for run in task.runs.values() if not run.delayed]
+            admitted = self.overlaps.regroup(runs, lambda run: spec if run.task is task else self._spec_of(run))
         self.scheduler.apply(command)
-        task = self.state.by_uid.get(command.spec.uid)
+        task = self.state.by_uid.get(spec.uid)
         if task is not None and self.scheduler.synced:
             # Its pool, handler or overlap policy may be another now: what waits, waits there.
             runs = [run for run in task.runs.values() if not run.delayed]
-            admitted = self.overlaps.regroup(runs, self._spec_of)
+            admitted += self.overlaps.regroup(runs, self._spec_of)
             for run in [*task.runs.values(), *admitted]:
                 if run.number in self.state.runs and not run.dispatch.token and run.dispatch.ready_ms >= 0:
                     self.leasing.ready(run.dispatch)
@@ -367,43 +391,48 @@ class Engine:
                 detail = f"no armed ScheduledTask {command.namespace}/{command.name}"
             else:
                 runs = command.runs if isinstance(command, m.Submit) else []
-                backlog = self.router.pool(command.namespace, entry.spec.pool).backlog()
+                backlog = self.router.pool(command.namespace, entry.spec.pool).unleased()
                 if backlog + len(runs) > self.config.max_backlog:
                     reason = m.RefusalReason.BACKLOG_FULL
-                    detail = (
-                        f"{backlog} dispatches wait in pool {entry.spec.pool}; at most {self.config.max_backlog} may"
-                    )
-                elif (verdict := self._blocked(entry.spec, runs)) is not None:
+                    detail = f"{backlog} runs wait in pool {entry.spec.pool}; at most {self.config.max_backlog} may"
+                elif objection := self._overlap_objection(entry.spec, runs):
                     reason = m.RefusalReason.OVERLAP
-                    detail = f"{entry.spec.namespace}/{entry.spec.name}: {_OBJECTIONS[verdict]}"
+                    detail = f"{entry.spec.namespace}/{entry.spec.name}: {objection}"
         if reason is None:
             return None
         return m.CommandRefused(request=command.request, reason=reason, detail=detail)
 
-    def _blocked(self, spec: TaskSpec, runs: list[m.Submission]) -> Verdict | None:
-        """Why one of these runs may not be made now. One that is known already is no new one, and a delayed one is
-        judged when its delay is over."""
+    def _overlap_objection(self, spec: TaskSpec, runs: list[m.Submission]) -> str:
+        """Why these runs may not all be made now; empty: they may. One that is known already is no new one, and a
+        delayed one is judged when its delay is over."""
         if spec.overlap.max_concurrent is None:
-            return None
+            return ""
+        first: dict[str, m.Submission] = {}
         for wanted in runs:
-            if not wanted.delay_ms and keyed_run_id(spec.uid, wanted.key) not in self.state.keys:
-                verdict = self.overlaps.verdict(spec, wanted.parameters)
-                if verdict in (Verdict.SKIP, Verdict.FULL):
-                    return verdict
-        return None
+            if keyed_run_id(spec.uid, wanted.key) not in self.state.keys:
+                first.setdefault(wanted.key, wanted)
+        judged = [wanted.parameters for wanted in first.values() if not wanted.delay_ms]
+        found = self.overlaps.objection(spec, judged)
+        if found is None:
+            return ""
+        place, verdict = found
+        why = self.overlaps.explain(verdict, spec, judged[place])
+        return f"with {place} of these {len(judged)} new runs {why}; ask for fewer at once" if place else why
 
     def _cancel(self, command: m.CancelRun, effects: list[m.Effect]) -> None:
         run_id = command.run_id
         task = self.state.by_uid.get(uid_of(run_id))
+        run = self.state.keys.get(run_id)
+        if task is not None and run is None:  # of a schedule, say: such runs have no keys
+            run = next((other for other in task.runs.values() if other.id == run_id), None)
+        if isinstance(run, Run):
+            self.leasing.cancel(run, command.message, effects)
+            if run.span is not None:
+                self.backfills.advance(run)
+            still = run.number in self.state.runs
+            effects.append(self._state_of(command, run.state if still else m.RunState.CANCELLED))
+            return
         if task is not None:
-            for run in task.runs.values():
-                if run.id == run_id:
-                    self.leasing.cancel(run, command.message, effects)
-                    if run.span is not None:
-                        self.backfills.advance(run)
-                    still = run.number in self.state.runs
-                    effects.append(self._state_of(command, run.state if still else m.RunState.CANCELLED))
-                    return
             for ended in (*task.history_succeeded, *task.history_failed):
                 if ended.run_id == run_id:
                     effects.append(self._state_of(command, ended.state))

@@ -2,22 +2,54 @@
 
 `triggers.FilteredTrigger` asks it for every instant, and the engine for the ends of runs that trigger a task. An
 answer says how long it stands, so that nobody walks over the instants of an excluded year one by one.
-Invariant: `next_admitted` and `previous_admitted` name the nearest instant that `admits` is true of.
+Invariants: `next_admitted` and `previous_admitted` name the nearest instant that `admits` is true of; a search ends
+after a bounded number of answers, and what gave up is told from what is never.
 """
 
 from __future__ import annotations
+
+from enum import Enum
 
 import msgspec
 
 from .calendar import FOREVER_MS, CalendarDates
 from .spelling import spell_instant
 
-__all__ = ["HORIZON_MS", "Filter"]
+__all__ = ["ANSWERS", "HORIZON_MS", "Budget", "Filter", "GaveUp", "Search"]
 
 HORIZON_MS = 40 * 366 * 86_400_000
 """A search for an admitted instant ends here: forty years, in which every date of every weekday has come."""
-_CHANGES = 10_000
-"""And after so many changes of the answer: calendars that take turns second by second end it within 3 hours."""
+ANSWERS = 10_000
+"""What one search may cost, in answers of a calendar or a cron expression of it: some tens of milliseconds."""
+_LEAST_TURNS = 16
+
+
+class Search(Enum):
+    """What comes of a search for an instant that finds none."""
+
+    NEVER = "never"
+    """There is none up to the horizon."""
+    GAVE_UP = "gave up"
+    """It has used up its budget: there may be one further on."""
+
+
+class GaveUp(Exception):
+    """The budget is used up."""
+
+
+class Budget:
+    """How often a filter may yet be asked in one search."""
+
+    __slots__ = ("left",)
+
+    def __init__(self, turns: int) -> None:
+        self.left = turns
+
+    def spend(self) -> None:
+        """Take one turn. Raises `GaveUp`."""
+        if self.left <= 0:
+            raise GaveUp
+        self.left -= 1
 
 
 class Filter(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,42 +88,65 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
             return True, min(until_ms, max(included))
         return False, min(change_ms for _, change_ms in answers)
 
+    def turns(self, answers: int = ANSWERS) -> int:
+        """How often it may be asked for so many answers: the more calendars and expressions, the less often."""
+        calendars = (*self.exclude, *self.include)
+        return max(_LEAST_TURNS, answers // max(1, len(calendars) + sum(calendar.crons for calendar in calendars)))
+
     def next_admitted(self, instant_ms: int) -> int | None:
         """The first instant at or after `instant_ms` that is admitted.
 
-        None: there is none in the next 40 years, or before the answer has changed 10,000 times.
+        None: there is none in the next 40 years, or the answer changes too often before it.
         """
-        return self._first(instant_ms, self.horizon(instant_ms))
+        found = self.search(instant_ms)
+        return None if isinstance(found, Search) else found
+
+    def search(self, instant_ms: int) -> int | Search:
+        """`next_admitted`, or why there is none."""
+        try:
+            found = self._first(instant_ms, self.horizon(instant_ms), Budget(self.turns()))
+        except GaveUp:
+            return Search.GAVE_UP
+        return Search.NEVER if found is None else found
 
     def horizon(self, instant_ms: int) -> int:
         """Where a search from `instant_ms` on ends: 40 years after it, and after the window begins."""
         return max(instant_ms, self.not_before_ms or instant_ms) + HORIZON_MS
 
-    def previous_admitted(self, instant_ms: int, after_ms: int) -> int | None:
-        """The last instant at or before `instant_ms`, but after `after_ms`, that is admitted; None: there is none."""
+    def previous_admitted(self, instant_ms: int, after_ms: int, budget: Budget | None = None) -> int | None:
+        """The last instant at or before `instant_ms`, but after `after_ms`, that is admitted; None: there is none.
+
+        Raises
+        ------
+        GaveUp
+            The budget is used up.
+        """
+        budget = budget or Budget(self.turns())
         if instant_ms <= after_ms:
             return None
+        budget.spend()
         if self.admits(instant_ms):
             return instant_ms
         # Answers reach forwards only. So go back in growing steps to an instant from which an admitted one is met
         # before `instant_ms`, then halve what lies between: one is met from all up to the last, and from none past it.
-        step_ms, unmet_ms = 60_000, instant_ms
+        step_ms, unmet_ms = 1_000, instant_ms
         while True:
             probe_ms = max(after_ms + 1, instant_ms - step_ms)
-            met_ms = self._first(probe_ms, instant_ms)
+            met_ms = self._first(probe_ms, unmet_ms - 1, budget)
             if met_ms is not None:
                 break
             if probe_ms == after_ms + 1:
                 return None
-            step_ms, unmet_ms = step_ms * 4, probe_ms
+            step_ms, unmet_ms = step_ms * 8, probe_ms
         while met_ms + 1 < unmet_ms:
             # All instants up to the end of an answer are as its first: leap there before halving.
+            budget.spend()
             _, until_ms = self.stands(met_ms)
             met_ms = min(until_ms, unmet_ms) - 1
             if met_ms + 1 >= unmet_ms:
                 break
             middle_ms = (met_ms + unmet_ms) // 2
-            found_ms = self._first(middle_ms, instant_ms)
+            found_ms = self._first(middle_ms, unmet_ms - 1, budget)
             if found_ms is None:
                 unmet_ms = middle_ms
             else:
@@ -110,13 +165,13 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
             parts.append(f"only on {' or '.join(sorted(calendar.name for calendar in self.include))}")
         return "; ".join(parts)
 
-    def _first(self, instant_ms: int, until_ms: int) -> int | None:
-        """The first admitted instant from `instant_ms` to `until_ms`, both included."""
-        for _ in range(_CHANGES):
+    def _first(self, instant_ms: int, until_ms: int, budget: Budget) -> int | None:
+        """The first admitted instant from `instant_ms` to `until_ms`, both included. Raises `GaveUp`."""
+        while True:
+            budget.spend()
             admitted, change_ms = self.stands(instant_ms)
             if admitted:
                 return instant_ms
             if change_ms > until_ms:
                 return None
             instant_ms = change_ms
-        return None

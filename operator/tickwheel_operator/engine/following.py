@@ -14,7 +14,7 @@ from tickwheel_operator.engine.journal import Journal
 from tickwheel_operator.engine.messages import RunState
 from tickwheel_operator.engine.misfire import settle
 from tickwheel_operator.engine.overlap import Verdict
-from tickwheel_operator.engine.spec import Completion, FixedDelay, Outcome, TaskSpec
+from tickwheel_operator.engine.spec import Completion, FixedDelay, Outcome
 from tickwheel_operator.engine.state import Run, State
 from tickwheel_operator.engine.triggers import OnceTrigger
 from tickwheel_operator.engine.wheel import Timer
@@ -52,8 +52,6 @@ class Following:
         """By the namespace and name of the task that is followed."""
         self._follows: dict[str, tuple[str, str]] = {}
         self._delays: dict[str, Delay] = {}
-        self._idle: dict[str, Entry] = {}
-        """Fixed-delay tasks whose instant could not be settled, since no new runs are made now."""
 
     # --- the catalog ---
 
@@ -65,13 +63,14 @@ class Following:
             self._followers.setdefault(key, {})[spec.uid] = entry
             self._follows[spec.uid] = key
             self._watch(key)
-        elif not spec.suspend:
-            self._settle(entry)
+        elif (instant := self._instant(entry)) is not None and instant <= self._now(entry) and not spec.suspend:
+            self._scheduler.put_off(entry)
+        else:
+            self._arm(entry)
 
     def leave(self, entry: Entry) -> None:
         """It does not."""
         spec = entry.spec
-        self._idle.pop(spec.uid, None)
         delay = self._delays.pop(spec.uid, None)
         if delay is not None and delay.timer is not None:
             self._scheduler.delays.cancel(delay.timer)
@@ -93,12 +92,6 @@ class Following:
         delay = self._delays.get(uid)
         return None if delay is None else delay.instant_ms
 
-    def resume(self) -> None:
-        """New runs are made again."""
-        idle, self._idle = self._idle, {}
-        for entry in idle.values():
-            self._settle(entry)
-
     # --- what happened ---
 
     def ended(self, run: Run, state: RunState) -> None:
@@ -119,7 +112,7 @@ class Following:
         entry = delay.entry
         self._delays.pop(entry.spec.uid, None)
         if self._scheduler.held:
-            self._idle[entry.spec.uid] = entry
+            self._scheduler.put_off(entry)
             return
         # The wall clock may have been set back meanwhile: the instant is never ahead of it.
         now, watermark = self._journal.now_ms, entry.watermark_ms
@@ -127,9 +120,9 @@ class Following:
         self._arm(entry)
 
     def _follow(self, entry: Entry, ended: Run) -> None:
-        spec, now = entry.spec, self._journal.now_ms
+        now = self._journal.now_ms
         task = self._scheduler.name(entry)
-        reason = self._objection(spec)
+        reason = self._objection(entry)
         if reason is not None:
             self._scheduler.skip(task, now, 1, reason)
             return
@@ -137,8 +130,11 @@ class Following:
         self._journal.emit(f.Requested(number, task.number, now, now, ended.id, Origin.COMPLETION))
         self._scheduler.created(self._state.runs[number])
 
-    def _objection(self, spec: TaskSpec) -> f.SkipReason | None:
+    def _objection(self, entry: Entry) -> f.SkipReason | None:
         """Why the end of the other's run makes none of this task now."""
+        spec = entry.spec
+        if entry.paused:
+            return f.SkipReason.STALLED
         if spec.suspend:
             return f.SkipReason.SUSPENDED
         if spec.filter is not None and not spec.filter.admits(self._journal.now_ms):
@@ -155,15 +151,12 @@ class Following:
 
     # --- fixed delays ---
 
-    def _settle(self, entry: Entry) -> None:
+    def settle(self, entry: Entry) -> None:
         """Arm the task; if its instant has passed while nobody could fire it, the misfire policy decides."""
         instant = self._instant(entry)
-        now = self._journal.now_ms
+        now = self._now(entry)
         if instant is None or instant > now:
             self._arm(entry)
-            return
-        if self._scheduler.held:
-            self._idle[entry.spec.uid] = entry
             return
         once = OnceTrigger(instant)
         settlement = settle(once, instant - 1, now, entry.spec.misfire, self._scheduler.misfire_threshold_ms)
@@ -182,7 +175,7 @@ class Following:
         if instant is None:
             return
         delay = self._delays[spec.uid] = Delay(entry, instant)
-        wait_ms = max(0, instant - self._journal.now_ms)
+        wait_ms = max(0, instant - self._now(entry))
         delay.timer = self._scheduler.delays.insert(self._journal.boot_ms + wait_ms, delay)
         self._scheduler.mark(entry)
 
@@ -198,6 +191,13 @@ class Following:
             last_ended_ms = task.last_ended_ms
         instant = max(last_ended_ms, entry.watermark_ms) + spec.after.delay_ms
         return instant if spec.filter is None else spec.filter.next_admitted(instant)
+
+    def _now(self, entry: Entry) -> int:
+        """By the wall clock; but where it was set back since the instant that the delay counts from, by the one that
+        the instant is of."""
+        task, journal = entry.task, self._journal
+        since_ms = entry.watermark_ms if task is None else max(task.watermark_ms, task.last_ended_ms)
+        return journal.wall_ms if since_ms <= journal.wall_ms else journal.now_ms
 
     # --- inside ---
 

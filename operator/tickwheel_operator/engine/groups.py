@@ -11,13 +11,19 @@ from typing import TYPE_CHECKING
 
 from tickwheel_operator.engine.spec import TaskSpec
 from tickwheel_operator.engine.state import TaskState
-from tickwheel_operator.engine.triggers import Trigger
+from tickwheel_operator.engine.triggers import FilteredTrigger, OnceTrigger, Trigger
 from tickwheel_operator.engine.wheel import Timer
 
 if TYPE_CHECKING:
     from tickwheel_operator.engine.wheel import TimingWheel
 
-__all__ = ["Entry", "Group", "Names"]
+__all__ = ["AT_ONCE", "Burst", "Entry", "Group", "Names"]
+
+AT_ONCE = 1_000
+"""Tasks that are looked after in one step: 10,000 would keep all of them, and everybody else, for 150 ms."""
+
+_LOOKS = -1
+"""Instead of how long ahead a group wakes: a slot more would cost each of them."""
 
 
 class Entry:
@@ -35,19 +41,22 @@ class Entry:
 
     @property
     def watermark_ms(self) -> int:
-        """Up to when its instants are settled: until a fact says so, its creation."""
-        return self.spec.created_ms if self.task is None else self.task.watermark_ms
+        """Up to when its instants are settled: until a fact says so, its creation. But a `once` that had passed by then
+        is overdue, and not settled."""
+        if self.task is not None:
+            return self.task.watermark_ms
+        trigger, created_ms = self.spec.trigger, self.spec.created_ms
+        source = trigger.base if isinstance(trigger, FilteredTrigger) else trigger
+        return min(created_ms, source.at_ms - 1) if isinstance(source, OnceTrigger) else created_ms
 
 
 class Group(Timer):
     """The tasks that share one trigger, and their one timer."""
 
-    __slots__ = ("_ahead_ms", "_members", "fired_ms", "trigger")
+    __slots__ = ("_ahead_ms", "_members", "trigger")
 
     def __init__(self, trigger: Trigger) -> None:
         self.trigger = trigger
-        self.fired_ms = 0
-        """The last instant that fired ahead of its time."""
         self._ahead_ms = 0
         self._members: Entry | dict[str, Entry] | None = None
         self.payload = None
@@ -56,8 +65,8 @@ class Group(Timer):
 
     @property
     def next_ms(self) -> int | None:
-        """The instant that it sleeps on; None: it does not."""
-        return self.at_ms + self._ahead_ms if self._next is not None else None
+        """The instant that it sleeps on; None: it does not, or none is known."""
+        return self.at_ms + self._ahead_ms if self._next is not None and not self.looks else None
 
     def sleep(self, wheel: TimingWheel, until_ms: int | None, ahead_ms: int) -> None:
         """Wake so long before the instant; None: never."""
@@ -66,6 +75,18 @@ class Group(Timer):
         if until_ms is not None:
             self._ahead_ms = ahead_ms
             wheel.arm(self, until_ms - ahead_ms)
+
+    def look_on(self, wheel: TimingWheel, at_ms: int) -> None:
+        """Wake when the time has come up to which its trigger has found nothing: not for an instant, but to look on."""
+        if self._next is not None:
+            wheel.cancel(self)
+        self._ahead_ms = _LOOKS
+        wheel.arm(self, at_ms)
+
+    @property
+    def looks(self) -> bool:
+        """It was to look on, when it was woken, and from `at_ms` on."""
+        return self._ahead_ms == _LOOKS
 
     @property
     def due_ms(self) -> int:
@@ -96,6 +117,31 @@ class Group(Timer):
                 self._members = None
         elif members is entry:
             self._members = None
+
+
+class Burst:
+    """Tasks of one group that still wait for their run of the instant that it fires."""
+
+    __slots__ = ("_waiting", "ahead", "undecided")
+
+    def __init__(self, entries: list[Entry], *, ahead: bool) -> None:
+        entries.reverse()
+        self._waiting = entries
+        """The next last."""
+        self.ahead = ahead
+        """They are those that nothing can stop, before their instant."""
+        self.undecided = False
+        """There are others, which must be looked at when the instant has come."""
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def take(self) -> list[Entry]:
+        """The next thousand."""
+        taken = self._waiting[-AT_ONCE:]
+        del self._waiting[-AT_ONCE:]
+        taken.reverse()
+        return taken
 
 
 class Names:

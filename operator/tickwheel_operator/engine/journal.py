@@ -26,9 +26,9 @@ class Journal:
         self.hear: Callable[[], None] = lambda: None
         """Called when a fact has ended runs that somebody in the engine watches (`State.news`), before the next."""
         self.now_ms = 0
-        """The instant, by the wall clock; it never goes back. Instants of schedules are on it, and facts."""
+        """The instant, by the wall clock; it never goes back. Facts are on it, and what was asked to start later."""
         self.wall_ms = 0
-        """What the wall clock really says."""
+        """What the wall clock really says: schedules are on it."""
         self.boot_ms = 0
         """The same moment by a clock that never jumps: leases, silence, backoffs and all other durations are on it, so
         that they go on while a wall clock that was set back catches up."""

@@ -193,14 +193,14 @@ class Leasing:
         state, journal = self._state, self._journal
         now = journal.now_ms
         for worker, dispatches in self._router.deal().items():
+            # What was dealt ahead of its instant may have ended, or have to wait for others, in this very command.
+            dispatches = [dispatch for dispatch in dispatches if dispatch.ready_ms >= 0 and not dispatch.run.held]
             if worker.request is None:
-                # It was dealt to ahead of its instant, and left, or was answered, in this very command.
+                # Nor may the worker be here still, or not be answered yet.
                 for dispatch in dispatches:
-                    if dispatch.ready_ms >= 0:
-                        self._arm(dispatch, dispatch.due_boot_ms)
+                    self._set_aside(dispatch)
+                    self._arm(dispatch, dispatch.due_boot_ms)
                 continue
-            # Nor may the run have ended meanwhile.
-            dispatches = [dispatch for dispatch in dispatches if dispatch.ready_ms >= 0]
             if not dispatches:
                 continue
             if worker.number not in state.workers:
@@ -477,19 +477,23 @@ class Leasing:
 
     def ready(self, dispatch: Dispatch) -> None:
         """The dispatch waits: for its instant on the wheel, or for a worker in its lane."""
-        entry = self._scheduler.entries.get(dispatch.run.task.uid)
-        if entry is None:
-            return
-        if dispatch.reserved:
-            return
         run = dispatch.run
-        if run.held or run.span is not None:
+        entry = self._scheduler.entries.get(run.task.uid)
+        if entry is None:
+            # Nobody can run it until its task is mended: nor need anybody wait for it.
+            for other in self._scheduler.overlaps.leave(run, lambda run: self._scheduler.spec(run.task)):
+                self.ready(other.dispatch)
+            return
+        if run.held:
             self._disarm(dispatch)
             dispatch.ahead = None
             self._router.withdraw(dispatch)
+            self._set_aside(dispatch)
+            return
+        if dispatch.reserved or run.span is not None:
             return
         spec, journal = entry.spec, self._journal
-        if not dispatch.due_boot_ms:
+        if not dispatch.due_boot_ms and dispatch.lane is None:  # what waits for a worker has had its instant
             start_ms = dispatch.ready_ms
             if spec.jitter_ms and not dispatch.attempts and run.origin in (Origin.SCHEDULE, Origin.COMPLETION):
                 start_ms = max(start_ms, run.scheduled_ms + jitter_ms(spec.uid, run.scheduled_ms, spec.jitter_ms))
@@ -503,8 +507,10 @@ class Leasing:
         if dispatch.ahead is not None:
             lane, dispatch.ahead = dispatch.ahead, None
             lane.ahead_head()
-        if run.delayed and not self._admit(run):
-            return
+        if run.delayed:
+            self._set_aside(dispatch)  # where it stays, if it must wait for others now
+            if not self._admit(run):
+                return
         if dispatch.lane is None:
             dispatch.waits_ms = journal.boot_ms
         self._router.enqueue(self._router.pool(spec.namespace, spec.pool), spec.handler, dispatch)
@@ -513,19 +519,21 @@ class Leasing:
 
     def _wait_until(self, dispatch: Dispatch, spec: TaskSpec, ahead_ms: int) -> None:
         """Its instant is ahead: lease it early if that is near and a worker is free, else sleep on it."""
-        due = dispatch.due_boot_ms
-        if ahead_ms > self.lead_ms:
-            self._arm(dispatch, due - self.lead_ms)
-        elif (
-            not dispatch.run.delayed
-            and dispatch.ready_ms > self._journal.now_ms
-            and self._router.reserve(self._router.pool(spec.namespace, spec.pool), spec.handler, dispatch)
-        ):
+        due, router = dispatch.due_boot_ms, self._router
+        pool = router.pool(spec.namespace, spec.pool)
+        near = ahead_ms <= self.lead_ms
+        early = near and not dispatch.run.delayed and dispatch.ready_ms > self._journal.now_ms
+        if early and router.reserve(pool, spec.handler, dispatch):
             self._disarm(dispatch)
-        else:
-            self._arm(dispatch, due)
-            if not dispatch.run.delayed and dispatch.ready_ms > self._journal.now_ms:
-                self._router.expect(self._router.pool(spec.namespace, spec.pool), spec.handler, dispatch)
+            return
+        router.set_aside(dispatch.run, pool)
+        self._arm(dispatch, due if near else due - self.lead_ms)
+        if early:
+            router.expect(pool, spec.handler, dispatch)
+
+    def _set_aside(self, dispatch: Dispatch) -> None:
+        spec = self._spec(dispatch)
+        self._router.set_aside(dispatch.run, self._router.pool(spec.namespace, spec.pool))
 
     def due(self, dispatch: Dispatch) -> None:
         """Its timer is due: the backoff is over, or nobody took it within the dispatch timeout."""
@@ -580,7 +588,8 @@ class Leasing:
                 self._fail(dispatch, f.FailureReason.LOST, message="the attempt's lease ended without a renewal")
 
     def take_over(self) -> None:
-        """A new leader: every open attempt gets one full lease, everything else waits again."""
+        """A new leader: every open attempt gets one full lease, everything else waits again, but for the delayed runs
+        whose time has come: the engine decides of them when it knows who follows whom."""
         boot = self._journal.boot_ms
         for run in self._state.runs.values():
             dispatch = run.dispatch
@@ -590,5 +599,5 @@ class Leasing:
                     dispatch.starts_boot_ms = boot + min(ahead_ms, _LONGEST_AHEAD_MS)
                 dispatch.lease_until_ms = self._lease_end(dispatch)
                 dispatch.leased_boot_ms = boot
-            else:
+            elif not run.delayed or dispatch.ready_ms > self._journal.now_ms:
                 self.ready(dispatch)

@@ -6,18 +6,17 @@ missed, and the task's policy decides.
 
 from __future__ import annotations
 
-from collections import deque
-
 import msgspec
 
 from tickwheel_operator.engine.spec import Misfire, MisfirePolicy
-from tickwheel_operator.engine.triggers import Trigger
+from tickwheel_operator.engine.triggers import Trigger, latest
 from tickwheel_operator.ledger.facts import SkipReason
 
 __all__ = ["COUNT_LIMIT", "Settlement", "Skip", "settle"]
 
-COUNT_LIMIT = 100_000
-"""Missed instants are counted up to here; more are reported as this many."""
+COUNT_LIMIT = 2**53
+"""No count comes here: it is arithmetic. Only calendars that refuse very many instants one by one end it early; then
+it says how many there are at least."""
 
 
 class Skip(msgspec.Struct, frozen=True):
@@ -47,13 +46,10 @@ def settle(trigger: Trigger, after_ms: int, now_ms: int, misfire: Misfire, thres
             case MisfirePolicy.SKIP:
                 start = _skip(trigger, start, missed_until, SkipReason.MISFIRED, result)
             case MisfirePolicy.FIRE_ONCE:
-                latest = trigger.last_at_or_before(missed_until, start)
-                if latest is not None:
-                    _skip(trigger, start, latest - 1, SkipReason.COALESCED, result)
-                    result.fire.append(latest)
-                    start = latest
+                start = _fire_latest(trigger, start, missed_until, 1, SkipReason.COALESCED, result)
             case MisfirePolicy.FIRE_ALL:
-                start = _fire_latest(trigger, start, missed_until, misfire.max_catch_up, result)
+                most, reason = misfire.max_catch_up, SkipReason.CATCH_UP_LIMIT
+                start = _fire_latest(trigger, start, missed_until, most, reason, result)
     instant = trigger.next_after(start)
     while instant is not None and instant <= now_ms:
         result.fire.append(instant)
@@ -71,18 +67,11 @@ def _skip(trigger: Trigger, after_ms: int, until_ms: int, reason: SkipReason, re
     return until_ms
 
 
-def _fire_latest(trigger: Trigger, after_ms: int, until_ms: int, limit: int, result: Settlement) -> int:
-    count = trigger.count_between(after_ms, until_ms, COUNT_LIMIT)
-    if count == 0:
-        return after_ms
-    latest: deque[int] = deque(maxlen=limit)
-    last = trigger.last_at_or_before(until_ms, after_ms)
-    instant = last
-    while instant is not None and len(latest) < limit:
-        latest.appendleft(instant)
-        instant = trigger.last_at_or_before(instant - 1, after_ms)
-    if count > len(latest):
-        until = (latest[0] - 1) if latest else until_ms
-        result.skipped.append(Skip(until, count - len(latest), SkipReason.CATCH_UP_LIMIT))
-    result.fire.extend(latest)
+def _fire_latest(
+    trigger: Trigger, after_ms: int, until_ms: int, limit: int, reason: SkipReason, result: Settlement
+) -> int:
+    """Fire the last instants in `(after_ms, until_ms]`, and skip those before; returns the end of the settled span."""
+    fire = latest(trigger, after_ms, until_ms, limit)
+    _skip(trigger, after_ms, fire[0] - 1 if fire else until_ms, reason, result)
+    result.fire.extend(fire)
     return until_ms

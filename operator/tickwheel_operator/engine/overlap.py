@@ -6,26 +6,32 @@ others have ended). Nothing here is durable: a new leader works it out again fro
 since a run that a worker had is admitted first and the others in the order in which they were made.
 Invariant: a run that is held is in no lane; no run is admitted beside as many as its task allows. Backfills stand
 outside: they have a limit of their own.
+
+A leader does not know the spec of a task that is invalid since before it led, so it cannot tell with whom an attempt of
+that task is counted. While a worker has it, it counts in every group by key of its namespace.
 """
 
 from __future__ import annotations
 
 import enum
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import msgspec
 
 from tickwheel_operator.engine.parameters import merge
-from tickwheel_operator.engine.spec import OverlapPolicy, TaskSpec
-from tickwheel_operator.engine.state import Run, State
+from tickwheel_operator.engine.spec import Overlap, OverlapPolicy, TaskSpec
+from tickwheel_operator.engine.state import Run
 from tickwheel_operator.ledger.facts import Origin
 
 __all__ = ["Group", "Overlaps", "Verdict"]
 
 _decode = msgspec.json.Decoder().decode
 _MISSING = object()
+
+_Key = str | tuple[str, str, bytes]
+"""A task's uid; or a namespace, a pointer and the value there."""
 
 
 class Verdict(enum.Enum):
@@ -41,12 +47,20 @@ class Verdict(enum.Enum):
     """`Queue`: as many wait as may."""
 
 
+_OBJECTIONS = {
+    Verdict.SKIP: "as many runs are open as spec.concurrency.maxConcurrent allows, and its policy is Forbid",
+    Verdict.FULL: "as many runs wait for open ones as spec.concurrency.queueLimit allows",
+}
+_VALUE_CHARS = 100
+"""Of the value of a key, in a message."""
+
+
 class Group:
     """Runs that are counted together, in the order in which they were made."""
 
     __slots__ = ("admitted", "held", "key")
 
-    def __init__(self, key: Hashable) -> None:
+    def __init__(self, key: _Key) -> None:
         self.key = key
         self.admitted: OrderedDict[int, Run] = OrderedDict()
         self.held: OrderedDict[int, Run] = OrderedDict()
@@ -58,29 +72,63 @@ class Group:
 class Overlaps:
     """All groups that have open runs."""
 
-    def __init__(self, state: State, most_waiting: int) -> None:
-        """`most_waiting`: held runs of a group under `Allow`, which has no limit of its own."""
-        self._state = state
+    def __init__(self, most_waiting: int) -> None:
+        """`most_waiting`: under `Allow`, which has no limit of its own."""
         self._most_waiting = most_waiting
-        self._groups: dict[Hashable, Group] = {}
+        self._groups: dict[_Key, Group] = {}
+        self._unknown: dict[str, Group] = {}
+        """By namespace: the attempts of tasks whose spec is not known."""
 
     def verdict(self, spec: TaskSpec, parameters: bytes) -> Verdict:
         """What a further run with these parameters over the task's would meet now."""
-        overlap = spec.overlap
-        if overlap.max_concurrent is None:
+        if spec.overlap.max_concurrent is None:
             return Verdict.START
+        return self._judge(spec.overlap, spec.overlap.max_concurrent, _group_key(spec, parameters), 0)
+
+    def objection(self, spec: TaskSpec, runs: Sequence[bytes]) -> tuple[int, Verdict] | None:
+        """Why runs with these parameters may not all be made now: which is the first too many, and why."""
+        limit = spec.overlap.max_concurrent
+        if limit is None:
+            return None
+        before: dict[_Key, int] = {}
+        for place, parameters in enumerate(runs):
+            key = _group_key(spec, parameters)
+            verdict = self._judge(spec.overlap, limit, key, before.get(key, 0))
+            if verdict in (Verdict.SKIP, Verdict.FULL):
+                return place, verdict
+            before[key] = before.get(key, 0) + 1
+        return None
+
+    def explain(self, verdict: Verdict, spec: TaskSpec, parameters: bytes) -> str:
+        """Why a further run may not be: the words of `SKIP` or `FULL`, what is counted, and the oldest that is open."""
+        words = [_OBJECTIONS[verdict]]
         group = self._groups.get(_group_key(spec, parameters))
-        if group is None or (len(group.admitted) < overlap.max_concurrent and not group.held):
+        if group is not None:
+            if isinstance(group.key, tuple):
+                _, pointer, value = group.key
+                words.append(f"counted by spec.concurrency.key {pointer}, which is {value.decode()[:_VALUE_CHARS]}")
+            if (oldest := next(iter(group.admitted.values()), None)) is not None:
+                words.append(f"the oldest that is open is TaskRun {oldest.name}")
+        return "; ".join(words)
+
+    def _judge(self, overlap: Overlap, limit: int, key: _Key, before: int) -> Verdict:
+        """`before`: so many runs of the group are made first."""
+        group = self._groups.get(key)
+        admitted, held = (0, 0) if group is None else (len(group.admitted), len(group.held))
+        unknown = self._count_unknown(key)
+        free = 0 if held else max(0, limit - admitted - unknown)
+        if before < free:
             return Verdict.START
         match overlap.policy:
             case OverlapPolicy.FORBID:
-                return Verdict.SKIP
+                # Nobody knows that others are open: it waits until they are known not to be.
+                return Verdict.WAIT if unknown and admitted + held + before < limit else Verdict.SKIP
             case OverlapPolicy.REPLACE:
                 return Verdict.REPLACE
             case OverlapPolicy.QUEUE:
-                return Verdict.FULL if len(group.held) >= overlap.queue_limit else Verdict.WAIT
+                return Verdict.FULL if held + before - free >= overlap.queue_limit else Verdict.WAIT
             case OverlapPolicy.ALLOW:
-                return Verdict.FULL if len(group.held) >= self._most_waiting else Verdict.WAIT
+                return Verdict.FULL if held + before - free >= self._most_waiting else Verdict.WAIT
 
     def enter(self, run: Run, spec: TaskSpec) -> list[Run]:
         """Count a run that was just made, and admit or hold it. Returns the runs that must be cancelled for it."""
@@ -88,7 +136,7 @@ class Overlaps:
         if limit is None or run.origin in (Origin.BACKFILL, Origin.SPAN):
             return []
         group = self._join(run, spec)
-        if len(group.admitted) < limit and not group.held:
+        if len(group.admitted) + self._count_unknown(group.key) < limit and not group.held:
             group.admitted[run.number] = run
             return []
         run.held = True
@@ -102,6 +150,20 @@ class Overlaps:
         oldest = [other for other in group.admitted.values() if other.cancelling is None]
         return superseded + oldest[: max(0, surplus - stopping)]
 
+    def doubt(self, run: Run) -> None:
+        """A worker has the run, and its task's spec is not known."""
+        namespace = run.task.namespace
+        group = self._unknown.get(namespace)
+        if group is None:
+            group = self._unknown[namespace] = Group((namespace, "", b""))
+        group.admitted[run.number] = run
+        run.group = group
+
+    def doubted(self, group: Group) -> list[Run]:
+        """The runs that may be of this group, or not."""
+        unknown = self._unknown.get(group.key[0]) if isinstance(group.key, tuple) else None
+        return [] if unknown is None else list(unknown.admitted.values())
+
     def leave(self, run: Run, spec_of: Callable[[Run], TaskSpec]) -> list[Run]:
         """The run has ended. Returns the runs that are admitted in its place."""
         group, run.group = run.group, None
@@ -109,10 +171,7 @@ class Overlaps:
             return []
         group.admitted.pop(run.number, None)
         group.held.pop(run.number, None)
-        admitted = self._admit(group, spec_of)
-        if not len(group):
-            self._groups.pop(group.key, None)
-        return admitted
+        return self._fill(group, spec_of)
 
     def regroup(self, runs: Iterable[Run], spec_of: Callable[[Run], TaskSpec]) -> list[Run]:
         """Count these open runs anew: after a takeover, or since their task's policy was edited. Returns those that
@@ -132,16 +191,34 @@ class Overlaps:
                 continue
             group = self._join(run, spec)
             touched[group] = None
-            # Whoever had a worker is in; the others come after, in their order.
-            run.held = not run.attempts and not run.dispatch.token
+            # Whom a worker has is in.
+            run.held = not run.dispatch.token
             (group.held if run.held else group.admitted)[run.number] = run
         admitted = [run for run in runs if not run.held and run.number in waited]
         for group in touched:
-            group.held = OrderedDict(sorted(group.held.items()))
-            admitted += self._admit(group, spec_of)
+            # Next come those that are tried again, and then the others in their order.
+            group.held = OrderedDict(sorted(group.held.items(), key=lambda item: (not item[1].attempts, item[0])))
+            admitted += self._fill(group, spec_of)
+        return admitted
+
+    def _count_unknown(self, key: _Key) -> int:
+        if not self._unknown or not isinstance(key, tuple):
+            return 0
+        unknown = self._unknown.get(key[0])
+        return 0 if unknown is None else len(unknown.admitted)
+
+    def _fill(self, group: Group, spec_of: Callable[[Run], TaskSpec]) -> list[Run]:
+        """The group may have a place to spare, or be left by all. Returns the runs that are admitted."""
+        namespace = group.key[0] if isinstance(group.key, tuple) else ""
+        if self._unknown.get(namespace) is not group:
+            admitted = self._admit(group, spec_of)
             if not len(group):
                 self._groups.pop(group.key, None)
-        return admitted
+            return admitted
+        if not len(group):
+            del self._unknown[namespace]
+        waits = [g for g in self._groups.values() if g.held and isinstance(g.key, tuple) and g.key[0] == namespace]
+        return [run for other in waits for run in self._admit(other, spec_of)]
 
     def _join(self, run: Run, spec: TaskSpec) -> Group:
         key = _group_key(spec, run.parameters)
@@ -151,13 +228,12 @@ class Overlaps:
         run.group = group
         return group
 
-    @staticmethod
-    def _admit(group: Group, spec_of: Callable[[Run], TaskSpec]) -> list[Run]:
+    def _admit(self, group: Group, spec_of: Callable[[Run], TaskSpec]) -> list[Run]:
         admitted = []
         while group.held:
             number, run = next(iter(group.held.items()))
             limit = spec_of(run).overlap.max_concurrent
-            if limit is not None and len(group.admitted) >= limit:
+            if limit is not None and len(group.admitted) + self._count_unknown(group.key) >= limit:
                 break
             del group.held[number]
             group.admitted[number] = run
@@ -166,7 +242,7 @@ class Overlaps:
         return admitted
 
 
-def _group_key(spec: TaskSpec, parameters: bytes) -> Hashable:
+def _group_key(spec: TaskSpec, parameters: bytes) -> _Key:
     pointer = spec.overlap.key
     if pointer is not None:
         value = _value_at(merge(spec.parameters, parameters) if parameters else spec.parameters, pointer)

@@ -102,13 +102,15 @@ class Lane:
 class PoolQueue:
     """All lanes of one pool."""
 
-    __slots__ = ("declared", "lanes", "silence_ms", "waits", "workers")
+    __slots__ = ("aside", "declared", "lanes", "silence_ms", "waits", "workers")
 
     def __init__(self, silence_ms: int) -> None:
         self.declared = False
         """Its object exists: work and workers may be there before it and after it."""
         self.waits = 0
         """Dispatches that wait in all lanes: asked for with every task that fires."""
+        self.aside = 0
+        """Runs that are in no lane: they wait for their instant (a delay, a jitter, a backoff), or for other runs."""
         self.lanes: dict[str, Lane] = {}
         self.workers: dict[str, LiveWorker] = {}
         self.silence_ms = silence_ms
@@ -120,5 +122,9 @@ class PoolQueue:
         return lane
 
     def backlog(self) -> int:
-        """Dispatches that wait."""
+        """Dispatches that wait for a worker."""
         return self.waits
+
+    def unleased(self) -> int:
+        """Runs that wait, whatever for: what `EngineConfig.max_backlog` bounds."""
+        return self.waits + self.aside

@@ -11,7 +11,7 @@ from collections.abc import Hashable
 
 from tickwheel_operator.engine.messages import WorkerKey, WorkerSeen
 from tickwheel_operator.engine.queues import Lane, PoolQueue
-from tickwheel_operator.engine.state import Dispatch
+from tickwheel_operator.engine.state import Dispatch, Run
 from tickwheel_operator.engine.worker import LiveWorker
 
 __all__ = ["Router"]
@@ -54,7 +54,7 @@ class Router:
 
     def drop_unused(self) -> None:
         """Forget the pools that have no object, no work and no workers."""
-        unused = [key for key, pool in self.pools.items() if not (pool.declared or pool.workers or pool.waits)]
+        unused = [key for key, pool in self.pools.items() if not (pool.declared or pool.workers or pool.unleased())]
         for key in unused:
             del self.pools[key]
 
@@ -64,6 +64,8 @@ class Router:
         if dispatch.lane is lane:
             return
         self.withdraw(dispatch)
+        if dispatch.run.aside is not None:
+            self.recall(dispatch.run)
         lane.enqueue(dispatch)
         if lane.waiting:
             self._ready[lane] = None
@@ -72,6 +74,20 @@ class Router:
         """The dispatch waits no more, if it did."""
         if dispatch.lane is not None:
             dispatch.lane.withdraw(dispatch)
+
+    def set_aside(self, run: Run, pool: PoolQueue) -> None:
+        """The run waits for something else than a worker, and counts in its pool all the same."""
+        if run.aside is not pool:
+            self.recall(run)
+            run.aside = pool
+            pool.aside += 1
+
+    @staticmethod
+    def recall(run: Run) -> None:
+        """It waits for a worker now, has one, or has ended."""
+        if run.aside is not None:
+            run.aside.aside -= 1
+            run.aside = None
 
     def find(self, key: WorkerKey) -> LiveWorker | None:
         pool = self.pools.get((key.namespace, key.pool))
@@ -150,6 +166,7 @@ class Router:
             return False
         self._reserved.setdefault(worker, []).append(dispatch)
         dispatch.reserved = True
+        self.recall(dispatch.run)
         self._spend(worker, lane)
         return True
 
@@ -189,6 +206,7 @@ class Router:
                     break
                 lane.ahead.popleft()
                 dispatch.ahead = None
+                self.recall(dispatch.run)
                 dealt.setdefault(worker, []).append(dispatch)
                 self._spend(worker, lane)
         self._ready.clear()

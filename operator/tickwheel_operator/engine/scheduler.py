@@ -4,32 +4,34 @@ Tasks whose triggers have equal keys share one timer (`Group`), so that a thousa
 one. Each task has a watermark, up to which its instants are settled; it moves only by facts, so that a new leader
 goes on exactly where the last one was. A task that was never fired has no facts at all: its watermark is its
 creation, and listing twenty thousand new tasks writes nothing.
+
+What is due for many tasks at once is done a thousand at a time, so that others get their turn, and what was decided is
+on its way meanwhile: the instant of a group (`Burst`), and what is overdue after downtime. All of it is by the wall
+clock as it is: where that was set back, watermarks keep what was settled, and new tasks have their instants in time.
 """
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable
 
-from tickwheel_operator.engine.fingerprints import trigger_of
+from tickwheel_operator.engine.edits import Edits
 from tickwheel_operator.engine.following import Following
-from tickwheel_operator.engine.groups import Entry, Group, Names
+from tickwheel_operator.engine.groups import AT_ONCE, Burst, Entry, Group, Names
 from tickwheel_operator.engine.journal import Journal
 from tickwheel_operator.engine.messages import TaskApplied, TaskRemoved
-from tickwheel_operator.engine.misfire import COUNT_LIMIT, settle
+from tickwheel_operator.engine.misfire import settle
 from tickwheel_operator.engine.overlap import Overlaps, Verdict
 from tickwheel_operator.engine.routing import Router
 from tickwheel_operator.engine.spec import Completion, EngineConfig, FixedDelay, RetryPolicy, TaskSpec
 from tickwheel_operator.engine.state import Run, State, TaskState
 from tickwheel_operator.engine.stats import Stats
-from tickwheel_operator.engine.triggers import Trigger
+from tickwheel_operator.engine.triggers import Trigger, looked_until
 from tickwheel_operator.engine.wheel import TimingWheel
 from tickwheel_operator.ledger import facts as f
 
 __all__ = ["Scheduler"]
 
-_AT_ONCE = 1_000
-"""Tasks of one trigger that fire in one step: 10,000 would keep all of them, and everybody else, for 150 ms."""
 _TASKS_PER_MS = 40
 """How fast runs are made and leased: the more fire together, the earlier it begins."""
 _LONGEST_BURST_MS = 750
@@ -64,9 +66,13 @@ class Scheduler:
         self.entries: dict[str, Entry] = {}
         self.names = Names()
         self._groups: dict[Hashable, Group] = {}
+        self._bursts: dict[Group, Burst] = {}
+        self._overdue: OrderedDict[Entry, None] = OrderedDict()
+        """Tasks that may have overdue instants, to be settled in this order."""
         self._kept: set[str] = set()
         """Uids of objects that exist but were never valid while this leader watched."""
         self.following = Following(journal, state, self)
+        self._edits = Edits(journal, self)
         self.lead_ms = 0
         """How long before their instant runs are made whose start is sure."""
         self.synced = False
@@ -89,6 +95,7 @@ class Scheduler:
             if self.synced:
                 self._kept.discard(spec.uid)
                 self._adopt(entry)
+                self._settle_overdue(entry)
             return
         before = entry.spec
         rearmed = before.schedule != spec.schedule
@@ -110,8 +117,9 @@ class Scheduler:
             return
         self._leave(entry)
         if rearmed:
-            self._drop_overdue(entry, before)
+            self._edits.seen(entry, before)
         self._adopt(entry)
+        self._settle_overdue(entry)
 
     def remove(self, command: TaskRemoved) -> None:
         """The object is gone (`forget`), or became invalid: then what is known of it is kept."""
@@ -130,6 +138,8 @@ class Scheduler:
         self.names.drop(entry)
         if not command.forget:
             entry.paused = True
+            if isinstance(entry.spec.after, Completion):
+                self.following.join(entry)  # what it lets pass is counted
             return
         del self.entries[uid]
         if entry.task is not None:
@@ -140,20 +150,22 @@ class Scheduler:
         if self.synced:
             return
         self.synced = True
-        # First of all who follows whom: what is settled now may end runs, too.
+        # First of all who follows whom: what is done now may end runs, too.
         for entry in self.entries.values():
             if isinstance(entry.spec.after, Completion):
                 self.following.join(entry)
         for entry in self.entries.values():
             self.watch(entry)
         for entry in self.entries.values():
-            self._adopt(entry)
+            if not entry.paused:
+                self._adopt(entry)
         gone = [task for task in self._state.by_uid.values() if task.uid not in self.entries]
         for task in gone:
             task.watched = self.following.is_followed(task.namespace, task.name)
         for task in gone:
             if task.uid not in self._kept:
                 self._forget(task, "the task was deleted while no leader watched")
+        self.go_on()
 
     def hold(self, reason: str) -> None:
         """Make no new runs, for this reason; or make them again (empty), and settle what is overdue."""
@@ -161,15 +173,33 @@ class Scheduler:
         self.held = reason
         if not released or not self.synced:
             return
-        for group in list(self._groups.values()):
-            for entry in list(group.entries):
-                self._settle(entry, group.trigger)
-            self._sleep(group, group.trigger.next_after(self._journal.now_ms))
-        self.following.resume()
+        for group in self._groups.values():
+            if not group.armed:
+                self._sleep(group, group.trigger.next_after(self._journal.wall_ms))
+        self.go_on()
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether there is more to settle than was settled in this step."""
+        return bool(self._overdue) and not self.held
+
+    def go_on(self) -> None:
+        """Settle those that are overdue longest, as many as one step may."""
+        if self.held:
+            return
+        first = self._state.next_run
+        for _ in range(min(AT_ONCE, len(self._overdue))):
+            self._settle_overdue(next(iter(self._overdue)))
+            if self._state.next_run - first >= AT_ONCE:
+                return
+
+    def put_off(self, entry: Entry) -> None:
+        """It is overdue: that is settled in its turn, as soon as new runs are made."""
+        self._overdue[entry] = None
 
     def is_full(self, spec: TaskSpec) -> bool:
         """Whether as much waits in the task's pool as may."""
-        return self._router.pool(spec.namespace, spec.pool).backlog() >= self._config.max_backlog
+        return self._router.pool(spec.namespace, spec.pool).unleased() >= self._config.max_backlog
 
     def knows(self, task: TaskState) -> bool:
         """Whether the task was valid at some time while this leader watched."""
@@ -196,7 +226,7 @@ class Scheduler:
             spec = entry.spec
             number = self._state.next_task
             if watermark_ms is None:
-                watermark_ms = spec.created_ms
+                watermark_ms = entry.watermark_ms
             self._journal.emit(f.TaskNamed(number, spec.uid, spec.namespace, spec.name, spec.schedule, watermark_ms))
             entry.task = self._state.tasks[number]
             self.watch(entry)
@@ -216,43 +246,93 @@ class Scheduler:
 
     def fire(self, group: Group) -> None:
         """The group's timer is due: at its instant, or the lead before."""
-        instant = group.due_ms
-        now = self._journal.now_ms
+        if group.looks:
+            self._look_on(group)
+            return
+        instant, now = group.due_ms, self._journal.wall_ms
+        burst = self._bursts.pop(group, None)
         if self.held:
-            return
-        if now < instant:
-            self._fire_ahead(group, instant)
-            return
-        following = group.trigger.next_after(instant)
-        if now - instant <= self.misfire_threshold_ms and (following is None or following > now):
-            entries = [e for e in group.entries if e.watermark_ms < instant]
-            late = [e for e in entries[:_AT_ONCE] if now - instant > (e.spec.misfire.starting_deadline_ms or now)]
-            for entry in late:
-                self._settle(entry, group.trigger)
-            self.fire_at(instant, [e for e in entries[:_AT_ONCE] if e not in late] if late else entries[:_AT_ONCE])
-            if len(entries) > _AT_ONCE:
-                group.sleep(self._wheel, instant, 0)  # the others next: what was decided is on its way meanwhile
-                return
+            self._overdue.update(dict.fromkeys(group.entries))
+        elif now < instant:
+            if now < self._journal.now_ms:
+                group.sleep(self._wheel, instant, 0)  # by the clock of the facts it may be past: it would be leased
+            else:
+                self._fire_ahead(group, instant, burst)
+        elif burst is not None:
+            if burst.ahead:  # now the others, too
+                burst = Burst(self._due(group, instant), ahead=False)
+            self._fire_burst(group, instant, burst)
         else:
-            for entry in list(group.entries):
-                self._settle(entry, group.trigger)
-            following = group.trigger.next_after(now)
-        self._sleep(group, following)
+            following = group.trigger.next_after(instant)
+            if now - instant > self.misfire_threshold_ms or (following is not None and following <= now):
+                self._overdue.update(dict.fromkeys(group.entries))
+                self._sleep(group, group.trigger.next_after(now))
+                return
+            entries = self._due(group, instant)
+            if len(entries) > AT_ONCE:
+                self._fire_burst(group, instant, Burst(entries, ahead=False))
+            else:
+                self._fire_due(group, instant, entries)
+                self._sleep(group, following)
 
-    def _fire_ahead(self, group: Group, instant: int) -> None:
-        """Make the runs that nothing can stop any more, so that they are durable, and leased, when their instant comes.
-        The others are decided then."""
-        entries = [e for e in group.entries if e.watermark_ms < instant]
-        sure = [e for e in entries if self.overlaps.verdict(e.spec, b"") is Verdict.START]
-        self.fire_at(instant, sure[:_AT_ONCE])
-        group.fired_ms = instant
-        if len(sure) > _AT_ONCE:
-            group.sleep(self._wheel, instant, instant - self._journal.now_ms)
-            return
-        if len(sure) < len(entries):
+    def _look_on(self, group: Group) -> None:
+        """The search for its next instant had given up here: go on."""
+        now = self._journal.wall_ms
+        if group.trigger.last_at_or_before(now, group.at_ms) is not None:
+            self._overdue.update(dict.fromkeys(group.entries))  # woken late
+        self._sleep(group, group.trigger.next_after(now))
+
+    def _fire_burst(self, group: Group, instant: int, burst: Burst) -> None:
+        """It began in time, so that it is no misfire when the last of a hundred thousand have waited for seconds."""
+        # While they waited, some may have been edited, or come to be overdue.
+        taken = (e for e in burst.take() if e.group is group and e.watermark_ms < instant and e not in self._overdue)
+        self._fire_due(group, instant, list(taken))
+        if burst:
+            self._bursts[group] = burst
             group.sleep(self._wheel, instant, 0)
         else:
             self._sleep(group, group.trigger.next_after(instant))
+
+    def _fire_due(self, group: Group, instant: int, entries: list[Entry]) -> None:
+        late_ms = self._journal.wall_ms - instant
+        if late_ms:
+            late = [e for e in entries if late_ms > (e.spec.misfire.starting_deadline_ms or late_ms)]
+            for entry in late:
+                self._settle(entry, group.trigger)
+            if late:
+                entries = [e for e in entries if e.watermark_ms < instant]
+        self.fire_at(instant, entries)
+
+    def _fire_ahead(self, group: Group, instant: int, burst: Burst | None) -> None:
+        """Make the runs that nothing can stop any more, so that they are durable, and leased, when their instant comes.
+        The others are decided then."""
+        if burst is None:
+            entries = self._due(group, instant)
+            burst = Burst(entries, ahead=True)
+            burst.undecided = bool(self._overdue)
+        taken = burst.take()
+        sure = [
+            e
+            for e in taken
+            if self.overlaps.verdict(e.spec, b"") is Verdict.START
+            and e.group is group
+            and e.watermark_ms < instant
+            and e not in self._overdue
+        ]
+        burst.undecided |= len(sure) < len(taken)
+        self.fire_at(instant, sure)
+        if burst:
+            self._bursts[group] = burst
+            group.sleep(self._wheel, instant, instant - self._journal.wall_ms)
+        elif burst.undecided:
+            group.sleep(self._wheel, instant, 0)
+        else:
+            self._sleep(group, group.trigger.next_after(instant))
+
+    def _due(self, group: Group, instant: int) -> list[Entry]:
+        """Those whose turn it is. Who is overdue settles this instant with the others."""
+        entries = [e for e in group.entries if e.watermark_ms < instant]
+        return [e for e in entries if e not in self._overdue] if self._overdue else entries
 
     def fire_at(self, scheduled_ms: int, entries: list[Entry]) -> None:
         """One run of each task for one instant: one fact for all of them that nothing can stop."""
@@ -284,39 +364,29 @@ class Scheduler:
     def _make(self, scheduled_ms: int, tasks: list[int]) -> None:
         first = self._state.next_run
         self._journal.emit(f.Fired(scheduled_ms, first, tasks))
-        self._stats.fired(self._journal.now_ms - scheduled_ms, len(tasks))
+        self._stats.fired(self._journal.wall_ms - scheduled_ms, len(tasks))
         runs = self._state.runs
         for number in range(first, first + len(tasks)):
             self.created(runs[number])
 
+    def _settle_overdue(self, entry: Entry) -> None:
+        """It is the task's turn, if it has overdue instants."""
+        if self.held or entry not in self._overdue:
+            return
+        del self._overdue[entry]
+        if entry.spec.trigger is not None:
+            self._settle(entry, entry.spec.trigger)
+        else:
+            self.following.settle(entry)
+
     def _settle(self, entry: Entry, trigger: Trigger) -> None:
         """Settle what is overdue for one task, by its misfire policy."""
-        if self.held:
-            return
         after = entry.watermark_ms
-        settlement = settle(trigger, after, self._journal.now_ms, entry.spec.misfire, self.misfire_threshold_ms)
+        settlement = settle(trigger, after, self._journal.wall_ms, entry.spec.misfire, self.misfire_threshold_ms)
         for skip in settlement.skipped:
             self.skip(self.name(entry), skip.until_ms, skip.count, skip.reason)
         for instant in settlement.fire:
             self.fire_at(instant, [entry])
-
-    def _drop_overdue(self, entry: Entry, before: TaskSpec) -> None:
-        """What the trigger before had due and nobody fired is not the new one's: counted, and gone."""
-        now, task = self._journal.now_ms, self.name(entry)
-        if before.trigger is not None and (
-            overdue := before.trigger.count_between(task.watermark_ms, now, COUNT_LIMIT)
-        ):
-            self.skip(task, now, overdue, f.SkipReason.EDITED)
-        if task.watermark_ms < now:
-            self._journal.emit(f.Armed(task.number, entry.spec.schedule, now))
-
-    def _drop_unseen(self, task: TaskState, spec: TaskSpec) -> None:
-        """The trigger was changed while nobody led. What the old one, of which only the fingerprint is left, had due
-        until now is counted: some of it perhaps after the change, which nobody saw."""
-        before = trigger_of(task.schedule, f"{spec.namespace}/{spec.name}")
-        now = self._journal.now_ms
-        if before is not None and (overdue := before.count_between(task.watermark_ms, now, COUNT_LIMIT)):
-            self.skip(task, now, overdue, f.SkipReason.EDITED)
 
     def skip(self, task: TaskState, until_ms: int, count: int, reason: f.SkipReason) -> None:
         self._journal.emit(f.Skipped(task.number, until_ms, count, reason))
@@ -325,13 +395,13 @@ class Scheduler:
     # --- arming ---
 
     def _adopt(self, entry: Entry) -> None:
-        """Bring the task's watermark, its overdue instants and its timer in line with its spec."""
-        spec, now = entry.spec, self._journal.now_ms
+        """Bring the task's watermark and its timer in line with its spec. What is overdue is settled in its turn."""
+        spec, now = entry.spec, self._journal.wall_ms
         if entry.task is None:
             if spec.generation > 1:
-                self.name(entry, now)
+                self._edits.before_the_first_fact(entry)
         elif entry.task.schedule != spec.schedule:
-            self._drop_unseen(entry.task, spec)
+            self._edits.unseen(entry.task, spec)
             # Never back: the clock of the leader before may have been ahead, and what it fired stays fired.
             self._journal.emit(f.Armed(entry.task.number, spec.schedule, max(now, entry.task.watermark_ms)))
         self.watch(entry)
@@ -340,9 +410,12 @@ class Scheduler:
         if spec.suspend or spec.trigger is None:
             return
         # From now on, where a leader with a faster clock has settled more: others may share the trigger.
-        following = spec.trigger.next_after(min(entry.watermark_ms, now))
+        since = min(entry.watermark_ms, now)
+        following = spec.trigger.next_after(since)
+        if following is None and (looked := looked_until(spec.trigger, since)) is not None and looked < now:
+            following = looked  # the search gave up there, and what comes after may be overdue
         if following is not None and following <= now:
-            self._settle(entry, spec.trigger)
+            self._overdue[entry] = None
             following = spec.trigger.next_after(now)
         self._join_group(entry, spec.trigger, following)
 
@@ -354,21 +427,34 @@ class Scheduler:
             group = self._groups[key] = Group(trigger)
         group.add(entry)
         entry.group = group
-        # What fired ahead of its time did so for those who were here then.
-        if not group.armed or group.fired_ms > self._journal.now_ms:
+        until_ms = group.next_ms
+        if until_ms is None or (following is not None and following < until_ms):
+            self._bursts.pop(group, None)
             self._sleep(group, following)
+        elif (burst := self._bursts.get(group)) is not None:
+            burst.undecided = True  # it fires for those who were here when it began
+        elif self.lead_ms and len(group.entries) % _TASKS_PER_MS == 0:
+            self._sleep(group, until_ms)  # the more they are, the earlier
 
     def _leave(self, entry: Entry) -> None:
         self.following.leave(entry)
+        self._overdue.pop(entry, None)
         group, entry.group = entry.group, None
         if group is None:
             return
         group.remove(entry)
         if not group.entries:
             self._wheel.cancel(group)
+            self._bursts.pop(group, None)
             del self._groups[group.trigger.key()]
 
     def _sleep(self, group: Group, until_ms: int | None) -> None:
+        if until_ms is None:
+            # It may have fired ahead of an instant that is still to come.
+            since_ms = self._journal.wall_ms if group.looks else max(self._journal.wall_ms, group.due_ms)
+            if (looked := looked_until(group.trigger, since_ms)) is not None:
+                group.look_on(self._wheel, looked)
+                return
         lead_ms = self.lead_ms
         if lead_ms:
             lead_ms += min(len(group.entries) // _TASKS_PER_MS, _LONGEST_BURST_MS)

@@ -201,7 +201,8 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     misfire_threshold_ms: int = 1_000
     """An instant that is overdue by no more than this is late, not missed: it fires whatever the policy."""
     max_backlog: int = 100_000
-    """Dispatches that wait in one pool; above it schedules skip (counted) and submissions are refused with 429."""
+    """Runs of one pool that wait: for a worker, for their instant, or for other runs. Above it schedules skip (counted)
+    and submissions are refused with 429."""
     max_leases_per_pull: int = 500
     max_keys: int = 200_000
     """Idempotency keys that are remembered, the oldest forgotten first."""

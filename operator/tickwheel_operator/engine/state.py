@@ -18,7 +18,13 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from tickwheel_operator.engine.identity import backfill_run_id, completion_run_id, keyed_run_id, scheduled_run_id
+from tickwheel_operator.engine.identity import (
+    backfill_run_id,
+    completion_run_id,
+    keyed_run_id,
+    run_name,
+    scheduled_run_id,
+)
 from tickwheel_operator.engine.messages import RunState, WorkerKey
 from tickwheel_operator.ledger import facts as f
 from tickwheel_operator.ledger.facts import Origin
@@ -103,8 +109,9 @@ class Run:
     """A run that has not ended."""
 
     __slots__ = (
-        "_id", "aside", "attempts", "backfill", "cancelling", "created_ms", "delayed", "dispatch", "front", "group", "held",
-        "key", "number", "object_name", "origin", "parameters", "scheduled_ms", "span", "started_ms", "task", "worker",
+        "_id", "aside", "attempts", "backfill", "cancelling", "created_ms", "delayed", "dispatch", "failure",
+        "front", "group", "held", "key", "number", "object_name", "origin", "parameters", "scheduled_ms", "span",
+        "started_ms", "task", "worker",
     )  # fmt: skip
 
     def __init__(self, number: int, task: TaskState, scheduled_ms: int, created_ms: int) -> None:
@@ -134,6 +141,8 @@ class Run:
         self.started_ms = 0
         self.attempts = 0
         self.worker = 0
+        self.failure: tuple[str, str] | None = None
+        """Type and message of why the last attempt failed. Volatile: no checkpoint has it."""
         self.dispatch = Dispatch(number, self, created_ms)
         self._id = ""
 
@@ -151,6 +160,11 @@ class Run:
             else:
                 self._id = keyed_run_id(uid, self.key)
         return self._id
+
+    @property
+    def name(self) -> str:
+        """Of the TaskRun object that asked for it, or shows it."""
+        return self.object_name or run_name(self.task.name, self.id)
 
     @property
     def state(self) -> RunState:
@@ -514,14 +528,16 @@ class State:
     def _failed(self, fact: f.Failed) -> None:
         dispatch = self.attempts.pop(fact.token)
         dispatch.token = 0
+        error_type = fact.error_type or fact.reason.name.title()
         if fact.retry_ms:
             dispatch.ready_ms = fact.retry_ms
+            dispatch.run.failure = (error_type, fact.message[:_OUTLINE_CHARS])
             self.touched[dispatch.run.task] = None
         else:
             self._end(
                 dispatch.run,
                 RunState.FAILED,
-                error_type=fact.error_type or fact.reason.name.title(),
+                error_type=error_type,
                 message=fact.message,
                 traceback=fact.traceback,
             )

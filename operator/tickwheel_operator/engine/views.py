@@ -15,6 +15,8 @@ from tickwheel_operator.engine.following import Following
 from tickwheel_operator.engine.groups import Entry, Group
 from tickwheel_operator.engine.identity import run_name
 from tickwheel_operator.engine.messages import RunState
+from tickwheel_operator.engine.overlap import Group as RunGroup
+from tickwheel_operator.engine.overlap import Overlaps
 from tickwheel_operator.engine.routing import Router
 from tickwheel_operator.engine.scheduler import Scheduler
 from tickwheel_operator.engine.state import Ended, Run, State, TaskState, WorkerName
@@ -38,6 +40,7 @@ _MEASURED = 3
 """The latest runs of a task by which its duration is known."""
 _SAMPLED = 20
 """Tasks that fire together by whose durations all of theirs are known."""
+_TASKS_NAMED = 3
 _ACTIVE_SHOWN = 10
 """Open runs of a task that are shown one by one, the oldest first; runs that an object asked for always are."""
 
@@ -63,6 +66,7 @@ class RunView(msgspec.Struct, frozen=True, gc=False):
     note: str = ""
     result: bytes = b""
     error_type: str = ""
+    """Why it failed; of an open run, why its last attempt did."""
     message: str = ""
     traceback: str = ""
     cancelling: bool = False
@@ -155,17 +159,17 @@ class Views(msgspec.Struct, frozen=True):
 
 def task_views(state: State, scheduler: Scheduler, router: Router, limit: int, now_ms: int) -> list[TaskView]:
     """Take up to `limit` changed tasks, in the order in which they changed first."""
-    following = scheduler.following
+    following, overlaps = scheduler.following, scheduler.overlaps
     views: list[TaskView] = []
     while len(views) < limit and (state.touched or scheduler.touched):
         if state.touched:
             task, _ = state.touched.popitem(last=False)
             entry = scheduler.entries.get(task.uid)
-            views.append(_task_view(state, task, entry, router, following, now_ms))
+            views.append(_task_view(state, task, entry, router, following, overlaps, now_ms))
         else:
             entry = scheduler.entries.get(scheduler.touched.popleft())
             if entry is not None and entry.task is None:  # else its facts have touched it
-                views.append(_task_view(state, None, entry, router, following, now_ms))
+                views.append(_task_view(state, None, entry, router, following, overlaps, now_ms))
     return views
 
 
@@ -272,7 +276,13 @@ def _duration_ms(task: TaskState | None) -> int | None:
 
 
 def _task_view(
-    state: State, task: TaskState | None, entry: Entry | None, router: Router, following: Following, now_ms: int
+    state: State,
+    task: TaskState | None,
+    entry: Entry | None,
+    router: Router,
+    following: Following,
+    overlaps: Overlaps,
+    now_ms: int,
 ) -> TaskView:
     spec = entry.spec if entry is not None else None
     workers = with_handler = 0
@@ -290,8 +300,9 @@ def _task_view(
     keep_failed = spec.keep_failed if spec is not None else 5
     runs: list[RunView] = []
     if task is not None:
+        waits: dict[RunGroup, str] = {}
         runs = [
-            _open(run, state.workers.get(run.worker), now_ms)
+            _open(run, state.workers.get(run.worker), _waits_for(run, overlaps, waits), now_ms)
             for place, run in enumerate(task.runs.values())
             if place < _ACTIVE_SHOWN or run.object_name
         ]
@@ -333,11 +344,12 @@ def _latest(history: deque[Ended], keep: int) -> list[Ended]:
     return [e for place, e in enumerate(reversed(history)) if place < keep or e.object_name]
 
 
-def _open(run: Run, worker: WorkerName | None, now_ms: int) -> RunView:
+def _open(run: Run, worker: WorkerName | None, waits_for: str, now_ms: int) -> RunView:
     run_id = run.id
     dispatch = run.dispatch
+    error_type, message = run.failure or ("", "")
     return RunView(
-        name=run.object_name or run_name(run.task.name, run_id),
+        name=run.name,
         run_id=run_id,
         requested=bool(run.object_name),
         state=run.state,
@@ -349,9 +361,11 @@ def _open(run: Run, worker: WorkerName | None, now_ms: int) -> RunView:
         worker=worker.key.name if worker is not None else "",
         fraction=dispatch.fraction,
         note=dispatch.note,
+        error_type=error_type,
+        message=message,
         cancelling=run.cancelling is not None,
         ready_ms=_ready_ms(run, now_ms),
-        waits_for=_waits_for(run),
+        waits_for=waits_for,
         dispatches=None if run.span is None else (run.span.total, run.span.succeeded, run.span.failed),
     )
 
@@ -363,15 +377,31 @@ def _ready_ms(run: Run, now_ms: int) -> int:
     return dispatch.ready_ms if dispatch.ready_ms > now_ms else 0
 
 
-def _waits_for(run: Run) -> str:
+def _waits_for(run: Run, overlaps: Overlaps, told: dict[RunGroup, str]) -> str:
+    """`told`: of groups that were asked for already, since thousands may wait for thousands."""
     group = run.group
     if not run.held or group is None:
         return ""
+    text = told.get(group)
+    if text is None:
+        text = told[group] = _who_is_open(group, overlaps)
+    return text
+
+
+def _who_is_open(group: RunGroup, overlaps: Overlaps) -> str:
+    reasons, unknown = [], overlaps.doubted(group)
     open_runs = len(group.admitted)
-    of = "of this task" if isinstance(group.key, str) else "with the same key"
-    stopping = sum(other.cancelling is not None for other in group.admitted.values())
-    text = f"{open_runs} run{'s' * (open_runs != 1)} {of} {'are' if open_runs != 1 else 'is'} open"
-    return f"{text}, {stopping} of them being stopped" if stopping else text
+    if open_runs or not unknown:
+        of = "of this task" if isinstance(group.key, str) else "with the same key"
+        stopping = sum(other.cancelling is not None for other in group.admitted.values())
+        text = f"{open_runs} run{'s' * (open_runs != 1)} {of} {'are' if open_runs != 1 else 'is'} open"
+        reasons.append(f"{text}, {stopping} of them being stopped" if stopping else text)
+    if unknown:
+        tasks = sorted({other.task.name for other in unknown})
+        listed = ", ".join(tasks[:_TASKS_NAMED]) + ", ..." * (len(tasks) > _TASKS_NAMED)
+        count = f"{len(unknown)} open run{'s' * (len(unknown) != 1)}"
+        reasons.append(f"{count} may have the same key, of invalid ScheduledTasks (mend or delete them): {listed}")
+    return "; ".join(reasons)
 
 
 def _ended(task_name: str, ended: Ended) -> RunView:

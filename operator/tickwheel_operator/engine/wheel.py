@@ -65,12 +65,14 @@ class TimingWheel:
         instant, before it as well; those are due at once.
     """
 
-    __slots__ = ("_count", "_days", "_quarters", "_slots", "_spans", "now_ms")
+    __slots__ = ("_count", "_days", "_quarters", "_slots", "_soonest_ms", "_spans", "now_ms")
 
     def __init__(self, start_ms: int = 0) -> None:
         self.now_ms = start_ms
         """The latest instant that `advance` was given; it never goes back."""
         self._count = 0
+        self._soonest_ms: int | None = None
+        """Of the earliest armed timer, where that is known: it is asked for with every command, and seldom changes."""
         self._slots: dict[int, Timer | _OpenSlot] = {}
         # Bitmaps of children, each under the number of its own slot at that level. Spans are 35 years, so
         # there is one of them, two at times, and looking through their numbers is no search.
@@ -107,6 +109,8 @@ class TimingWheel:
             _append(slot, timer)
         else:
             _deal(slot, timer)
+        if not self._count or (self._soonest_ms is not None and timer.at_ms < self._soonest_ms):
+            self._soonest_ms = timer.at_ms
         self._count += 1
 
     def cancel(self, timer: Timer) -> bool:
@@ -138,14 +142,18 @@ class TimingWheel:
         following._previous = previous
         timer._next = timer._previous = None
         self._count -= 1
+        if at_ms == self._soonest_ms:
+            self._soonest_ms = None
         return True
 
     def next_occupied(self) -> int | None:
         """Return the instant of the earliest armed timer, exactly, or `None` if no timer is armed."""
         if not self._count:
             return None
-        number = self._first_slot()
-        return number << _BITS | _lowest(self._open(number).occupied)
+        if self._soonest_ms is None:
+            number = self._first_slot()
+            self._soonest_ms = number << _BITS | _lowest(self._open(number).occupied)
+        return self._soonest_ms
 
     def advance(self, now_ms: int, *, limit: int | None = None) -> list[Timer]:
         """Disarm and return the timers that are due at `now_ms`, in order of instant, then of insertion.
@@ -161,6 +169,9 @@ class TimingWheel:
         """
         if now_ms > self.now_ms:
             self.now_ms = now_ms
+        if self._soonest_ms is not None and self._soonest_ms > now_ms:
+            return []
+        self._soonest_ms = None
         room = self._count if limit is None else min(limit, self._count)
         due: list[Timer] = []
         while room > 0:

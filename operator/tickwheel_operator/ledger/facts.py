@@ -71,6 +71,8 @@ class SkipReason(enum.IntEnum):
     """The run that this task follows ended while it was suspended."""
     CALENDAR = 11
     """The run that this task follows ended outside of its window or calendars."""
+    STALLED = 12
+    """The run that this task follows ended while its object was invalid."""
 
 
 class Origin(enum.IntEnum):

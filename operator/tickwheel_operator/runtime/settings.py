@@ -77,7 +77,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Commit and lease runs that are sure to start a few milliseconds ahead of their instant, so that they start at it
     and not when their durable write is done. A suspend or an edit in these milliseconds comes too late."""
     max_backlog: int = 100_000
-    """Dispatches that may wait in one pool."""
+    """Runs of one pool that may wait: for a worker, for their instant, or for other runs."""
     checkpoint_segments: int = 1_000
     """Ledger segments after which a checkpoint is written and older ones are deleted."""
     ledger_max_bytes: int = 256 * 1024 * 1024

@@ -5,10 +5,12 @@ from datetime import date, datetime
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from tests.unit.engine.driver import T0, Driver, task_spec
 
+from tickwheel_operator.engine import messages as m
 from tickwheel_operator.engine.calendar import FOREVER_MS, CalendarDates
 from tickwheel_operator.engine.cron import parse
-from tickwheel_operator.engine.filters import HORIZON_MS, Filter
+from tickwheel_operator.engine.filters import ANSWERS, HORIZON_MS, Budget, Filter, Search
 from tickwheel_operator.engine.triggers import (
     CronTrigger,
     DailyIntervalTrigger,
@@ -16,10 +18,24 @@ from tickwheel_operator.engine.triggers import (
     FixedRateTrigger,
     OnceTrigger,
     Trigger,
+    counted_until,
+    latest,
+    looked_until,
 )
+from tickwheel_operator.ledger import facts as f
 
 DAY_MS = 86_400_000
 NOW = 1_780_000_000_000
+
+
+class CountingDates(CalendarDates):
+    """A calendar that knows how often it was asked, and for how many expressions of it."""
+
+    questions = 0
+
+    def covers(self, instant_ms: int) -> tuple[bool, int]:
+        self.questions += max(1, self.crons)
+        return super().covers(instant_ms)
 
 
 def instant(text: str) -> int:
@@ -91,8 +107,12 @@ def test_the_instants_are_those_of_the_base_that_are_admitted(
         at = trigger.next_after(at)
     assert found == expected
     assert trigger.last_at_or_before(until, after) == (expected[-1] if expected else None)
-    assert trigger.count_between(after, until, 10**9) == len(expected)
-    assert trigger.count_between(after, until, 3) == min(3, len(expected))
+    assert latest(trigger, after, until, 7) == expected[-7:]
+    if counted_until(trigger, after, until) == until:
+        assert trigger.count_between(after, until, 10**9) == len(expected)
+        assert trigger.count_between(after, until, 3) == min(3, len(expected))
+    else:
+        assert trigger.count_between(after, until, 10**9) <= len(expected)
     for place in range(0, len(expected), 40):
         earlier = expected[place - 1] if place else None
         assert trigger.last_at_or_before(expected[place] - 1, after) == earlier
@@ -103,7 +123,7 @@ def test_the_instants_are_those_of_the_base_that_are_admitted(
 def test_the_nearest_admitted_instants_are_found_in_both_directions(filter: Filter, at: int, back: int) -> None:
     assert filter.admits(at) is says(filter, at)
     after = at - back
-    forward, backward = filter.next_admitted(at), filter.previous_admitted(at, after)
+    forward, backward = filter.next_admitted(at), filter.previous_admitted(at, after, Budget(10**7))
     if forward is not None:
         assert forward >= at
         assert says(filter, forward)
@@ -161,16 +181,6 @@ def test_ten_years_that_are_excluded_cost_as_little_as_a_day() -> None:
     assert decade.questions < 200
 
 
-class CountingDates(CalendarDates):
-    """A calendar that knows how often it was asked."""
-
-    questions = 0
-
-    def covers(self, instant_ms: int) -> tuple[bool, int]:
-        self.questions += 1
-        return super().covers(instant_ms)
-
-
 @pytest.mark.parametrize(
     ("base", "filter"),
     [
@@ -199,6 +209,147 @@ def test_a_search_ends_after_forty_years() -> None:
     assert Filter(include=(days("2060-01-01"),)).next_admitted(instant("2026-01-01T00:00:00Z")) == near
     assert Filter(include=(days("2099-01-01"),)).next_admitted(instant("2026-01-01T00:00:00Z")) is None
     assert Filter(include=(days("2099-01-01"),)).next_admitted(instant("2099-01-01T00:00:00Z") - HORIZON_MS) is not None
+
+
+# --- searches that give up ---
+
+
+AUGUST = "2026-08-01T00:00:00Z"
+SEPTEMBER = "2026-09-01T00:00:00Z"
+
+
+def without_august() -> FilteredTrigger:
+    """Every minute, but in August: as one writes it who forgot the field of the seconds. It refuses one by one."""
+    august = CountingDates("august", crons=[parse("* * * 8 *")])
+    return FilteredTrigger(CronTrigger("* * * * *"), Filter(exclude=(august,)))
+
+
+def questions(trigger: FilteredTrigger) -> int:
+    asked = 0
+    for calendar in trigger.filter.exclude:
+        assert isinstance(calendar, CountingDates)
+        asked += calendar.questions
+        calendar.questions = 0
+    return asked
+
+
+def test_what_gave_up_is_told_from_what_never_comes() -> None:
+    trigger = without_august()
+    at = instant(AUGUST) - 60_000
+    assert trigger.next_after(at) is None
+    assert trigger.search(at) is Search.GAVE_UP
+    looks = 0
+    while (found := trigger.next_after(at)) is None:
+        further = looked_until(trigger, at)
+        assert further is not None
+        assert further > at
+        at, looks = further, looks + 1
+    assert found == instant(SEPTEMBER)
+    assert 1 < looks < 20
+    assert looked_until(trigger, found - 60_001) == found - 1
+    never = FilteredTrigger(CronTrigger("0 9 * * MON"), Filter(include=(WEEKENDS,)))
+    assert never.search(NOW) is Search.NEVER
+    assert looked_until(never, NOW) is None
+
+
+@pytest.mark.parametrize(
+    ("base", "calendars"),
+    [
+        ("* * * * *", [["* * * * *"]]),
+        ("0 1 */2 * * *", [["*/2 * * * * *"], ["1-59/2 1-59 * * * *", "1-59/2 0 1-23/2 * * *"]]),
+        ("* * * * * *", [["*/2 * * * * *"], ["1/2 * * * * *"]]),
+        ("* * * * *", [[f"{second} {second} 1 1 1 *" for second in range(60)], ["* * * * *"]]),
+    ],
+    ids=["minutes", "seconds in turn", "every second", "many expressions"],
+)
+def test_no_answer_takes_more_than_so_many_questions(base: str, calendars: list[list[str]]) -> None:
+    refused = (CountingDates("some", crons=[parse(text) for text in texts]) for texts in calendars)
+    trigger = FilteredTrigger(CronTrigger(base), Filter(exclude=tuple(refused)))
+    until = NOW + 400 * DAY_MS
+    for ask in (
+        lambda: trigger.next_after(NOW),
+        lambda: trigger.last_at_or_before(until, NOW),
+        lambda: trigger.count_between(NOW, until, 10**9),
+        lambda: latest(trigger, NOW, until, 10),
+    ):
+        ask()
+        assert questions(trigger) <= 2 * ANSWERS
+
+
+def test_tasks_that_share_a_trigger_share_its_long_searches() -> None:
+    trigger = without_august()
+    begins, ends = instant(AUGUST) - 60_000, instant("2026-08-04T12:00:00Z")
+    for ask in (
+        lambda ahead: trigger.next_after(begins + ahead * 60_000),
+        lambda _: trigger.count_between(begins, ends, 10**9),
+        lambda _: latest(trigger, begins, ends, 10),
+    ):
+        ask(0)
+        assert questions(trigger) > 1_000
+        ask(100)
+        assert questions(trigger) < 300
+
+
+def test_a_count_that_gave_up_says_how_many_there_are_at_least() -> None:
+    trigger = FilteredTrigger(CronTrigger("* * * * * *"), Filter(exclude=(EVEN,)))
+    counted = trigger.count_between(NOW, NOW + DAY_MS, 10**9)
+    until = counted_until(trigger, NOW, NOW + DAY_MS)
+    assert NOW < until < NOW + DAY_MS
+    assert 1_000 < counted == trigger.count_between(NOW, until, 10**9)
+    assert counted_until(trigger, NOW, NOW + 600_000) == NOW + 600_000
+    assert trigger.count_between(NOW, NOW + 600_000, 10**9) == 300
+
+
+def test_the_last_is_a_late_one_where_it_lies_too_far_back() -> None:
+    trigger = without_august()
+    assert trigger.last_at_or_before(instant("2026-08-20T00:00:00Z"), instant("2026-07-20T00:00:00Z")) == (
+        instant(AUGUST) - 60_000
+    )
+
+
+def test_a_task_whose_calendars_refused_very_much_goes_on_when_they_are_over() -> None:
+    begin = instant(AUGUST) - 600_000
+    spec = task_spec(trigger=without_august(), created_ms=begin)
+    driver = Driver.leading(spec, now_ms=begin)
+
+    def tick(at: int) -> None:
+        driver.now_ms = at
+        driver.do(m.Tick())
+
+    for at in range(begin, instant(SEPTEMBER), 3 * DAY_MS):
+        tick(at)
+    driver = driver.successor(spec)
+    for minute in range(-2, 4):
+        tick(instant(SEPTEMBER) + minute * 60_000)
+    fired = [fact.scheduled_ms for fact in driver.of(f.Fired)]
+    assert fired[-4:] == [instant(SEPTEMBER) + minute * 60_000 for minute in range(4)]
+    skipped = sum(skip.count for skip in driver.of(f.Skipped))
+    assert len(fired) + skipped == 9 + 4
+
+
+@pytest.mark.parametrize("successor", [False, True], ids=["asleep", "down"])
+def test_who_wakes_long_after_a_search_gave_up_settles_what_came_meanwhile(successor: bool) -> None:
+    begin, late = instant(AUGUST) - 30_000, instant(SEPTEMBER) + 600_500
+    spec = task_spec(trigger=without_august(), created_ms=begin)
+    driver = Driver.leading(spec, now_ms=begin)
+    if successor:
+        driver = driver.successor(spec, now_ms=late)
+    driver.now_ms = late
+    driver.do(m.Tick())
+    driver.do(m.Tick())
+    # The last of those that were missed, and the one that is merely late.
+    assert [fact.scheduled_ms - instant(SEPTEMBER) for fact in driver.of(f.Fired)] == [540_000, 600_000]
+
+
+def test_who_fired_its_last_instant_ahead_sleeps_for_good() -> None:
+    driver = Driver(task_spec(trigger=OnceTrigger(T0 + 1_000)))
+    driver.do(m.LeadSet(lead_ms=40))
+    driver.do(m.CatalogSynced())
+    driver.at(960)
+    assert [fact.scheduled_ms for fact in driver.of(f.Fired)] == [T0 + 1_000]
+    group = driver.engine.scheduler.entries["uid-hello"].group
+    assert group is not None
+    assert not group.armed
 
 
 def test_a_filter_says_how_long_its_answer_stands() -> None:

@@ -134,6 +134,26 @@ def test_a_suspended_follower_and_one_outside_of_its_window_count_what_they_let_
     assert reasons == ["CALENDAR", "SUSPENDED"]
 
 
+def test_a_follower_counts_the_ends_that_it_missed_while_it_was_invalid() -> None:
+    upstream, follower = _pair()
+    driver = Driver.leading(upstream, follower)
+    token = 0
+    for key, invalid in (("a", True), ("b", False)):
+        driver.do(m.TaskRemoved(uid=follower.uid, forget=False) if invalid else m.TaskApplied(spec=follower))
+        driver.submit(key)
+        [run] = deliveries(driver.pull(received=token))
+        token = run.token
+        driver.report(succeeded=[token])
+    assert [(skip.count, skip.reason) for skip in driver.of(f.Skipped)] == [(1, f.SkipReason.STALLED)]
+    assert len(driver.open_runs("next")) == 1, "once it is mended it follows again, and once"
+    driver.do(m.TaskRemoved(uid=follower.uid, forget=False))
+    driver.do(m.TaskRemoved(uid=follower.uid))
+    driver.submit("c")
+    [run] = deliveries(driver.pull(received=token))
+    driver.report(succeeded=[run.token])
+    assert "uid-next" not in driver.engine.state.by_uid
+
+
 def test_a_chain_of_completions_runs_to_its_end() -> None:
     names = ("hello", "b", "c")
     specs = [

@@ -396,3 +396,14 @@ def test_a_successor_tells_the_worker_again_what_it_must_stop() -> None:
     assert told.cancel == [delivery.token]
     new.report(failed=[m.FailedAttempt(token=delivery.token, error_type="Cancelled")])
     assert new.open_runs() == []
+
+
+def test_a_run_that_waits_for_a_retry_shows_why_its_last_attempt_failed() -> None:
+    driver = Driver.leading(task_spec())
+    driver.at(1_000)
+    [delivery] = deliveries(driver.pull())
+    driver.report(failed=[m.FailedAttempt(token=delivery.token, error_type="OutOfStock", message="no shoes")])
+    [view] = driver.engine.views(10).tasks
+    [run] = view.runs
+    assert (run.state, run.error_type, run.message) == (m.RunState.PENDING, "OutOfStock", "no shoes")
+    assert run.ready_ms > driver.now_ms

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
+from datetime import UTC, datetime
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.unit.engine.driver import T0, Driver, task_spec
 
 from tickwheel_operator.engine import messages as m
+from tickwheel_operator.engine.calendar import CalendarDates
+from tickwheel_operator.engine.cron import parse
+from tickwheel_operator.engine.filters import Filter
 from tickwheel_operator.engine.misfire import settle
 from tickwheel_operator.engine.spec import Misfire, MisfirePolicy
-from tickwheel_operator.engine.triggers import CronTrigger, FixedRateTrigger, OnceTrigger, Trigger
+from tickwheel_operator.engine.triggers import CronTrigger, FilteredTrigger, FixedRateTrigger, OnceTrigger, Trigger
 from tickwheel_operator.ledger import facts as f
 from tickwheel_operator.ledger.facts import SkipReason
 
@@ -19,6 +24,13 @@ TRIGGERS = st.one_of(
     st.builds(FixedRateTrigger, st.integers(1, 50).map(lambda n: n * 100), st.integers(0, 5_000)),
     st.builds(OnceTrigger, st.integers(0, 20_000)),
     st.just(CronTrigger("*/3 * * * * *")),
+    st.builds(
+        FilteredTrigger,
+        st.builds(FixedRateTrigger, st.integers(1, 50).map(lambda n: n * 100), st.integers(0, 5_000)),
+        st.sampled_from(["*/2 * * * * *", "0-9 * * * * *"]).map(
+            lambda text: Filter(exclude=(CalendarDates("some", crons=[parse(text)]),))
+        ),
+    ),
 )
 MISFIRES = st.builds(
     Misfire,
@@ -73,6 +85,35 @@ def test_what_is_overdue_is_settled_as_the_policy_says(
     for skip in settlement.skipped:
         skipped[skip.reason] += skip.count
     assert (settlement.fire, skipped) == _model(_all(trigger, after_ms, now_ms), now_ms, misfire, threshold_ms)
+
+
+@pytest.mark.parametrize("policy", MisfirePolicy)
+def test_all_that_was_missed_is_counted_however_much_it_is(policy: MisfirePolicy) -> None:
+    year_ms = 365 * 86_400_000
+    misfire = Misfire(policy=policy, max_catch_up=100)
+    settlement = settle(FixedRateTrigger(10, 0), T0, T0 + year_ms, misfire, 1_000)
+    assert len(settlement.fire) + sum(skip.count for skip in settlement.skipped) == year_ms // 10
+
+
+@pytest.mark.parametrize("policy", MisfirePolicy)
+def test_what_is_due_now_fires_though_no_search_reaches_it_from_what_is_settled(policy: MisfirePolicy) -> None:
+    """Calendars refuse second after second of the day before."""
+    midnight_ms = T0 - T0 % 86_400_000
+    day = datetime.fromtimestamp(midnight_ms / 1000 - 1, UTC).day
+    calendars = [
+        CalendarDates(name, crons=[parse(f"{seconds} * * {day} * *")])
+        for name, seconds in (("even", "*/2"), ("odd", "1/2"))
+    ]
+    trigger = FilteredTrigger(FixedRateTrigger(1_000, 0), Filter(exclude=tuple(calendars)))
+    after_ms = midnight_ms - 80_000_000
+    assert trigger.next_after(after_ms) is None
+    settlement = settle(trigger, after_ms, midnight_ms + 9_500, Misfire(policy=policy, max_catch_up=100), 1_000)
+    fired = {
+        MisfirePolicy.SKIP: [9_000],
+        MisfirePolicy.FIRE_ONCE: [8_000, 9_000],
+        MisfirePolicy.FIRE_ALL: list(range(0, 10_000, 1_000)),
+    }
+    assert [at - midnight_ms for at in settlement.fire] == fired[policy]
 
 
 EVENTS = st.lists(
@@ -136,5 +177,5 @@ def test_every_instant_is_fired_once_or_counted_once_whatever_happens(
     fired = Counter(fact.scheduled_ms for fact in driver.of(f.Fired))
     assert not fired - expected, "fired twice, or at an instant that is none"
     assert fired.total() + sum(skip.count for skip in driver.of(f.Skipped)) == expected.total()
-    due = _all(spec.trigger, settled_ms, driver.engine.journal.now_ms)  # type: ignore[arg-type]
+    due = _all(spec.trigger, settled_ms, driver.engine.journal.wall_ms)  # type: ignore[arg-type]
     assert not due, "due, and not settled"

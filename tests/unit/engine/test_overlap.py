@@ -8,7 +8,9 @@ import pytest
 from tests.unit.engine.driver import T0, Driver, deliveries, task_spec
 
 from tickwheel_operator.engine import messages as m
-from tickwheel_operator.engine.spec import Misfire, MisfirePolicy, Overlap, OverlapPolicy, TaskSpec
+from tickwheel_operator.engine.messages import RunState
+from tickwheel_operator.engine.spec import Completion, Misfire, MisfirePolicy, Outcome, Overlap, OverlapPolicy, TaskSpec
+from tickwheel_operator.engine.triggers import FixedRateTrigger
 from tickwheel_operator.ledger import facts as f
 
 
@@ -46,6 +48,25 @@ def test_forbid_refuses_a_run_by_hand_but_knows_one_that_it_has() -> None:
     again = driver.submit("a")
     assert isinstance(again, m.Submitted)
     assert not again.runs[0].created
+
+
+def test_a_refusal_names_what_is_counted_and_the_run_in_the_way() -> None:
+    first = _task(OverlapPolicy.FORBID, trigger=None, key="/shop")
+    second = _task(OverlapPolicy.FORBID, "other", trigger=None, key="/shop")
+    driver = Driver.leading(first, second)
+    driver.submit("a", parameters=b'{"shop":"north"}', object_name="by-hand")
+    refused = driver.submit("b", "other", parameters=b'{"shop":"north"}')
+    assert isinstance(refused, m.CommandRefused)
+    assert 'spec.concurrency.key /shop, which is "north"' in refused.detail
+    assert "TaskRun by-hand" in refused.detail
+
+
+def test_a_replaced_run_names_the_taskrun_that_took_its_place() -> None:
+    driver = Driver.leading(_task(OverlapPolicy.REPLACE))
+    driver.at(1_000)
+    driver.at(2_000)
+    [cancelled] = driver.of(f.Cancelled)
+    assert cancelled.message == f"replaced by the run hello-{T0 + 2_000}"
 
 
 def test_queue_runs_one_after_the_other_and_skips_beyond_its_limit() -> None:
@@ -202,3 +223,235 @@ def test_a_takeover_that_replaces_a_run_of_another_task_forgets_that_run() -> No
     new.report(worker="w1", succeeded=[run.token])
     new.at(2_000)
     assert len(deliveries(new.pull("w1", received=run.token))) == 1
+
+
+# --- several at once ---
+
+
+def _submit_all(driver: Driver, *runs: tuple[str, bytes]) -> m.Effect:
+    wanted = [m.Submission(key=key, scheduled_ms=driver.now_ms, parameters=parameters) for key, parameters in runs]
+    return driver.do(m.Submit(request=0, namespace="shops", name="hello", runs=wanted))[0]
+
+
+def test_forbid_refuses_more_runs_in_one_request_than_it_lets_be_open() -> None:
+    driver = Driver.leading(_task(OverlapPolicy.FORBID, limit=2, trigger=None))
+    refused = _submit_all(driver, ("a", b""), ("b", b""), ("c", b""))
+    assert isinstance(refused, m.CommandRefused)
+    assert refused.reason is m.RefusalReason.OVERLAP
+    assert "with 2 of these 3 new runs" in refused.detail
+    assert driver.open_runs() == [], "all or none"
+
+    assert isinstance(_submit_all(driver, ("a", b""), ("b", b""), ("a", b"")), m.Submitted), "one key, one run"
+    assert isinstance(_submit_all(driver, ("b", b""), ("a", b"")), m.Submitted), "known ones are no new ones"
+    assert [run.held for run in driver.open_runs()] == [False, False]
+
+
+def test_one_request_may_fill_the_queue_and_not_overfill_it() -> None:
+    driver = Driver.leading(_task(OverlapPolicy.QUEUE, queue_limit=2, trigger=None))
+    assert isinstance(_submit_all(driver, *[(str(n), b"") for n in range(4)]), m.CommandRefused)
+    assert isinstance(_submit_all(driver, *[(str(n), b"") for n in range(3)]), m.Submitted)
+    assert [run.held for run in driver.open_runs()] == [False, True, True]
+    assert isinstance(_submit_all(driver, ("more", b"")), m.CommandRefused)
+
+
+def test_runs_of_one_request_count_by_their_keys() -> None:
+    driver = Driver.leading(_task(OverlapPolicy.FORBID, key="/shop", trigger=None))
+    north, south = b'{"shop":"north"}', b'{"shop":"south"}'
+    assert isinstance(_submit_all(driver, ("a", north), ("b", south), ("c", north)), m.CommandRefused)
+    assert isinstance(_submit_all(driver, ("a", north), ("b", south)), m.Submitted)
+
+
+# --- moments that were bad ---
+
+
+def test_a_delay_that_ends_during_a_failover_is_judged_as_by_a_leader_that_stays() -> None:
+    spec = _task(OverlapPolicy.FORBID, trigger=None)
+    driver = Driver.leading(spec)
+    driver.submit("later", delay_ms=5_000)
+    driver.submit("now")
+    driver.pull()
+    new = driver.successor(spec, now_ms=T0 + 6_000)
+    assert [run.key for run in new.open_runs()] == ["now"]
+    [ended] = new.engine.state.by_uid["uid-hello"].history_failed
+    assert (ended.state, "its delay was over" in ended.message) == (RunState.CANCELLED, True)
+    newest = new.successor(spec, now_ms=T0 + 7_000)
+    assert [run.key for run in newest.open_runs()] == ["now"]
+
+
+def test_the_end_of_a_delayed_run_at_a_takeover_is_heard_by_who_follows() -> None:
+    spec = _task(OverlapPolicy.FORBID, trigger=None)
+    follower = task_spec("after", trigger=None, after=Completion("hello", Outcome.ANY))
+    driver = Driver.leading(follower, spec)
+    driver.submit("later", delay_ms=5_000)
+    driver.submit("now")
+    driver.pull()
+    new = driver.successor(follower, spec, now_ms=T0 + 6_000)
+    assert len(new.open_runs("after")) == 1
+
+
+def test_a_delay_that_the_leader_before_saw_end_is_over_for_its_successor() -> None:
+    spec = _task(OverlapPolicy.QUEUE, trigger=None)
+    driver = Driver.leading(spec, task_spec("clock"))
+    driver.submit("a")
+    driver.submit("b", delay_ms=2_500)
+    driver.at(3_000)
+    driver.submit("c")
+    new = driver.successor(spec, task_spec("clock"))
+    for leader in (driver, new):
+        group = leader.open_runs()[0].group
+        assert group is not None
+        assert ([run.key for run in group.admitted.values()], [run.key for run in group.held.values()]) == (
+            ["a"], ["b", "c"],
+        )  # fmt: skip
+
+
+def test_a_run_that_an_edit_makes_wait_is_not_leased_ahead_of_its_instant() -> None:
+    spec = task_spec()
+    driver = Driver.leading(spec)
+    driver.do(m.LeadSet(lead_ms=250))
+    driver.at(1_000)
+    assert len(deliveries(driver.pull("w0"))) == 1
+    driver.at(1_760)  # the run of 2,000 is made, and nobody is there that knows the time
+    assert len(driver.open_runs()) == 2
+    driver.at(1_800, m.TaskApplied(spec=_task(OverlapPolicy.FORBID, generation=2)))
+    assert deliveries(driver.pull("w1", error_us=100)) == []
+    assert [(run.held, bool(run.dispatch.token)) for run in driver.open_runs()] == [(False, True), (True, False)]
+    worker = driver.engine.router.find(m.WorkerKey("shops", "pool", "w1"))
+    assert worker is not None
+    assert worker.credit == 10, "nor was it dealt in vain"
+
+
+def test_a_run_that_is_made_ahead_and_must_wait_since_an_edit_of_the_same_moment_is_not_leased() -> None:
+    driver = Driver.leading(task_spec())
+    driver.do(m.LeadSet(lead_ms=250))
+    driver.at(1_000)
+    assert len(deliveries(driver.pull("w0"))) == 1
+    driver.pull("w1", error_us=100)
+    effects = driver.at(1_760, m.TaskApplied(spec=_task(OverlapPolicy.FORBID, generation=2)))
+    assert deliveries(effects) == []
+    assert [(run.held, bool(run.dispatch.token)) for run in driver.open_runs()] == [(False, True), (True, False)]
+    driver.report("w0", succeeded=[1])
+    driver.at(2_000)
+    assert [d.scheduled_ms for d in deliveries(driver.pull("w1", error_us=100))] == [T0 + 2_000]
+
+
+# --- tasks that nobody can read ---
+
+
+def _shop(name: str, policy: OverlapPolicy = OverlapPolicy.FORBID, shop: int = 1, **changes: Any) -> TaskSpec:
+    return _task(policy, name, key="/shop", parameters=b'{"shop":%d}' % shop, **changes)
+
+
+def _takes_over(driver: Driver, invalid: str, *specs: TaskSpec) -> Driver:
+    """A new leader, since before which a task is invalid."""
+    new = Driver(now_ms=driver.now_ms + 100)
+    new.engine.replay(driver.facts)
+    new.facts = list(driver.facts)
+    new.do(m.TaskRemoved(uid=f"uid-{invalid}", forget=False))
+    for spec in specs:
+        new.do(m.TaskApplied(spec=spec))
+    new.do(m.CatalogSynced())
+    return new
+
+
+def _led_with_an_open_run_of_one(**changes: Any) -> tuple[Driver, TaskSpec, m.Delivery]:
+    one = _shop("one", trigger=None, **changes)
+    driver = Driver.leading(one)
+    driver.submit("x", "one")
+    [open_run] = deliveries(driver.pull())
+    return driver, one, open_run
+
+
+@pytest.mark.parametrize("policy", list(OverlapPolicy))
+def test_an_attempt_of_a_task_that_is_unreadable_counts_for_every_key_until_it_has_ended(policy: OverlapPolicy) -> None:
+    driver, _, open_run = _led_with_an_open_run_of_one()
+    two, free = _shop("two", policy, shop=2), task_spec("free")
+    new = _takes_over(driver, "one", two, free)
+    new.at(1_000)
+    assert [d.task.name for d in deliveries(new.pull("w1"))] == ["free"], "who has no key waits for nobody"
+    [held] = new.open_runs("two")
+    assert held.held
+    new.at(2_000)
+    [view] = [v for v in new.engine.views(10).tasks if v.name == "two"]
+    assert view.runs[0].waits_for == (
+        "1 open run may have the same key, of invalid ScheduledTasks (mend or delete them): one"
+    )
+
+    new.report(succeeded=[open_run.token])
+    got = [d for d in deliveries(new.pull("w2", received=99)) if d.task.name == "two"]
+    wanted = {OverlapPolicy.REPLACE: 2_000}.get(policy, 1_000)
+    assert [d.scheduled_ms - T0 for d in got] == [wanted]
+    assert [skip.reason for skip in new.of(f.Skipped)] == [f.SkipReason.OVERLAP] * (policy is OverlapPolicy.FORBID)
+
+
+def test_a_task_that_is_mended_counts_for_its_own_key_again() -> None:
+    driver, one, _ = _led_with_an_open_run_of_one()
+    new = _takes_over(driver, "one", _shop("two", shop=1), _shop("three", shop=3))
+    new.at(1_000)
+    assert deliveries(new.pull("w1")) == []
+
+    again = new.do(m.TaskApplied(spec=one))
+
+    assert [d.task.name for d in deliveries(again)] == ["three"]
+    assert [run.held for run in new.open_runs("two")] == [True]
+
+
+def test_a_mended_task_meets_its_own_open_run_before_what_is_overdue_fires() -> None:
+    spec = _task(OverlapPolicy.FORBID, trigger=FixedRateTrigger(1_000, T0))
+    driver = Driver.leading(spec)
+    driver.at(1_000)
+    assert len(deliveries(driver.pull())) == 1
+    new = _takes_over(driver, "hello")
+    new.at(2_500, m.TaskApplied(spec=spec))
+    new.at(3_000)
+    assert [run.scheduled_ms - T0 for run in new.open_runs()] == [1_000]
+    assert set(_skips(new)) == {(1, f.SkipReason.OVERLAP)}
+
+
+def test_an_attempt_that_is_given_back_while_its_task_is_unreadable_keeps_nobody_waiting() -> None:
+    driver, one, open_run = _led_with_an_open_run_of_one()
+    new = _takes_over(driver, "one", _shop("two"))
+    new.at(1_000)
+    new.report(returned=[open_run.token])
+    [second] = deliveries(new.pull("w1"))
+    assert second.task.name == "two"
+
+    assert deliveries(new.do(m.TaskApplied(spec=one))) == [], "now it is the other that waits"
+    assert deliveries(new.pull("w2")) == []
+    new.report("w1", succeeded=[second.token])
+    assert [d.task.name for d in deliveries(new.pull("w2"))] == ["one"]
+
+
+def test_a_retry_of_a_task_that_was_unreadable_waits_for_who_took_its_place() -> None:
+    driver, one, open_run = _led_with_an_open_run_of_one()
+    driver.report(failed=[m.FailedAttempt(token=open_run.token, error_type="E")])
+    two = _shop("two")
+    new = _takes_over(driver, "one", two)
+    new.at(1_000)
+    [second] = deliveries(new.pull("w1"))
+    assert second.task.name == "two", "nobody can try the other again now"
+
+    new.do(m.TaskApplied(spec=one))
+    new.at(9_000)
+
+    newest = new.successor(one, two)
+    for leader in (new, newest):
+        assert deliveries(leader.pull("w2")) == []
+        leader.report("w1", succeeded=[second.token])
+        assert [d.task.name for d in deliveries(leader.pull("w2"))] == ["one"]
+
+
+def test_a_task_that_became_unreadable_and_is_deleted_keeps_nobody_waiting() -> None:
+    driver, _, _ = _led_with_an_open_run_of_one()
+    new = _takes_over(driver, "one", _shop("two"))
+    new.at(1_000)
+    new.do(m.TaskRemoved(uid="uid-one"))
+    assert [d.task.name for d in deliveries(new.pull("w1"))] == ["two"]
+
+
+def test_one_request_by_hand_waits_for_what_may_have_its_key_but_not_more_than_may_be_open() -> None:
+    driver, _, _ = _led_with_an_open_run_of_one()
+    new = _takes_over(driver, "one", _shop("hello", trigger=None))
+    assert isinstance(_submit_all(new, ("a", b""), ("b", b"")), m.CommandRefused)
+    assert isinstance(_submit_all(new, ("a", b"")), m.Submitted)
+    assert [run.held for run in new.open_runs()] == [True]

@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
-from tests.unit.engine.driver import T0, Driver, task_spec
+from datetime import date
+
+import pytest
+from tests.unit.engine.driver import T0, Driver, deliveries, task_spec
 
 from tickwheel_operator.engine import messages as m
-from tickwheel_operator.engine.spec import Misfire, MisfirePolicy
-from tickwheel_operator.engine.triggers import FixedRateTrigger
+from tickwheel_operator.engine.calendar import CalendarDates
+from tickwheel_operator.engine.filters import Filter
+from tickwheel_operator.engine.spec import FixedDelay, Misfire, MisfirePolicy, TaskSpec
+from tickwheel_operator.engine.triggers import FilteredTrigger, FixedRateTrigger, OnceTrigger
 from tickwheel_operator.ledger import facts as f
 
 
 def _instants(driver: Driver) -> list[int]:
     return [fired.scheduled_ms - T0 for fired in driver.of(f.Fired) for _ in fired.tasks]
+
+
+def _skips(driver: Driver) -> list[tuple[int, f.SkipReason]]:
+    return [(skip.count, skip.reason) for skip in driver.of(f.Skipped)]
+
+
+def _closed_on(day: int) -> Filter:
+    """A calendar with one day, years ahead."""
+    return Filter(exclude=(CalendarDates("c", dates=[(date(2030, 1, day), date(2030, 1, day))]),))
 
 
 def test_listing_new_tasks_decides_nothing() -> None:
@@ -165,3 +179,151 @@ def test_a_task_that_is_settled_ahead_does_not_hold_back_the_others_of_its_trigg
         driver.at(offset)
 
     assert _instants(driver) == [1_000, 2_000]
+
+
+@pytest.mark.parametrize("before_ms", [0, 300, 60_000])
+def test_a_once_that_had_passed_when_its_task_was_created_is_overdue(before_ms: int) -> None:
+    once = task_spec(trigger=OnceTrigger(T0 - before_ms))
+    driver = Driver.leading(once)
+    driver.at(10_000)
+    assert _instants(driver) == [-before_ms]
+    new = driver.successor(once)
+    assert _instants(new) == [-before_ms], "it is settled"
+    late = Driver.leading(once, now_ms=T0 + 3_600_000)
+    assert _instants(late) == [-before_ms]
+
+    strict = Driver.leading(task_spec(trigger=OnceTrigger(T0 - 60_000), misfire=Misfire(policy=MisfirePolicy.SKIP)))
+    assert _instants(strict) == []
+    assert _skips(strict) == [(1, f.SkipReason.MISFIRED)]
+    closed = Filter(not_before_ms=T0)
+    outside = Driver.leading(task_spec(trigger=FilteredTrigger(OnceTrigger(T0 - 60_000), closed)))
+    assert outside.facts == []
+
+
+def test_a_run_by_hand_does_not_settle_a_once_that_is_overdue() -> None:
+    once = task_spec(trigger=OnceTrigger(T0 - 60_000))
+    driver = Driver(once)
+    driver.do(m.IntakeHeld(reason="full"))
+    driver.do(m.CatalogSynced())
+    driver.engine.scheduler.name(driver.engine.scheduler.entries[once.uid])
+    driver.do(m.IntakeHeld(reason=""))
+    assert _instants(driver) == [-60_000]
+
+
+def test_what_was_due_of_a_task_that_was_edited_before_anything_was_written_of_it_is_counted() -> None:
+    hourly = FixedRateTrigger(3_600_000, T0)
+    driver = Driver.leading(task_spec(trigger=hourly))
+    driver.at(3_599_000)
+
+    edited = task_spec(trigger=hourly, generation=2, handler="other")
+    new = driver.successor(edited, now_ms=T0 + 2 * 3_600_000 + 5)
+
+    assert _instants(new) == []
+    assert _skips(new) == [(2, f.SkipReason.EDITED)]
+    new.at(3 * 3_600_000)
+    assert _instants(new) == [3 * 3_600_000]
+    assert _skips(new.successor(edited)) == [(2, f.SkipReason.EDITED)], "once"
+
+    once = Driver.leading(task_spec(trigger=OnceTrigger(T0 + 500), generation=2), now_ms=T0 + 10_000)
+    assert _skips(once) == [(1, f.SkipReason.EDITED)]
+
+
+def test_a_task_that_was_edited_before_anything_was_due_fires_at_its_first_instant() -> None:
+    edited = task_spec(trigger=FixedRateTrigger(3_600_000, T0), generation=2)
+    driver = Driver.leading(edited, now_ms=T0 + 5_000)
+    new = driver.successor(edited, now_ms=T0 + 3_600_000 + 60_000)
+    assert _instants(new) == [3_600_000]
+    assert _skips(new) == []
+
+
+def _set_back() -> Driver:
+    """A leader whose clock was an hour ahead, and was set to T0."""
+    driver = Driver.leading(task_spec("old", trigger=FixedRateTrigger(60_000, T0)))
+    driver.do(m.LeadSet(lead_ms=20))
+    driver.at(3_600_000)
+    driver.now_ms, driver.boot_ms = T0, T0 + 3_600_000
+    driver.do(m.Tick())
+    driver.facts.clear()
+    return driver
+
+
+def _pass(driver: Driver, until_ms: int, step_ms: int = 100) -> None:
+    assert driver.boot_ms is not None
+    while driver.now_ms < T0 + until_ms:
+        driver.now_ms += step_ms
+        driver.boot_ms += step_ms
+        driver.do(m.Tick())
+
+
+@pytest.mark.parametrize("trigger", [OnceTrigger(T0 + 60_000), FixedRateTrigger(60_000, T0)])
+def test_a_task_that_is_created_after_the_clock_was_set_back_fires_at_its_instant(
+    trigger: OnceTrigger | FixedRateTrigger,
+) -> None:
+    driver = _set_back()
+    catching_up = Misfire(policy=MisfirePolicy.FIRE_ALL)
+    driver.do(m.TaskApplied(spec=task_spec("new", trigger=trigger, misfire=catching_up)))
+    _pass(driver, 59_900)
+    assert driver.of(f.Fired) == [], "nor ahead: facts are of an instant that never goes back"
+    assert driver.engine.pause_ms(driver.now_ms, driver.boot_ms) <= 100
+    driver.now_ms = T0 + 60_000
+
+    driver.do(m.Tick())
+
+    assert _instants(driver) == [60_000]
+    assert driver.of(f.Skipped) == []
+    assert "new" in {delivery.task.name for delivery in deliveries(driver.pull())}
+
+
+def test_a_delay_of_a_task_that_is_created_after_the_clock_was_set_back_is_waited_for() -> None:
+    driver = _set_back()
+    driver.do(m.TaskApplied(spec=task_spec("new", trigger=None, after=FixedDelay(60_000))))
+    _pass(driver, 59_900)
+    assert driver.of(f.Fired) == []
+    _pass(driver, 60_400)
+    assert len(driver.of(f.Fired)) == 1
+
+
+def test_an_edit_after_the_clock_was_set_back_counts_from_now_and_fires_nothing_twice() -> None:
+    driver = _set_back()
+    driver.do(m.TaskApplied(spec=task_spec("idle", trigger=FixedRateTrigger(86_400_000, T0))))
+    driver.do(m.TaskApplied(spec=task_spec("idle", trigger=FixedRateTrigger(40_000, T0), generation=2)))
+    driver.do(m.TaskApplied(spec=task_spec("old", trigger=FixedRateTrigger(40_000, T0), generation=2)))
+    _pass(driver, 100_000)
+    idle = driver.engine.state.by_uid["uid-idle"]
+    assert [run.scheduled_ms - T0 for run in idle.runs.values()] == [40_000, 80_000]
+    assert all(fact.tasks == [idle.number] for fact in driver.of(f.Fired)), "the old one had fired until the hour"
+
+
+def test_a_fixed_delay_fires_however_often_a_calendar_that_it_names_changes() -> None:
+    spec = task_spec(trigger=None, after=FixedDelay(3_600_000), filter=_closed_on(1))
+    driver = Driver.leading(spec)
+    for number in range(1, 5):
+        changed = task_spec(trigger=None, after=FixedDelay(3_600_000), filter=_closed_on(number + 1))
+        driver.at(number * 1_000_000, m.TaskApplied(spec=changed))
+    assert _instants(driver) == [3_600_000]
+
+
+def test_other_dates_of_a_calendar_arm_nothing_anew_and_what_was_passed_over_is_settled_by_policy() -> None:
+    def spec(day: int, **changes: object) -> TaskSpec:
+        return task_spec(trigger=FilteredTrigger(FixedRateTrigger(60_000, T0), _closed_on(day)), **changes)
+
+    driver = Driver.leading(spec(1))
+    for day in range(2, 5):
+        driver.do(m.TaskApplied(spec=spec(day)))
+    assert driver.facts == []
+    driver.at(1_000, m.TaskApplied(spec=spec(4, generation=2, suspend=True)))
+    driver.at(600_000, m.TaskApplied(spec=spec(5, generation=2, suspend=True)))
+    driver.at(1_200_500, m.TaskApplied(spec=spec(5, generation=3)))
+    assert _skips(driver) == [(18, f.SkipReason.COALESCED)]
+    assert _instants(driver) == [1_140_000, 1_200_000]
+
+
+def test_a_starting_deadline_under_a_second_is_kept() -> None:
+    strict = Misfire(starting_deadline_ms=100)
+    driver = Driver.leading(task_spec("strict", misfire=strict), task_spec("patient"))
+    driver.at(1_900)
+    assert _skips(driver) == [(1, f.SkipReason.DEADLINE)]
+    assert [run.scheduled_ms - T0 for run in driver.open_runs("patient")] == [1_000]
+    assert driver.open_runs("strict") == []
+    driver.at(2_100)
+    assert len(driver.open_runs("strict")) == 1, "no more than that is not over it"

@@ -19,6 +19,9 @@ from tickwheel_operator.engine.triggers import (
     FixedRateTrigger,
     OnceTrigger,
     Trigger,
+    counted_until,
+    latest,
+    looked_until,
 )
 
 DAY = 86_400_000
@@ -151,6 +154,15 @@ DAILY_FIELDS = [
     (500, 0, 1_000, 126, "UTC"),
     (500, 0, 1_000, 127, "Asia/Shanghai"),
 ]
+
+
+def test_only_a_filter_makes_a_search_give_up() -> None:
+    fixed = FixedRateTrigger(500, 0)
+    assert looked_until(fixed, 700) == 999
+    assert counted_until(fixed, 0, 10**15) == 10**15
+    assert latest(fixed, 1_000, 2_700, 2) == [2_000, 2_500]
+    assert latest(fixed, 2_000, 2_700, 9) == [2_500]
+    assert looked_until(OnceTrigger(700), 700) is None
 
 
 def test_triggers_with_other_instants_have_other_keys() -> None:

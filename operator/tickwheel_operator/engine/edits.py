@@ -1,0 +1,58 @@
+"""What an edit of its trigger leaves undone of a task: counted, and never fired.
+
+`engine.scheduler` asks when a schedule has changed: before its eyes, or while nobody led. The new one counts from the
+moment in which a leader sees it.
+Invariant: an instant that was due when its trigger was changed was fired before, or is in a count.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tickwheel_operator.engine.fingerprints import trigger_of
+from tickwheel_operator.engine.journal import Journal
+from tickwheel_operator.engine.misfire import COUNT_LIMIT
+from tickwheel_operator.engine.spec import TaskSpec
+from tickwheel_operator.engine.state import TaskState
+from tickwheel_operator.engine.triggers import Trigger
+from tickwheel_operator.ledger import facts as f
+
+if TYPE_CHECKING:
+    from tickwheel_operator.engine.groups import Entry
+    from tickwheel_operator.engine.scheduler import Scheduler
+
+__all__ = ["Edits"]
+
+
+class Edits:
+    """Part of the scheduler."""
+
+    def __init__(self, journal: Journal, scheduler: Scheduler) -> None:
+        self._journal = journal
+        self._scheduler = scheduler
+
+    def seen(self, entry: Entry, before: TaskSpec) -> None:
+        """What the trigger before had due and nobody fired is not the new one's."""
+        now, task = self._journal.wall_ms, self._scheduler.name(entry)
+        self._drop(task, before.trigger)
+        if task.watermark_ms < now:
+            self._journal.emit(f.Armed(task.number, entry.spec.schedule, now))
+
+    def unseen(self, task: TaskState, spec: TaskSpec) -> None:
+        """The trigger was changed while nobody led. What the old one, of which only the fingerprint is left, had due
+        until now is counted: some of it perhaps after the change, which nobody saw."""
+        self._drop(task, trigger_of(task.schedule, f"{spec.namespace}/{spec.name}"))
+
+    def before_the_first_fact(self, entry: Entry) -> None:
+        """The task was edited before any fact named it, so that its trigger may be another than it was created with:
+        what was due since then is counted."""
+        trigger = entry.spec.trigger
+        if trigger is None:
+            self._scheduler.name(entry, self._journal.wall_ms)
+        else:
+            self._drop(self._scheduler.name(entry), trigger)
+
+    def _drop(self, task: TaskState, trigger: Trigger | None) -> None:
+        now = self._journal.wall_ms
+        if trigger is not None and (overdue := trigger.count_between(task.watermark_ms, now, COUNT_LIMIT)):
+            self._scheduler.skip(task, now, overdue, f.SkipReason.EDITED)
