@@ -52,7 +52,8 @@ class Skip(Model):
     """Instants that made no run, for one reason."""
 
     reason: Annotated[str, Field(max_length=64)]
-    """Misfired, Coalesced, Deadline, CatchUpLimit, Backlog, Overlap, QueueFull, Edited, Suspended, Calendar or Stalled."""
+    """Misfired, Coalesced, Deadline, CatchUpLimit, Backlog, Overlap, QueueFull, Edited, Suspended, Calendar or
+    Stalled."""
     count: Count = 0
     """How many, since the object was created."""
     last_time: Instant | None = None

@@ -14,7 +14,7 @@ from tickwheel_operator.engine import messages as m
 from tickwheel_operator.engine import snapshot
 from tickwheel_operator.engine.backfill import Backfills
 from tickwheel_operator.engine.following import Delay
-from tickwheel_operator.engine.groups import Entry, Group
+from tickwheel_operator.engine.groups import Entry
 from tickwheel_operator.engine.identity import keyed_run_id, uid_of
 from tickwheel_operator.engine.journal import Journal
 from tickwheel_operator.engine.leasing import Leasing
@@ -199,10 +199,7 @@ class Engine:
 
     def _pass_time(self, effects: list[m.Effect]) -> None:
         journal = self.journal
-        for group in self.wheel.advance(journal.wall_ms):
-            if isinstance(group, Group):  # nothing else is in this wheel
-                self.scheduler.fire(group)
-        self.scheduler.go_on()
+        self.scheduler.pass_time()
         for timer in self.delays.advance(journal.boot_ms):
             payload = timer.payload
             if isinstance(payload, Delay):

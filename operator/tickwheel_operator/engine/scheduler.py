@@ -69,6 +69,8 @@ class Scheduler:
         self._bursts: dict[Group, Burst] = {}
         self._overdue: OrderedDict[Entry, None] = OrderedDict()
         """Tasks that may have overdue instants, to be settled in this order."""
+        self._noticed_ms: int | None = None
+        """Since when more is due than was fired. What was due by then is no misfire, however long the rest takes."""
         self._kept: set[str] = set()
         """Uids of objects that exist but were never valid while this leader watched."""
         self.following = Following(journal, state, self)
@@ -244,6 +246,25 @@ class Scheduler:
 
     # --- firing ---
 
+    def pass_time(self) -> None:
+        """Fire what is due, and settle what is overdue, as much as one step may; the host comes again for the rest."""
+        first, now = self._state.next_run, self._journal.wall_ms
+        due = self._wheel.advance(now, limit=AT_ONCE)
+        waiting = len(due) == AT_ONCE
+        for number, group in enumerate(due, start=1):
+            if isinstance(group, Group):  # nothing else is in this wheel
+                self.fire(group)
+            if self._state.next_run - first >= AT_ONCE and number < len(due):
+                for later in due[number:]:
+                    self._wheel.arm(later, later.at_ms)
+                waiting = True
+                break
+        if not waiting:
+            self._noticed_ms = None
+        elif self._noticed_ms is None:
+            self._noticed_ms = now
+        self.go_on()
+
     def fire(self, group: Group) -> None:
         """The group's timer is due: at its instant, or the lead before."""
         if group.looks:
@@ -264,7 +285,8 @@ class Scheduler:
             self._fire_burst(group, instant, burst)
         else:
             following = group.trigger.next_after(instant)
-            if now - instant > self.misfire_threshold_ms or (following is not None and following <= now):
+            seen = self._noticed_ms if self._noticed_ms is not None and instant <= self._noticed_ms else now
+            if seen - instant > self.misfire_threshold_ms or (following is not None and following <= now):
                 self._overdue.update(dict.fromkeys(group.entries))
                 self._sleep(group, group.trigger.next_after(now))
                 return

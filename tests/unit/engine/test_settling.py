@@ -263,3 +263,13 @@ def test_a_limit_that_holds_some_of_a_burst_back_is_looked_at_when_their_instant
     driver.at(10_000)
 
     assert _fired(driver) == {10_000: 25}
+
+
+def test_timers_of_their_own_that_meet_fire_step_by_step_and_are_no_misfires(monkeypatch: pytest.MonkeyPatch) -> None:
+    _ten_at_once(monkeypatch)
+    specs = [task_spec(f"t{n}", trigger=FixedRateTrigger(HOUR + n, T0 + 1_000), misfire=SKIP) for n in range(95)]
+    driver = Driver.leading(*specs)
+    driver.now_ms = T0 + 1_000
+    assert _steps(driver, step_ms=300) == [10] * 9 + [5]
+    assert _fired(driver) == {1_000: 95}
+    assert driver.of(f.Skipped) == []
