@@ -41,7 +41,9 @@ def _rows(rates: list[str], bursts: str) -> list[Row]:
         ),
         Row(title="  all in, of tasks that share crons", path=("fill", "shared_bytes_per_timer"), ratio=False),
         Row(title="100,000 timers added, s", path=("fill", "add_100k_s"), aim="0.5"),
-        Row(title="all armed by a new leader, s", path=("fill", "take_over_s"), ratio=False),
+        Row(
+            title="  the same by a new leader, with its catalog, s", path=("fill", "arm_100k_s"), aim="0.5", ratio=False
+        ),
         Row(title="idle CPU, %", path=("fill", "idle_cpu_percent"), aim="1", ratio=False),
         Row(title="engine: fire, lease and end a run, us", path=("fill", "run_us"), ratio=False),
     ]
