@@ -19,9 +19,9 @@ from tickwheel_operator.engine import messages as m
 from tickwheel_operator.engine.groups import Entry
 from tickwheel_operator.engine.journal import Journal
 from tickwheel_operator.engine.leasing import Leasing
+from tickwheel_operator.engine.runs import Dispatch
 from tickwheel_operator.engine.scheduler import Scheduler
 from tickwheel_operator.engine.spec import Guarantee
-from tickwheel_operator.engine.state import Dispatch
 from tickwheel_operator.ledger import compaction, log, protocol
 from tickwheel_operator.ledger import facts as f
 from tickwheel_operator.ledger.protocol import SegmentKind

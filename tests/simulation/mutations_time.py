@@ -19,9 +19,10 @@ from tickwheel_operator.engine.groups import Entry
 from tickwheel_operator.engine.leasing import Leasing
 from tickwheel_operator.engine.overlap import Overlaps
 from tickwheel_operator.engine.routing import Router
+from tickwheel_operator.engine.runs import Dispatch, Run, TaskState
 from tickwheel_operator.engine.scheduler import Scheduler
 from tickwheel_operator.engine.spec import FixedDelay, Outcome, TaskSpec
-from tickwheel_operator.engine.state import Dispatch, Run, State, TaskState
+from tickwheel_operator.engine.state import State
 from tickwheel_operator.ledger import facts as f
 from tickwheel_operator.ledger import log, splitting
 

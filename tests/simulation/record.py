@@ -15,8 +15,9 @@ from tests.simulation.rules import Rules
 from tickwheel_operator.engine import snapshot
 from tickwheel_operator.engine.identity import jitter_ms, uid_of
 from tickwheel_operator.engine.messages import Reported, RunState, SubmittedRun
+from tickwheel_operator.engine.runs import Run
 from tickwheel_operator.engine.spec import Guarantee, TaskSpec
-from tickwheel_operator.engine.state import Run, State
+from tickwheel_operator.engine.state import State
 from tickwheel_operator.engine.views import Views
 from tickwheel_operator.ledger import codec, replay
 from tickwheel_operator.ledger import facts as f

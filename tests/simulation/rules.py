@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from tickwheel_operator.engine.identity import uid_of
 from tickwheel_operator.engine.messages import RunState
 from tickwheel_operator.engine.parameters import merge
+from tickwheel_operator.engine.runs import Run
 from tickwheel_operator.engine.spec import FixedDelay, TaskSpec
-from tickwheel_operator.engine.state import Run
 from tickwheel_operator.ledger import facts as f
 from tickwheel_operator.ledger.facts import Origin
 

@@ -13,9 +13,10 @@ from tickwheel_operator.engine import messages as m
 from tickwheel_operator.engine.groups import Entry
 from tickwheel_operator.engine.identity import keyed_run_id
 from tickwheel_operator.engine.journal import Journal
+from tickwheel_operator.engine.runs import Run, Span
 from tickwheel_operator.engine.scheduler import Scheduler
 from tickwheel_operator.engine.spec import EngineConfig
-from tickwheel_operator.engine.state import Run, Span, State
+from tickwheel_operator.engine.state import State
 from tickwheel_operator.engine.triggers import counted_until, looked_until
 from tickwheel_operator.ledger import facts as f
 

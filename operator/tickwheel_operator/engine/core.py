@@ -20,9 +20,10 @@ from tickwheel_operator.engine.journal import Journal
 from tickwheel_operator.engine.leasing import Leasing
 from tickwheel_operator.engine.overlap import Overlaps, Verdict
 from tickwheel_operator.engine.routing import Router
+from tickwheel_operator.engine.runs import Run
 from tickwheel_operator.engine.scheduler import Scheduler
 from tickwheel_operator.engine.spec import EngineConfig, TaskSpec
-from tickwheel_operator.engine.state import Run, State
+from tickwheel_operator.engine.state import State
 from tickwheel_operator.engine.stats import Stats
 from tickwheel_operator.engine.views import Views, pool_views, task_views
 from tickwheel_operator.engine.wheel import TimingWheel

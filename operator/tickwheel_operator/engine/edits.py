@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from tickwheel_operator.engine.fingerprints import trigger_of
 from tickwheel_operator.engine.journal import Journal
 from tickwheel_operator.engine.misfire import COUNT_LIMIT
+from tickwheel_operator.engine.runs import TaskState
 from tickwheel_operator.engine.spec import TaskSpec
-from tickwheel_operator.engine.state import TaskState
 from tickwheel_operator.engine.triggers import Trigger
 from tickwheel_operator.ledger import facts as f
 

@@ -14,8 +14,9 @@ from tickwheel_operator.engine.journal import Journal
 from tickwheel_operator.engine.messages import RunState
 from tickwheel_operator.engine.misfire import settle
 from tickwheel_operator.engine.overlap import Verdict
+from tickwheel_operator.engine.runs import Run
 from tickwheel_operator.engine.spec import Completion, FixedDelay, Outcome
-from tickwheel_operator.engine.state import Run, State
+from tickwheel_operator.engine.state import State
 from tickwheel_operator.engine.triggers import OnceTrigger
 from tickwheel_operator.engine.wheel import Timer
 from tickwheel_operator.ledger import facts as f

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
+from tickwheel_operator.engine.runs import TaskState
 from tickwheel_operator.engine.spec import TaskSpec
-from tickwheel_operator.engine.state import TaskState
 from tickwheel_operator.engine.triggers import FilteredTrigger, OnceTrigger, Trigger
 from tickwheel_operator.engine.wheel import Timer
 

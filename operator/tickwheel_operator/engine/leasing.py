@@ -24,9 +24,10 @@ from tickwheel_operator.engine.messages import (
 )
 from tickwheel_operator.engine.parameters import merge
 from tickwheel_operator.engine.routing import Router
+from tickwheel_operator.engine.runs import Dispatch, Run, WorkerName
 from tickwheel_operator.engine.scheduler import Scheduler
 from tickwheel_operator.engine.spec import EngineConfig, Guarantee, TaskSpec
-from tickwheel_operator.engine.state import Dispatch, Run, State, WorkerName
+from tickwheel_operator.engine.state import State
 from tickwheel_operator.engine.stats import Stats
 from tickwheel_operator.engine.wheel import TimingWheel
 from tickwheel_operator.engine.worker import LiveWorker

@@ -21,8 +21,8 @@ from typing import Any
 import msgspec
 
 from tickwheel_operator.engine.parameters import merge
+from tickwheel_operator.engine.runs import Run
 from tickwheel_operator.engine.spec import Overlap, OverlapPolicy, TaskSpec
-from tickwheel_operator.engine.state import Run
 from tickwheel_operator.ledger.facts import Origin
 
 __all__ = ["Group", "Overlaps", "Verdict"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from tickwheel_operator.engine.state import Dispatch
+from tickwheel_operator.engine.runs import Dispatch
 from tickwheel_operator.engine.worker import LiveWorker
 
 __all__ = ["Lane", "PoolQueue"]

@@ -11,7 +11,7 @@ from collections.abc import Hashable
 
 from tickwheel_operator.engine.messages import WorkerKey, WorkerSeen
 from tickwheel_operator.engine.queues import Lane, PoolQueue
-from tickwheel_operator.engine.state import Dispatch, Run
+from tickwheel_operator.engine.runs import Dispatch, Run
 from tickwheel_operator.engine.worker import LiveWorker
 
 __all__ = ["Router"]

@@ -23,8 +23,9 @@ from tickwheel_operator.engine.messages import TaskApplied, TaskRemoved
 from tickwheel_operator.engine.misfire import settle
 from tickwheel_operator.engine.overlap import Overlaps, Verdict
 from tickwheel_operator.engine.routing import Router
+from tickwheel_operator.engine.runs import Run, TaskState
 from tickwheel_operator.engine.spec import Completion, EngineConfig, FixedDelay, RetryPolicy, TaskSpec
-from tickwheel_operator.engine.state import Run, State, TaskState
+from tickwheel_operator.engine.state import State
 from tickwheel_operator.engine.stats import Stats
 from tickwheel_operator.engine.triggers import Trigger, looked_until
 from tickwheel_operator.engine.wheel import TimingWheel

@@ -15,7 +15,8 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from tickwheel_operator.engine.messages import RunState, WorkerKey
-from tickwheel_operator.engine.state import Ended, Run, Span, State, TaskState, WorkerName
+from tickwheel_operator.engine.runs import Ended, Run, Span, TaskState, WorkerName
+from tickwheel_operator.engine.state import State
 from tickwheel_operator.ledger import facts as f
 from tickwheel_operator.ledger.facts import Origin, SkipReason
 

@@ -2,297 +2,27 @@
 
 `State.apply` is the only way that runs, dispatches and attempts change, for the leader that decides a fact and for the
 one that replays it: both hold the same state after the same facts. What is not durable (who is connected, which
-timers are armed, how far a handler is) lives elsewhere in the engine, or in the fields marked as volatile here.
-
-    dispatch:  ready --Leased--> leased --Succeeded--> gone
-                 ^  ^---Returned----|
-                 |---Failed(retry)--|--Failed(no retry)--> gone (the run fails: a dead letter)
+timers are armed, how far a handler is) lives elsewhere in the engine, or in the fields marked as volatile.
 """
 
 from __future__ import annotations
 
-import bisect
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
-from tickwheel_operator.engine.identity import (
-    backfill_run_id,
-    completion_run_id,
-    keyed_run_id,
-    run_name,
-    scheduled_run_id,
-)
 from tickwheel_operator.engine.messages import RunState, WorkerKey
+from tickwheel_operator.engine.runs import OUTLINE_CHARS, Dispatch, Ended, Run, Span, TaskState, WorkerName
 from tickwheel_operator.ledger import facts as f
 from tickwheel_operator.ledger.facts import Origin
 
 if TYPE_CHECKING:
-    from tickwheel_operator.engine.overlap import Group
-    from tickwheel_operator.engine.queues import Lane, PoolQueue
     from tickwheel_operator.engine.snapshot import Snapshot
-    from tickwheel_operator.engine.wheel import Timer
 
-__all__ = ["Dispatch", "Ended", "Run", "Span", "State", "TaskState", "WorkerName"]
+__all__ = ["State"]
 
-_HISTORY_SUCCEEDED = 10
-_HISTORY_FAILED = 20
-"""Ended runs kept per task and outcome: the bounds of `spec.history`."""
-_OUTLINE_CHARS = 200
-"""Of an error message: what is kept when the details are dropped."""
-_BACKFILLED_SPANS = 1_000
 _UNSHOWN = 1_000
 """Ended runs of a task that are kept for its next view, where an object asked for them."""
-
-
-class WorkerName(msgspec.Struct, frozen=True):
-    """A worker process that the ledger knows by a number."""
-
-    key: WorkerKey
-    instance: str
-
-
-class Ended(msgspec.Struct, frozen=True, gc=False, eq=False, array_like=True):
-    """What is kept of a run that ended. Told apart by identity; a row of a checkpoint as it is."""
-
-    run_id: str
-    scheduled_ms: int
-    created_ms: int
-    started_ms: int
-    """0: it never started."""
-    ended_ms: int
-    state: RunState
-    attempts: int
-    worker: str
-    object_name: str = ""
-    result: bytes = b""
-    error_type: str = ""
-    message: str = ""
-    traceback: str = ""
-    total: int = 0
-    """Of a backfill: its instants; else 0."""
-    succeeded: int = 0
-    failed: int = 0
-
-    @property
-    def detail_bytes(self) -> int:
-        """What dropping its details would save; text counts by characters."""
-        return len(self.result) + len(self.traceback) + max(0, len(self.message) - _OUTLINE_CHARS)
-
-    def outline(self) -> Ended:
-        """Without its details."""
-        return msgspec.structs.replace(self, result=b"", message=self.message[:_OUTLINE_CHARS], traceback="")
-
-
-class Span:
-    """What a backfill is about, and how far it is."""
-
-    __slots__ = ("failed", "from_ms", "max_parallel", "open", "succeeded", "to_ms", "total", "until_ms")
-
-    def __init__(self, from_ms: int, to_ms: int, max_parallel: int, total: int) -> None:
-        self.from_ms = from_ms
-        self.to_ms = to_ms
-        """Exclusive."""
-        self.max_parallel = max_parallel
-        self.total = total
-        self.until_ms = from_ms - 1
-        """Instants up to this one have their runs."""
-        self.open = 0
-        self.succeeded = 0
-        self.failed = 0
-        """And cancelled."""
-
-
-class Run:
-    """A run that has not ended."""
-
-    __slots__ = (
-        "_id", "aside", "attempts", "backfill", "cancelling", "created_ms", "delayed", "dispatch", "failure",
-        "front", "group", "held", "key", "number", "object_name", "origin", "parameters", "scheduled_ms", "span",
-        "started_ms", "task", "worker",
-    )  # fmt: skip
-
-    def __init__(self, number: int, task: TaskState, scheduled_ms: int, created_ms: int) -> None:
-        self.number = number
-        self.task = task
-        self.scheduled_ms = scheduled_ms
-        self.created_ms = created_ms
-        self.origin = Origin.SCHEDULE
-        self.front = False
-        """It goes ahead of what waits."""
-        self.backfill = 0
-        """The number of the run whose span it belongs to; 0: none."""
-        self.span: Span | None = None
-        self.cancelling: str | None = None
-        """Why it must stop; None: it need not."""
-        self.group: Group | None = None
-        """The runs that it is counted with (`engine.overlap`). Volatile."""
-        self.held = False
-        """It waits until others of its group have ended. Volatile."""
-        self.aside: PoolQueue | None = None
-        """The pool in which it counts while it waits for its instant, or for other runs. Volatile."""
-        self.delayed = False
-        """It counts, and may be stopped, only from the end of its delay on. Volatile."""
-        self.key = ""
-        self.object_name = ""
-        self.parameters = b""
-        self.started_ms = 0
-        self.attempts = 0
-        self.worker = 0
-        self.failure: tuple[str, str] | None = None
-        """Type and message of why the last attempt failed. Volatile: no checkpoint has it."""
-        self.dispatch = Dispatch(number, self, created_ms)
-        self._id = ""
-
-    @property
-    def id(self) -> str:
-        # Asked for when the run is made, at each lease and at its end; the digest of a key is worth keeping.
-        if not self._id:
-            uid = self.task.uid
-            if self.origin is Origin.SCHEDULE:
-                self._id = scheduled_run_id(uid, self.scheduled_ms)
-            elif self.origin is Origin.BACKFILL:
-                self._id = backfill_run_id(uid, self.scheduled_ms, self.key)
-            elif self.origin is Origin.COMPLETION:
-                self._id = completion_run_id(uid, self.key)
-            else:
-                self._id = keyed_run_id(uid, self.key)
-        return self._id
-
-    @property
-    def name(self) -> str:
-        """Of the TaskRun object that asked for it, or shows it."""
-        return self.object_name or run_name(self.task.name, self.id)
-
-    @property
-    def state(self) -> RunState:
-        return RunState.RUNNING if self.dispatch.token or self.span is not None else RunState.PENDING
-
-
-class Dispatch:
-    """One unit of work of a run, for one worker."""
-
-    __slots__ = (
-        "ahead",
-        "attempts",
-        "due_boot_ms",
-        "fraction",
-        "lane",
-        "lease_until_ms",
-        "leased_boot_ms",
-        "leased_ms",
-        "note",
-        "number",
-        "ready_ms",
-        "reserved",
-        "run",
-        "starts_boot_ms",
-        "timer",
-        "token",
-        "waits_ms",
-        "worker",
-    )  # fmt: skip
-
-    def __init__(self, number: int, run: Run, ready_ms: int) -> None:
-        self.number = number
-        self.run = run
-        self.ready_ms = ready_ms
-        """May be leased from this instant on."""
-        self.attempts = 0
-        self.token = 0
-        """The open attempt's fencing token; 0: none is open."""
-        self.worker = 0
-        self.leased_ms = 0
-        # Volatile: not folded from facts, since renewals and progress are not durable (DESIGN, section 3). What is
-        # named `boot` is on the clock that never jumps, as is all that measures a duration.
-        self.lease_until_ms = 0
-        """Of the boot clock."""
-        self.leased_boot_ms = 0
-        self.starts_boot_ms = 0
-        """When the open attempt begins, if it was leased ahead of that."""
-        self.due_boot_ms = 0
-        """When a wait for an instant is over; 0: it waits for none."""
-        self.reserved = False
-        """It is dealt to a worker in the command that is carried out."""
-        self.ahead: Lane | None = None
-        """The lane in which it may be leased before its instant."""
-        self.fraction = 0.0
-        self.note = ""
-        self.lane: Lane | None = None
-        """The lane in which it waits."""
-        self.waits_ms = 0
-        """Since when it waits in a lane under this leader, by the boot clock."""
-        self.timer: Timer | None = None
-        """Its one timer: the end of a backoff or delay, or of the dispatch timeout while it waits in a lane."""
-
-
-class TaskState:
-    """What the ledger knows of a task."""
-
-    __slots__ = (
-        "backfilled", "cancelled", "failed", "history_failed", "history_succeeded", "last_ended_ms",
-        "last_scheduled_ms", "name", "namespace", "number", "runs", "schedule", "skipped", "skips", "succeeded", "uid",
-        "unshown", "watched", "watermark_ms",
-    )  # fmt: skip
-
-    def __init__(self, number: int, uid: str, namespace: str, name: str) -> None:
-        self.number = number
-        self.uid = uid
-        self.namespace = namespace
-        self.name = name
-        self.schedule = ""
-        """Fingerprint of the schedule that the watermark belongs to."""
-        self.watermark_ms = 0
-        """Instants up to this one are settled: fired or skipped."""
-        self.last_scheduled_ms = 0
-        self.last_ended_ms = 0
-        """When a run of its schedule ended last."""
-        self.runs: dict[int, Run] = {}
-        self.succeeded = 0
-        self.failed = 0
-        self.cancelled = 0
-        self.skipped = 0
-        self.skips: dict[f.SkipReason, tuple[int, int]] | None = None
-        """By reason: how many instants, and up to which. None: none, as for most of a million tasks."""
-        self.backfilled: list[tuple[int, int]] = []
-        """Spans, the second end exclusive, whose instants have a backfilled run that is open or succeeded: in order,
-        none touching, of the trigger as it is. Bounded: the oldest are forgotten, and may be made up for again."""
-        self.watched = False
-        """Somebody in the engine wants to hear of the ends of its runs. Volatile."""
-        self.history_succeeded: deque[Ended] = deque(maxlen=_HISTORY_SUCCEEDED)
-        self.history_failed: deque[Ended] = deque(maxlen=_HISTORY_FAILED)
-        self.unshown: deque[Ended] | None = None
-        """Ended runs that an object asked for and no view has shown: more may end at once than the history keeps, and
-        somebody waits for each. Volatile."""
-
-    def history_of(self, ended: Ended) -> deque[Ended]:
-        """Where it is kept, or was."""
-        return self.history_succeeded if ended.state is RunState.SUCCEEDED else self.history_failed
-
-    def cover(self, from_ms: int, to_ms: int) -> None:
-        """The instants of this span have their backfilled runs."""
-        spans = []
-        for low, high in self.backfilled:
-            if high < from_ms or low > to_ms:
-                spans.append((low, high))
-            else:
-                from_ms, to_ms = min(low, from_ms), max(high, to_ms)
-        self.backfilled = sorted([*spans, (from_ms, to_ms)])[-_BACKFILLED_SPANS:]
-
-    def uncover(self, instant_ms: int) -> None:
-        """The backfilled run of this instant did not succeed: another backfill may make up for it."""
-        spans = self.backfilled
-        index = bisect.bisect_right(spans, instant_ms, key=lambda span: span[0]) - 1
-        if index >= 0 and instant_ms < spans[index][1]:
-            low, high = spans[index]
-            rest = [span for span in ((low, instant_ms), (instant_ms + 1, high)) if span[0] < span[1]]
-            self.backfilled = [*spans[:index], *rest, *spans[index + 1 :]][-_BACKFILLED_SPANS:]
-
-    def covered_until(self, instant_ms: int) -> int:
-        """The end of the span that has the instant, exclusive; the instant itself where none has it."""
-        return next((high for low, high in self.backfilled if low <= instant_ms < high), instant_ms)
 
 
 class State:
@@ -531,7 +261,7 @@ class State:
         error_type = fact.error_type or fact.reason.name.title()
         if fact.retry_ms:
             dispatch.ready_ms = fact.retry_ms
-            dispatch.run.failure = (error_type, fact.message[:_OUTLINE_CHARS])
+            dispatch.run.failure = (error_type, fact.message[:OUTLINE_CHARS])
             self.touched[dispatch.run.task] = None
         else:
             self._end(

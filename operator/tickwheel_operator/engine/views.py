@@ -18,8 +18,9 @@ from tickwheel_operator.engine.messages import RunState
 from tickwheel_operator.engine.overlap import Group as RunGroup
 from tickwheel_operator.engine.overlap import Overlaps
 from tickwheel_operator.engine.routing import Router
+from tickwheel_operator.engine.runs import Ended, Run, TaskState, WorkerName
 from tickwheel_operator.engine.scheduler import Scheduler
-from tickwheel_operator.engine.state import Ended, Run, State, TaskState, WorkerName
+from tickwheel_operator.engine.state import State
 
 __all__ = [
     "Due",

@@ -6,8 +6,8 @@ from typing import Any, TypeVar
 
 from tickwheel_operator.engine import messages as m
 from tickwheel_operator.engine.core import Engine
+from tickwheel_operator.engine.runs import Run
 from tickwheel_operator.engine.spec import EngineConfig, PoolSpec, TaskSpec
-from tickwheel_operator.engine.state import Run
 from tickwheel_operator.engine.triggers import FixedRateTrigger
 from tickwheel_operator.ledger.facts import Fact
 

@@ -8,8 +8,8 @@ import pytest
 from tests.unit.engine.driver import T0, Driver, deliveries, task_spec
 
 from tickwheel_operator.engine import messages as m
+from tickwheel_operator.engine.runs import TaskState
 from tickwheel_operator.engine.spec import EngineConfig, RetryPolicy, TaskSpec
-from tickwheel_operator.engine.state import TaskState
 from tickwheel_operator.engine.triggers import FixedRateTrigger
 from tickwheel_operator.ledger import facts as f
 
