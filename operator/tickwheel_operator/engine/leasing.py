@@ -495,9 +495,7 @@ class Leasing:
             return
         spec, journal = entry.spec, self._journal
         if not dispatch.due_boot_ms and dispatch.lane is None:  # what waits for a worker has had its instant
-            start_ms = dispatch.ready_ms
-            if spec.jitter_ms and not dispatch.attempts and run.origin in (Origin.SCHEDULE, Origin.COMPLETION):
-                start_ms = max(start_ms, run.scheduled_ms + jitter_ms(spec.uid, run.scheduled_ms, spec.jitter_ms))
+            start_ms = self._start_ms(dispatch, spec, dispatch.attempts)
             if start_ms > journal.now_ms:
                 dispatch.due_boot_ms = journal.boot_ms + start_ms - journal.now_ms
         ahead = dispatch.due_boot_ms - journal.boot_ms
@@ -517,6 +515,13 @@ class Leasing:
         self._router.enqueue(self._router.pool(spec.namespace, spec.pool), spec.handler, dispatch)
         timeout_ms = spec.dispatch_timeout_ms
         self._arm(dispatch, None if timeout_ms is None else dispatch.waits_ms + timeout_ms)
+
+    def _start_ms(self, dispatch: Dispatch, spec: TaskSpec, before: int) -> int:
+        """When an attempt may begin, by the wall clock, that has so many before it: the first one with the jitter."""
+        run = dispatch.run
+        if not spec.jitter_ms or before or run.origin not in (Origin.SCHEDULE, Origin.COMPLETION):
+            return dispatch.ready_ms
+        return max(dispatch.ready_ms, run.scheduled_ms + jitter_ms(spec.uid, run.scheduled_ms, spec.jitter_ms))
 
     def _wait_until(self, dispatch: Dispatch, spec: TaskSpec, ahead_ms: int) -> None:
         """Its instant is ahead: lease it early if that is near and a worker is free, else sleep on it."""
@@ -595,7 +600,8 @@ class Leasing:
         for run in self._state.runs.values():
             dispatch = run.dispatch
             if dispatch.token:
-                ahead_ms = dispatch.ready_ms - self._journal.now_ms
+                start_ms = self._start_ms(dispatch, self._spec(dispatch), dispatch.attempts - 1)
+                ahead_ms = start_ms - self._journal.now_ms
                 if ahead_ms > 0:  # leased early; beyond any lead, this leader's clock is behind
                     dispatch.starts_boot_ms = boot + min(ahead_ms, _LONGEST_AHEAD_MS)
                 dispatch.lease_until_ms = self._lease_end(dispatch)

@@ -130,6 +130,22 @@ def test_a_successor_waits_for_the_rest_of_a_delay() -> None:
     assert len(deliveries(new.at(5_000))) == 1
 
 
+def test_a_successor_keeps_the_jitter_of_a_run_that_was_leased_early() -> None:
+    spec = task_spec(jitter_ms=400)
+    driver = Driver.leading(spec)
+    driver.do(m.LeadSet(lead_ms=450))
+    start = 2_000 + jitter_ms("uid-hello", T0 + 2_000, 400)
+    driver.at(1_000)
+    [first] = deliveries(driver.at(1_000 + jitter_ms("uid-hello", T0 + 1_000, 400)) or driver.pull(error_us=300))
+    driver.report(succeeded=[first.token])
+    driver.at(1_960)
+    [early] = deliveries(driver.pull(error_us=300, received=first.token))
+    assert (early.scheduled_ms, early.not_before_ms) == (T0 + 2_000, T0 + start)
+    new = driver.successor(spec, now_ms=T0 + 2_001)
+    [again] = deliveries(new.pull(error_us=300, received=first.token))
+    assert (again.token, again.not_before_ms) == (early.token, T0 + start)
+
+
 def test_jitter_moves_each_run_by_what_its_name_says() -> None:
     driver = Driver.leading(task_spec(jitter_ms=400))
     shift = jitter_ms("uid-hello", T0 + 1_000, 400)
