@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 from tests.simulation.invariants import check_end, check_followed, check_punctual, check_unstarved
@@ -243,7 +243,7 @@ class Scenario:
 
     async def _submit_now_and_then(self) -> None:
         """A user who asks for runs by hand, with keys that come again."""
-        chance, record = self.world.random, self.world.record
+        chance = self.world.random
         while True:
             await asyncio.sleep(chance.uniform(0.1, 0.8))
             leaders = [o for o in self.operators if o.leads]
@@ -258,18 +258,11 @@ class Scenario:
                 front=delay_ms > 0 and chance.random() < 0.5,
             )  # fmt: skip
             submit = Submit(request=0, namespace=POOL.namespace, name=spec.name, runs=[wanted])
-            try:
-                answer = await chance.choice(leaders).call(submit, 1.0)
-            except (Lost, NotLeading):
-                continue
-            if isinstance(answer.effect, Submitted):
-                ids = {keyed_run_id(uid, key) for uid, known in record.specs.items() if known.name == spec.name}
-                (run,) = answer.effect.runs
-                record.accepted(run.run_id if run.run_id in ids else "?", run)
+            await self._ask(leaders, submit, spec.name, key)
 
     async def _backfill_now_and_then(self) -> None:
         """A user who makes up for the past: spans overlap, and one key comes again."""
-        chance, record, world = self.world.random, self.world.record, self.world
+        chance, world = self.world.random, self.world
         while True:
             await asyncio.sleep(chance.uniform(0.8, 4.0))
             leaders = [o for o in self.operators if o.leads]
@@ -284,14 +277,19 @@ class Scenario:
                 max_parallel=chance.choice((1, 2, 5)),
             )  # fmt: skip
             world.record.say("user", f"asks for the past {number} of {spec.name}")
-            try:
-                answer = await chance.choice(leaders).call(command, 1.0)
-            except (Lost, NotLeading):
-                continue
-            if isinstance(answer.effect, Submitted):
-                ids = {keyed_run_id(uid, key) for uid, known in record.specs.items() if known.name == spec.name}
-                (run,) = answer.effect.runs
-                record.accepted(run.run_id if run.run_id in ids else "?", run)
+            await self._ask(leaders, command, spec.name, key)
+
+    async def _ask(self, leaders: Sequence[Operator], command: Submit | StartBackfill, name: str, key: str) -> None:
+        """Ask one of those that lead for a run of the task of this name, and note what it promises."""
+        record = self.world.record
+        try:
+            answer = await self.world.random.choice(leaders).call(command, 1.0)
+        except (Lost, NotLeading):
+            return
+        if isinstance(answer.effect, Submitted):
+            ids = {keyed_run_id(uid, key) for uid, known in record.specs.items() if known.name == name}
+            (run,) = answer.effect.runs
+            record.accepted(run.run_id if run.run_id in ids else "?", run)
 
     async def _cancel_now_and_then(self) -> None:
         """A user who changes their mind."""

@@ -66,5 +66,3 @@ class LedgerStats(msgspec.Struct, kw_only=True):
     retained_bytes: int = 0
     limit_bytes: int = 0
     """`LedgerLimits.max_bytes`."""
-    last_append_ms: float = 0.0
-    """Duration of the last append."""

@@ -311,7 +311,7 @@ class Ledger:
             await self._write(segment)
             first = first or segment.sequence
             size += segment.size_bytes
-        duration_ms = self.stats.last_append_ms = (loop.time() - started) * 1000
+        duration_ms = (loop.time() - started) * 1000
         return Appended(first_sequence=first, last_sequence=self._last, size_bytes=size, duration_ms=duration_ms)
 
     async def _write(self, segment: Segment) -> None:
