@@ -1,6 +1,6 @@
 """One operator without gateway and election, in a process of its own so that its memory is its own.
 
-`run.py` starts it; it prints one JSON object when every status is right, and ends.
+`run.py` starts it; it prints one JSON object when every status is right and it was watched idling, and ends.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from tickwheel_operator.projection.stored import read_status
 from tickwheel_operator.runtime.partition import PartitionHost
 
 _QUIET_S = 5.0
+"""So long without a write: every status is right."""
 
 
 class Term:
@@ -68,7 +69,17 @@ class Lag:
         return round(worst, 1)
 
 
-async def measure(kubeconfig: str, ledger: str, writes_per_s: float) -> dict[str, object]:
+async def idle(host: PartitionHost, seconds: float) -> dict[str, object]:
+    """The CPU share of this process, in percent, while all it does is wait; `idle_runs` of 0: nothing was due."""
+    runs, started, cpu = len(host.engine.state.runs), time.monotonic(), time.process_time()
+    await asyncio.sleep(seconds)
+    share = (time.process_time() - cpu) / (time.monotonic() - started)
+    return {"idle_cpu_percent": round(100 * share, 3), "idle_runs": len(host.engine.state.runs) - runs}
+
+
+async def measure(kubeconfig: str, ledger: str, writes_per_s: float, idle_s: float) -> dict[str, object]:
+    faults: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(repr(context)))
     client = await new_client_from_config(config_file=kubeconfig)
     clock, catalog = SystemClock(), Catalog()
     requests = Requests(clock.now_ms)
@@ -76,9 +87,8 @@ async def measure(kubeconfig: str, ledger: str, writes_per_s: float) -> dict[str
     projector = Projector(
         client, catalog, requests, clock, config=ProjectionConfig(writes_per_s=writes_per_s, burst=20)
     )
-    catalog.on_task, catalog.on_pool, requests.on_run = (
-        projector.task_changed, projector.pool_changed, projector.run_changed,
-    )  # fmt: skip
+    catalog.on_task, requests.on_run = projector.task_changed, projector.run_changed
+    catalog.on_pool.append(projector.pool_changed)
     log = Ledger(
         SqliteSegmentStore(Path(ledger)), partition=0, leader="bench", clock=clock,
         nonces=lambda: secrets.token_hex(8),
@@ -86,7 +96,7 @@ async def measure(kubeconfig: str, ledger: str, writes_per_s: float) -> dict[str
     host = PartitionHost(log, Term(), clock, sink=projector)
     lag, figures = Lag(), {"resident_before_mb": resident_mb()}
     started, cpu = time.monotonic(), time.process_time()
-    running = [asyncio.create_task(part) for part in (watch.run(), requests.run(), projector.run(), lag.measure())]
+    running = [asyncio.create_task(part) for part in (lag.measure(), watch.run(), requests.run(), projector.run())]
     await catalog.wait_synced()
     figures |= {
         "listed_s": round(time.monotonic() - started, 2),
@@ -117,10 +127,14 @@ async def measure(kubeconfig: str, ledger: str, writes_per_s: float) -> dict[str
         "cpu_s": round(time.process_time() - cpu, 2),
         "requests": dict(Counter({f"{kind} {outcome}": n for (kind, outcome), n in projector.writes.items()})),
     }
+    running.pop(0).cancel()  # it wakes 200 times a second, which no operator does
+    figures |= await idle(host, idle_s)
     for task in running:
         task.cancel()
     await asyncio.gather(*running, return_exceptions=True)
     await client.close()
+    if faults:
+        raise RuntimeError(f"figures of an operator that failed are none: {faults[0]}")
     return figures
 
 
@@ -129,9 +143,11 @@ def main() -> None:
     parser.add_argument("kubeconfig")
     parser.add_argument("ledger")
     parser.add_argument("--writes-per-s", type=float, default=500.0)
+    parser.add_argument("--idle-s", type=float, default=10.0, help="how long it is watched idling")
     options = parser.parse_args()
     with contextlib.suppress(KeyboardInterrupt):
-        json.dump(asyncio.run(measure(options.kubeconfig, options.ledger, options.writes_per_s)), sys.stdout)
+        measured = measure(options.kubeconfig, options.ledger, options.writes_per_s, options.idle_s)
+        json.dump(asyncio.run(measured), sys.stdout)
 
 
 if __name__ == "__main__":

@@ -36,8 +36,8 @@ _WRITES_PER_S = 2_000.0
 """The first life's limit, above what the API server takes; the operator's own default is 20."""
 
 
-def measure_catalog(tasks: int, *, timeout_s: float, say: Callable[[str], None]) -> dict[str, Any]:
-    """Create the objects, then both lives; `timeout_s` is for each of the three."""
+def measure_catalog(tasks: int, *, idle_s: float, timeout_s: float, say: Callable[[str], None]) -> dict[str, Any]:
+    """Create the objects, then both lives, each with `idle_s` of idling; `timeout_s` is for each of the three."""
     with (
         tempfile.TemporaryDirectory(prefix="tickwheel-catalog-") as name,
         ControlPlane(Path(name) / "cluster") as cluster,
@@ -48,7 +48,7 @@ def measure_catalog(tasks: int, *, timeout_s: float, say: Callable[[str], None])
         result["created_s"] = asyncio.run(_create(cluster.admin_kubeconfig, tasks, timeout_s, say))
         for life in ("first_life", "second_life"):
             say(f"an operator reads {tasks:,} tasks ({life.replace('_', ' ')})")
-            result[life] = _life(folder, cluster.admin_kubeconfig, timeout_s)
+            result[life] = _life(folder, cluster.admin_kubeconfig, idle_s, timeout_s)
     return result
 
 
@@ -75,9 +75,9 @@ async def _create(kubeconfig: Path, tasks: int, timeout_s: float, say: Callable[
     return round(time.monotonic() - started, 1)
 
 
-def _life(folder: Path, kubeconfig: Path, timeout_s: float) -> dict[str, Any]:
+def _life(folder: Path, kubeconfig: Path, idle_s: float, timeout_s: float) -> dict[str, Any]:
     command = [
         sys.executable, str(ROOT / "benchmarks" / "catalog" / "replica.py"), str(kubeconfig),
-        str(folder / "ledger.sqlite"), "--writes-per-s", str(_WRITES_PER_S),
+        str(folder / "ledger.sqlite"), "--writes-per-s", str(_WRITES_PER_S), "--idle-s", str(idle_s),
     ]  # fmt: skip
     return figures_of(command, what="an operator's life", timeout_s=timeout_s)

@@ -45,6 +45,9 @@ from rich.console import Console  # noqa: E402
 
 SECTIONS = ("wheel", "engine", "apscheduler", "quartz", "latency", "objects")
 
+_PROBES = 3
+"""The operator compares itself with the API server every 30 s, so that it is watched idling longer than an engine."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
@@ -178,7 +181,10 @@ def _measure(run: Run, sections: list[str]) -> None:
         )  # fmt: skip
     if "objects" in sections:
         run.measured["objects"] = run.attempt(
-            "objects", lambda: measure_catalog(plan.objects, timeout_s=60 + plan.objects / 50, say=run.say)
+            "objects",
+            lambda: measure_catalog(
+                plan.objects, idle_s=_PROBES * sizes.idle_s, timeout_s=60 + plan.objects / 50, say=run.say
+            ),
         )
 
 

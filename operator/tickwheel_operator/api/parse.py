@@ -54,9 +54,9 @@ def parse(document: Mapping[str, Any]) -> Resource:
         With one fault for each thing to mend.
     """
     kind = _kind_of(document)
-    if faults := list(_faults_of_keys(document, "")):
-        raise InvalidManifest(faults)
-    body = {name: value for name, value in document.items() if name != "status"}
+    body = _written(document)
+    if not _has_text_keys(body):
+        raise InvalidManifest(list(_faults_of_keys(body, "")))
     try:
         # by_name: the models have Python names too; a manifest has not.
         resource = kind.model_validate(body, by_alias=True, by_name=False)
@@ -136,6 +136,26 @@ def _kind_of(document: Mapping[str, Any]) -> type[Resource]:
             [FieldFault("kind", f"{name!r} is not a kind of {GROUP}{meant}; there are {', '.join(_BY_NAME)}")]
         )
     return _BY_NAME[name]
+
+
+def _written(document: Mapping[str, Any]) -> dict[str, Any]:
+    """What people write of a document; the rest is the server's, and often larger."""
+    body = {name: value for name, value in document.items() if name != "status"}
+    metadata = body.get("metadata")
+    if isinstance(metadata, dict) and "managedFields" in metadata:
+        body["metadata"] = {name: value for name, value in metadata.items() if name != "managedFields"}
+    return body
+
+
+def _has_text_keys(value: object) -> bool:
+    """Whether `_faults_of_keys` has none: what comes from the API server never has, and is asked by the thousand."""
+    if isinstance(value, dict):
+        return all(type(key) is str for key in value) and all(
+            _has_text_keys(child) for child in value.values() if isinstance(child, dict | list)
+        )
+    if isinstance(value, list):
+        return all(_has_text_keys(child) for child in value if isinstance(child, dict | list))
+    return True
 
 
 def _faults_of_keys(value: object, path: str) -> Iterator[FieldFault]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from tickwheel_operator.api.faults import FieldFault
@@ -114,21 +115,24 @@ def _faults(resource: Resource) -> Iterator[FieldFault]:
 
 def _lookup(resource: Resource, path: str) -> tuple[Any, Any] | None:
     """The value at the path and its default; None where the object that holds it is not set."""
-    holder: Any = resource
+    holder: Model = resource
     *parents, last = path.split(".")
     for parent in parents:
-        holder = getattr(holder, _field(holder, parent))
-        if holder is None:
+        found = getattr(holder, _field(type(holder), parent)[0])
+        if found is None:
             return None
-    name = _field(holder, last)
-    return getattr(holder, name), type(holder).model_fields[name].get_default(
-        call_default_factory=True, validated_data={}
-    )
+        holder = found
+    name, default = _field(type(holder), last)
+    return getattr(holder, name), default
 
 
-def _field(holder: Model, alias: str) -> str:
-    """The Python name of a manifest's field. A path of the table that is no field raises LookupError."""
-    for name, info in type(holder).model_fields.items():
+@cache
+def _field(model: type[Model], alias: str) -> tuple[str, Any]:
+    """The Python name of a manifest's field, and its default. A path of the table that is no field raises LookupError.
+
+    Kept, since a list of a hundred thousand objects asks the same of each.
+    """
+    for name, info in model.model_fields.items():
         if (info.alias or name) == alias:
-            return name
-    raise LookupError(f"{type(holder).__name__} has no field {alias}")
+            return name, info.get_default(call_default_factory=True, validated_data={})
+    raise LookupError(f"{model.__name__} has no field {alias}")

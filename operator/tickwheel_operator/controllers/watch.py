@@ -41,6 +41,7 @@ from tickwheel_operator.controllers.observe import (
 )
 from tickwheel_operator.controllers.pods import POOL_LABEL, PodWatch
 from tickwheel_operator.controllers.requests import Requests
+from tickwheel_operator.controllers.stateless import NoDiffBase, NoProgress
 from tickwheel_operator.controllers.unbuilt import Unbuilt, observe_unbuilt
 from tickwheel_operator.pools.deployments import Deployments
 
@@ -58,6 +59,8 @@ _UNBUILT = {kind.kind_name(): kind.presentation.plural for kind in KINDS if kind
 _NOT_VIEWS = f"!{VIEW_LABEL}"
 _STOP_S = 15.0
 _PROGRESS_S = 3.0
+_LISTED_PER_S = 2_000
+"""More than kopf tells of."""
 INTERNAL_ERROR = "InternalError"
 
 Observed = ObservedTask | ObservedPool | ObservedCalendar | ObservedRun
@@ -238,6 +241,8 @@ class Watch:
         settings.scanning.disabled = True
         settings.process.ultimate_exiting_timeout = None
         settings.persistence.consistency_timeout = 0
+        settings.persistence.diffbase_storage = NoDiffBase()
+        settings.persistence.progress_storage = NoProgress()
         settings.networking.request_timeout = self._config.request_timeout_s
         settings.networking.connect_timeout = 10.0
         settings.watching.connect_timeout = 10.0
@@ -374,10 +379,10 @@ class Watch:
                 self._catalog.forget(kind, uid)
         missing = exist - self._known(kind)
         while missing:
-            if not await self._some_progress():
+            if not await self._some_progress(len(missing) / _LISTED_PER_S):
                 self._disagreed(kind, f"the watch has not told of {len(missing)} of {len(exist)} {plural} yet")
                 return False
-            missing &= exist - self._known(kind)
+            missing -= self._known(kind)
         self._agreed(kind)
         return True
 
@@ -404,14 +409,15 @@ class Watch:
             await asyncio.sleep(_PROGRESS_S)
         return True
 
-    async def _some_progress(self) -> bool:
-        """Wait until an event came; False when none did for a while."""
+    async def _some_progress(self, rest_s: float = 0.0) -> bool:
+        """Wait until an event came; False when none did for a while. `rest_s`: how long the rest will take at least."""
         self._progress.clear()
         try:
             await asyncio.wait_for(self._progress.wait(), _PROGRESS_S)
         except TimeoutError:
             return False
-        await asyncio.sleep(0.1)  # a list brings thousands: look at them together
+        # A list brings thousands: look at them together, and not at a hundred thousand ten times a second.
+        await asyncio.sleep(max(0.1, min(rest_s / 2, _PROGRESS_S)))
         return True
 
     def _agreed(self, kind: str) -> None:

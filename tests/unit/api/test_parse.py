@@ -136,7 +136,13 @@ def test_what_a_user_wrote_comes_back() -> None:
 
 
 def test_the_status_of_an_object_cannot_make_it_invalid() -> None:
-    assert isinstance(parse({**task(), "status": {"active": "many", "new": 1}}), ScheduledTask)
+    assert isinstance(parse({**task(), "status": {"active": "many", "new": 1, True: "on"}}), ScheduledTask)
+
+
+def test_what_the_server_keeps_of_an_object_is_not_read() -> None:
+    document = task()
+    document["metadata"]["managedFields"] = [{"fieldsV1": {True: {}}}]
+    assert isinstance(parse(document), ScheduledTask)
 
 
 def test_metadata_that_kubernetes_adds_is_no_fault() -> None:
