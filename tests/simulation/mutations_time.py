@@ -11,10 +11,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from tickwheel_operator.engine import core, following, leasing, overlap
+from tickwheel_operator.engine import core, following, overlap, waiting
 from tickwheel_operator.engine import messages as m
 from tickwheel_operator.engine.backfill import Backfills
-from tickwheel_operator.engine.following import Following
+from tickwheel_operator.engine.following import Delay, Following
 from tickwheel_operator.engine.groups import Entry
 from tickwheel_operator.engine.leasing import Leasing
 from tickwheel_operator.engine.overlap import Overlaps
@@ -177,22 +177,24 @@ def overdue_dropped_by_an_edit_not_counted(patch: Patch) -> None:
 
 
 def fixed_delay_armed_while_open(patch: Patch) -> None:
-    def instant(self: Following, entry: Entry) -> int | None:
+    def following(self: Following, entry: Entry, since_ms: int = 0) -> Delay | None:
         after = entry.spec.after
-        return entry.watermark_ms + after.delay_ms if isinstance(after, FixedDelay) else None
+        return Delay(entry, entry.watermark_ms + after.delay_ms) if isinstance(after, FixedDelay) else None
 
-    patch.setattr(Following, "_instant", instant)
+    patch.setattr(Following, "_next", following)
 
 
 def fixed_delay_not_resumed(patch: Patch) -> None:
     """A delay is counted from the instant, not from the end."""
-    original = Following._instant
+    original = Following._next
 
-    def instant(self: Following, entry: Entry) -> int | None:
-        after, found = entry.spec.after, original(self, entry)
-        return (found and isinstance(after, FixedDelay) and entry.watermark_ms + after.delay_ms) or None
+    def following(self: Following, entry: Entry, since_ms: int = 0) -> Delay | None:
+        after, found = entry.spec.after, original(self, entry, since_ms)
+        if found is not None and isinstance(after, FixedDelay):
+            found.instant_ms = entry.watermark_ms + after.delay_ms
+        return found
 
-    patch.setattr(Following, "_instant", instant)
+    patch.setattr(Following, "_next", following)
 
 
 def backfill_cursor_not_restored(patch: Patch) -> None:
@@ -236,7 +238,7 @@ def backfills_failures_forgotten(patch: Patch) -> None:
 
 
 def jitter_forgotten(patch: Patch) -> None:
-    patch.setattr(leasing, "jitter_ms", lambda uid, scheduled_ms, most_ms: 0)
+    patch.setattr(waiting, "jitter_ms", lambda uid, scheduled_ms, most_ms: 0)
 
 
 def start_by_a_clock_that_stands_still(patch: Patch) -> None:

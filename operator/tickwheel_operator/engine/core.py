@@ -26,6 +26,7 @@ from tickwheel_operator.engine.spec import EngineConfig, TaskSpec
 from tickwheel_operator.engine.state import State
 from tickwheel_operator.engine.stats import Stats
 from tickwheel_operator.engine.views import Views, pool_views, task_views
+from tickwheel_operator.engine.waiting import Waiting
 from tickwheel_operator.engine.wheel import TimingWheel
 from tickwheel_operator.ledger import facts as f
 from tickwheel_operator.ledger.facts import Origin
@@ -64,15 +65,15 @@ class Engine:
             self.overlaps,
             self._created,
         )
+        self.waiting = Waiting(self.journal, self.router, self.scheduler, self.delays, self.stats, self._delay_over)
         self.leasing = Leasing(
             self.journal,
             self.state,
             self.router,
             self.scheduler,
-            self.delays,
+            self.waiting,
             self.stats,
             self.config,
-            self._delay_over,
         )
         self.backfills = Backfills(self.journal, self.state, self.scheduler, self.config)
         self._replayed_ms = 0
@@ -206,7 +207,7 @@ class Engine:
             if isinstance(payload, Delay):
                 self.scheduler.following.due(payload)
             elif payload.timer is timer:  # no earlier one of this moment changed it
-                self.leasing.due(payload)
+                self.waiting.due(payload)
         if journal.boot_ms >= self._next_sweep_ms:
             self._next_sweep_ms = journal.boot_ms + self._sweep_ms
             if self.scheduler.synced:
@@ -214,7 +215,7 @@ class Engine:
                 self.backfills.nudge()
 
     def _set_lead(self, lead_ms: int) -> None:
-        self.scheduler.lead_ms = self.leasing.lead_ms = lead_ms
+        self.scheduler.lead_ms = self.waiting.lead_ms = lead_ms
 
     # --- runs that begin and end ---
 
@@ -227,7 +228,7 @@ class Engine:
             self._enters(run)
             if run.number not in self.state.runs:
                 return
-        self.leasing.ready(dispatch)
+        self.waiting.ready(dispatch)
 
     def _enters(self, run: Run) -> bool:
         for other in self.overlaps.enter(run, self._spec_of(run)):
@@ -259,7 +260,7 @@ class Engine:
                 self.router.recall(run)
                 for admitted in self.overlaps.leave(run, self._spec_of):
                     if admitted.number in state.runs:
-                        self.leasing.ready(admitted.dispatch)
+                        self.waiting.ready(admitted.dispatch)
                 self.scheduler.following.ended(run, outcome)
                 if run.backfill:
                     self.backfills.child_ended(run)
@@ -290,7 +291,7 @@ class Engine:
             self.scheduler.sync()
             for run in delayed:
                 if run.number in self.state.runs and run.dispatch.ready_ms <= self.journal.now_ms:
-                    self.leasing.ready(run.dispatch)
+                    self.waiting.ready(run.dispatch)
             self.backfills.resume()
 
     def _task_applied(self, command: m.TaskApplied, _: list[m.Effect]) -> None:
@@ -308,7 +309,7 @@ class Engine:
             admitted += self.overlaps.regroup(runs, self._spec_of)
             for run in [*task.runs.values(), *admitted]:
                 if run.number in self.state.runs and not run.dispatch.token and run.dispatch.ready_ms >= 0:
-                    self.leasing.ready(run.dispatch)
+                    self.waiting.ready(run.dispatch)
 
     def _task_removed(self, command: m.TaskRemoved, effects: list[m.Effect]) -> None:
         task = self.state.by_uid.get(command.uid)

@@ -6,9 +6,7 @@ only while it is open: any other report is fenced. Whoever is silent too long, o
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from tickwheel_operator.engine.identity import jitter_ms, unit_interval
+from tickwheel_operator.engine.identity import unit_interval
 from tickwheel_operator.engine.journal import Journal
 from tickwheel_operator.engine.messages import (
     Delivery,
@@ -29,10 +27,9 @@ from tickwheel_operator.engine.scheduler import Scheduler
 from tickwheel_operator.engine.spec import EngineConfig, Guarantee, TaskSpec
 from tickwheel_operator.engine.state import State
 from tickwheel_operator.engine.stats import Stats
-from tickwheel_operator.engine.wheel import TimingWheel
+from tickwheel_operator.engine.waiting import Waiting
 from tickwheel_operator.engine.worker import LiveWorker
 from tickwheel_operator.ledger import facts as f
-from tickwheel_operator.ledger.facts import Origin
 
 __all__ = ["Leasing"]
 
@@ -52,19 +49,15 @@ class Leasing:
         state: State,
         router: Router,
         scheduler: Scheduler,
-        delays: TimingWheel,
+        waiting: Waiting,
         stats: Stats,
         config: EngineConfig,
-        admit: Callable[[Run], bool],
     ) -> None:
-        """`delays` runs by the boot clock. `admit` is asked when a delayed run's time has come: false, it waits for
-        others, or was dropped."""
-        self._admit = admit
         self._journal = journal
         self._state = state
         self._router = router
         self._scheduler = scheduler
-        self._delays = delays
+        self._waiting = waiting
         self._stats = stats
         self._config = config
         self._pulls: dict[object, LiveWorker] = {}
@@ -73,8 +66,6 @@ class Leasing:
         self._gathered: dict[LiveWorker, list[Delivery]] = {}
         self._soonest_boot_ms = 0
         """When the first of what is gathered may start."""
-        self.lead_ms = 0
-        """How long before their instant dispatches are leased; 0: at it."""
 
     # --- workers ---
 
@@ -199,8 +190,7 @@ class Leasing:
             if worker.request is None:
                 # Nor may the worker be here still, or not be answered yet.
                 for dispatch in dispatches:
-                    self._set_aside(dispatch)
-                    self._arm(dispatch, dispatch.due_boot_ms)
+                    self._waiting.put_back(dispatch)
                 continue
             if not dispatches:
                 continue
@@ -212,10 +202,8 @@ class Leasing:
             until = journal.boot_ms + self._config.lease_ms
             observe = self._stats.dispatch_latency.observe
             for dispatch in dispatches:
-                self._disarm(dispatch)
                 ahead = dispatch.due_boot_ms - journal.boot_ms if dispatch.due_boot_ms else 0
-                dispatch.due_boot_ms = 0
-                dispatch.ahead = None
+                self._waiting.leased(dispatch)
                 dispatch.leased_boot_ms = journal.boot_ms
                 if ahead > 0:
                     dispatch.starts_boot_ms = journal.boot_ms + ahead
@@ -303,7 +291,7 @@ class Leasing:
             self._journal.emit(f.Returned(returned))
             for dispatch in back:
                 if dispatch.run.cancelling is None:
-                    self.ready(dispatch)
+                    self._waiting.ready(dispatch)
                 else:
                     self._journal.emit(f.Cancelled(dispatch.run.number, dispatch.run.cancelling))
         told = worker.take_cancelled()
@@ -415,7 +403,7 @@ class Leasing:
         self._stats.attempts_failed[reason] += 1
         self._journal.emit(f.Failed(dispatch.token, reason, retry_ms, error_type, message, traceback))
         if retry_ms:
-            self.ready(dispatch)
+            self._waiting.ready(dispatch)
 
     def _retry_at(self, dispatch: Dispatch, reason: f.FailureReason) -> int:
         """When the next delivery may begin; 0: never."""
@@ -442,8 +430,7 @@ class Leasing:
             return
         if not token:
             self._journal.emit(f.Cancelled(run.number, why))
-            self._disarm(dispatch)
-            self._router.withdraw(dispatch)
+            self._waiting.drop(dispatch)
             return
         if run.cancelling is not None:
             return
@@ -455,8 +442,7 @@ class Leasing:
         dispatch = run.dispatch
         token, number = dispatch.token, dispatch.worker
         self._journal.emit(f.Cancelled(run.number, why))
-        self._disarm(dispatch)
-        self._router.withdraw(dispatch)
+        self._waiting.drop(dispatch)
         if token:
             self._tell(number, token, effects)
 
@@ -473,104 +459,6 @@ class Leasing:
         for child in [other for other in run.task.runs.values() if other.backfill == run.number]:
             if child.number in run.task.runs:
                 self.cancel(child, why, effects)
-
-    # --- waiting ---
-
-    def ready(self, dispatch: Dispatch) -> None:
-        """The dispatch waits: for its instant on the wheel, or for a worker in its lane."""
-        run = dispatch.run
-        entry = self._scheduler.entries.get(run.task.uid)
-        if entry is None:
-            # Nobody can run it until its task is mended: nor need anybody wait for it.
-            for other in self._scheduler.overlaps.leave(run, lambda run: self._scheduler.spec(run.task)):
-                self.ready(other.dispatch)
-            return
-        if run.held:
-            self._disarm(dispatch)
-            dispatch.ahead = None
-            self._router.withdraw(dispatch)
-            self._set_aside(dispatch)
-            return
-        if dispatch.reserved or run.span is not None:
-            return
-        spec, journal = entry.spec, self._journal
-        if not dispatch.due_boot_ms and dispatch.lane is None:  # what waits for a worker has had its instant
-            start_ms = self._start_ms(dispatch, spec, dispatch.attempts)
-            if start_ms > journal.now_ms:
-                dispatch.due_boot_ms = journal.boot_ms + start_ms - journal.now_ms
-        ahead = dispatch.due_boot_ms - journal.boot_ms
-        if ahead > 0:
-            self._wait_until(dispatch, spec, ahead)
-            return
-        dispatch.due_boot_ms = 0
-        if dispatch.ahead is not None:
-            lane, dispatch.ahead = dispatch.ahead, None
-            lane.ahead_head()
-        if run.delayed:
-            self._set_aside(dispatch)  # where it stays, if it must wait for others now
-            if not self._admit(run):
-                return
-        if dispatch.lane is None:
-            dispatch.waits_ms = journal.boot_ms
-        self._router.enqueue(self._router.pool(spec.namespace, spec.pool), spec.handler, dispatch)
-        timeout_ms = spec.dispatch_timeout_ms
-        self._arm(dispatch, None if timeout_ms is None else dispatch.waits_ms + timeout_ms)
-
-    def _start_ms(self, dispatch: Dispatch, spec: TaskSpec, before: int) -> int:
-        """When an attempt may begin, by the wall clock, that has so many before it: the first one with the jitter."""
-        run = dispatch.run
-        if not spec.jitter_ms or before or run.origin not in (Origin.SCHEDULE, Origin.COMPLETION):
-            return dispatch.ready_ms
-        return max(dispatch.ready_ms, run.scheduled_ms + jitter_ms(spec.uid, run.scheduled_ms, spec.jitter_ms))
-
-    def _wait_until(self, dispatch: Dispatch, spec: TaskSpec, ahead_ms: int) -> None:
-        """Its instant is ahead: lease it early if that is near and a worker is free, else sleep on it."""
-        due, router = dispatch.due_boot_ms, self._router
-        pool = router.pool(spec.namespace, spec.pool)
-        near = ahead_ms <= self.lead_ms
-        early = near and not dispatch.run.delayed and dispatch.ready_ms > self._journal.now_ms
-        if early and router.reserve(pool, spec.handler, dispatch):
-            self._disarm(dispatch)
-            return
-        router.set_aside(dispatch.run, pool)
-        self._arm(dispatch, due if near else due - self.lead_ms)
-        if early:
-            router.expect(pool, spec.handler, dispatch)
-
-    def _set_aside(self, dispatch: Dispatch) -> None:
-        spec = self._spec(dispatch)
-        self._router.set_aside(dispatch.run, self._router.pool(spec.namespace, spec.pool))
-
-    def due(self, dispatch: Dispatch) -> None:
-        """Its timer is due: the backoff is over, or nobody took it within the dispatch timeout."""
-        dispatch.timer = None
-        if dispatch.lane is None:
-            self.ready(dispatch)
-        else:
-            self._undelivered(dispatch)
-
-    def _undelivered(self, dispatch: Dispatch) -> None:
-        spec, now = self._spec(dispatch), self._journal.now_ms
-        retry_ms = 0 if dispatch.attempts + 1 > spec.retry.limit else now
-        self._stats.attempts_failed[f.FailureReason.UNDELIVERED] += 1
-        self._journal.emit(f.Undelivered(dispatch.number, retry_ms))
-        if retry_ms:
-            # It keeps its place in the lane: only the clock of the next delivery starts.
-            dispatch.waits_ms = self._journal.boot_ms
-            self.ready(dispatch)
-        else:
-            self._router.withdraw(dispatch)
-
-    def _arm(self, dispatch: Dispatch, at_ms: int | None) -> None:
-        """Set its timer anew; None: it needs none."""
-        self._disarm(dispatch)
-        if at_ms is not None:
-            dispatch.timer = self._delays.insert(at_ms, dispatch)
-
-    def _disarm(self, dispatch: Dispatch) -> None:
-        if dispatch.timer is not None:
-            self._delays.cancel(dispatch.timer)
-            dispatch.timer = None
 
     # --- silence ---
 
@@ -600,11 +488,11 @@ class Leasing:
         for run in self._state.runs.values():
             dispatch = run.dispatch
             if dispatch.token:
-                start_ms = self._start_ms(dispatch, self._spec(dispatch), dispatch.attempts - 1)
+                start_ms = self._waiting.start_ms(dispatch, self._spec(dispatch), dispatch.attempts - 1)
                 ahead_ms = start_ms - self._journal.now_ms
                 if ahead_ms > 0:  # leased early; beyond any lead, this leader's clock is behind
                     dispatch.starts_boot_ms = boot + min(ahead_ms, _LONGEST_AHEAD_MS)
                 dispatch.lease_until_ms = self._lease_end(dispatch)
                 dispatch.leased_boot_ms = boot
             elif not run.delayed or dispatch.ready_ms > self._journal.now_ms:
-                self.ready(dispatch)
+                self._waiting.ready(dispatch)
