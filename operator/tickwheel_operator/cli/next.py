@@ -23,6 +23,7 @@ from tickwheel_operator.cli.objects import objects_of
 from tickwheel_operator.cli.options import Cluster, Output, cluster_options, output_option, structured
 from tickwheel_operator.cli.schedules import Schedule, of_cluster, of_expression, of_files
 from tickwheel_operator.engine.cron import UnknownZoneError, zone_named
+from tickwheel_operator.engine.filters import Search
 from tickwheel_operator.engine.identity import jitter_ms
 from tickwheel_operator.engine.triggers import spell_duration
 
@@ -178,7 +179,7 @@ def _said(schedule: Schedule, instants: Sequence[int], since_ms: int) -> list[st
         said.append(f"no worker can run it yet: {schedule.unmet}")
     if spec.suspend:
         said.append("suspended: nothing fires before spec.suspend is false")
-    over = spec.after is not None and spec.filter is not None and spec.filter.next_admitted(since_ms) is None
+    over = spec.after is not None and spec.filter is not None and spec.filter.search(since_ms) is Search.NEVER
     if schedule.without_instants and not over:
         next_one = f"; the next one is {schedule.published}" if schedule.published and not spec.suspend else ""
         said.append(f"{schedule.without_instants}{next_one}")

@@ -36,6 +36,11 @@ class Search(Enum):
 class GaveUp(Exception):
     """The budget is used up."""
 
+    def __init__(self, at_ms: int) -> None:
+        super().__init__(at_ms)
+        self.at_ms = at_ms
+        """The instant that was to be asked about next."""
+
 
 class Budget:
     """How often a filter may yet be asked in one search."""
@@ -45,10 +50,10 @@ class Budget:
     def __init__(self, turns: int) -> None:
         self.left = turns
 
-    def spend(self) -> None:
-        """Take one turn. Raises `GaveUp`."""
+    def spend(self, at_ms: int) -> None:
+        """Take one turn, to ask about this instant. Raises `GaveUp`."""
         if self.left <= 0:
-            raise GaveUp
+            raise GaveUp(at_ms)
         self.left -= 1
 
 
@@ -103,11 +108,15 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
 
     def search(self, instant_ms: int) -> int | Search:
         """`next_admitted`, or why there is none."""
+        return self.look(instant_ms)[0]
+
+    def look(self, instant_ms: int) -> tuple[int | Search, int]:
+        """What `search` finds, and from when on it is worth asking again where it gave up: all before is refused."""
         try:
             found = self._first(instant_ms, self.horizon(instant_ms), Budget(self.turns()))
-        except GaveUp:
-            return Search.GAVE_UP
-        return Search.NEVER if found is None else found
+        except GaveUp as gave_up:
+            return Search.GAVE_UP, gave_up.at_ms
+        return (Search.NEVER, instant_ms) if found is None else (found, found)
 
     def horizon(self, instant_ms: int) -> int:
         """Where a search from `instant_ms` on ends: 40 years after it, and after the window begins."""
@@ -124,7 +133,7 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
         budget = budget or Budget(self.turns())
         if instant_ms <= after_ms:
             return None
-        budget.spend()
+        budget.spend(instant_ms)
         if self.admits(instant_ms):
             return instant_ms
         # Answers reach forwards only. So go back in growing steps to an instant from which an admitted one is met
@@ -140,7 +149,7 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
             step_ms, unmet_ms = step_ms * 8, probe_ms
         while met_ms + 1 < unmet_ms:
             # All instants up to the end of an answer are as its first: leap there before halving.
-            budget.spend()
+            budget.spend(met_ms)
             _, until_ms = self.stands(met_ms)
             met_ms = min(until_ms, unmet_ms) - 1
             if met_ms + 1 >= unmet_ms:
@@ -168,7 +177,7 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
     def _first(self, instant_ms: int, until_ms: int, budget: Budget) -> int | None:
         """The first admitted instant from `instant_ms` to `until_ms`, both included. Raises `GaveUp`."""
         while True:
-            budget.spend()
+            budget.spend(instant_ms)
             admitted, change_ms = self.stands(instant_ms)
             if admitted:
                 return instant_ms

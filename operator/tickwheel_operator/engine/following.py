@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tickwheel_operator.engine.filters import Search
 from tickwheel_operator.engine.journal import Journal
 from tickwheel_operator.engine.messages import RunState
 from tickwheel_operator.engine.misfire import settle
@@ -34,11 +35,13 @@ _OUTCOMES = {RunState.SUCCEEDED: Outcome.SUCCEEDED, RunState.FAILED: Outcome.FAI
 class Delay:
     """The next instant of a fixed-delay task."""
 
-    __slots__ = ("entry", "instant_ms", "timer")
+    __slots__ = ("entry", "instant_ms", "looks", "timer")
 
-    def __init__(self, entry: Entry, instant_ms: int) -> None:
+    def __init__(self, entry: Entry, instant_ms: int, looks: bool = False) -> None:
         self.entry = entry
         self.instant_ms = instant_ms
+        self.looks = looks
+        """It is none: calendars refuse so much up to it that the search gave up there, and goes on then."""
         self.timer: Timer | None = None
 
 
@@ -64,7 +67,7 @@ class Following:
             self._followers.setdefault(key, {})[spec.uid] = entry
             self._follows[spec.uid] = key
             self._watch(key)
-        elif (instant := self._instant(entry)) is not None and instant <= self._now(entry) and not spec.suspend:
+        elif (delay := self._next(entry)) is not None and self._is_over(delay) and not spec.suspend:
             self._scheduler.put_off(entry)
         else:
             self._arm(entry)
@@ -91,7 +94,7 @@ class Following:
     def next_ms(self, uid: str) -> int | None:
         """The instant that a fixed-delay task sleeps on."""
         delay = self._delays.get(uid)
-        return None if delay is None else delay.instant_ms
+        return None if delay is None or delay.looks else delay.instant_ms
 
     # --- what happened ---
 
@@ -112,6 +115,9 @@ class Following:
         """A fixed delay is over."""
         entry = delay.entry
         self._delays.pop(entry.spec.uid, None)
+        if delay.looks:
+            self._arm(entry, delay.instant_ms)
+            return
         if self._scheduler.held:
             self._scheduler.put_off(entry)
             return
@@ -154,11 +160,11 @@ class Following:
 
     def settle(self, entry: Entry) -> None:
         """Arm the task; if its instant has passed while nobody could fire it, the misfire policy decides."""
-        instant = self._instant(entry)
-        now = self._now(entry)
-        if instant is None or instant > now:
+        delay = self._next(entry)
+        if delay is None or not self._is_over(delay):
             self._arm(entry)
             return
+        instant, now = delay.instant_ms, self._now(entry)
         once = OnceTrigger(instant)
         settlement = settle(once, instant - 1, now, entry.spec.misfire, self._scheduler.misfire_threshold_ms)
         for skip in settlement.skipped:
@@ -167,20 +173,20 @@ class Following:
             self._scheduler.fire_at(instant, [entry])
         self._arm(entry)
 
-    def _arm(self, entry: Entry) -> None:
-        """Sleep on the next instant, unless a run is open: its end comes first."""
+    def _arm(self, entry: Entry, since_ms: int = 0) -> None:
+        """Sleep on the next instant (from `since_ms` on), unless a run is open: its end comes first."""
         spec = entry.spec
         if spec.suspend or entry.paused or spec.uid in self._delays:
             return
-        instant = self._instant(entry)
-        if instant is None:
+        delay = self._next(entry, since_ms)
+        if delay is None:
             return
-        delay = self._delays[spec.uid] = Delay(entry, instant)
-        wait_ms = max(0, instant - self._now(entry))
+        self._delays[spec.uid] = delay
+        wait_ms = max(0, delay.instant_ms - self._now(entry))
         delay.timer = self._scheduler.delays.insert(self._journal.boot_ms + wait_ms, delay)
         self._scheduler.mark(entry)
 
-    def _instant(self, entry: Entry) -> int | None:
+    def _next(self, entry: Entry, since_ms: int = 0) -> Delay | None:
         """A delay after the later of the last end and of what is settled; None: a run is open, or it is never."""
         spec, task = entry.spec, entry.task
         if not isinstance(spec.after, FixedDelay):
@@ -190,8 +196,16 @@ class Following:
             if any(run.origin is Origin.SCHEDULE for run in task.runs.values()):
                 return None
             last_ended_ms = task.last_ended_ms
-        instant = max(last_ended_ms, entry.watermark_ms) + spec.after.delay_ms
-        return instant if spec.filter is None else spec.filter.next_admitted(instant)
+        instant = max(last_ended_ms, entry.watermark_ms, since_ms - spec.after.delay_ms) + spec.after.delay_ms
+        if spec.filter is None:
+            return Delay(entry, instant)
+        found, until_ms = spec.filter.look(instant)
+        if found is Search.GAVE_UP and until_ms <= (now := self._now(entry)):
+            found, until_ms = spec.filter.look(now)  # what lies between was refused, or is past finding
+        return None if found is Search.NEVER else Delay(entry, until_ms, looks=found is Search.GAVE_UP)
+
+    def _is_over(self, delay: Delay) -> bool:
+        return not delay.looks and delay.instant_ms <= self._now(delay.entry)
 
     def _now(self, entry: Entry) -> int:
         """By the wall clock; but where it was set back since the instant that the delay counts from, by the one that

@@ -12,8 +12,10 @@ from typing import Any
 
 import msgspec
 
+from tickwheel_operator.engine.filters import Search
 from tickwheel_operator.engine.messages import RunState
 from tickwheel_operator.engine.spec import FixedDelay
+from tickwheel_operator.engine.triggers import looked_until
 from tickwheel_operator.engine.views import PoolView, RunView, TaskView
 from tickwheel_operator.projection.subjects import Calendar, Pool, Run, Task, UnbuiltObject, Workforce
 
@@ -68,18 +70,18 @@ def missing_handler(handler: str, pool_name: str, pool: PoolView | None) -> str:
 
 def has_ended(task: Task, view: TaskView, now_ms: int) -> bool:
     """Whether its trigger has no instant any more. That the engine sleeps on none is not enough: while the intake is
-    held, or a run with a fixed delay is open, there is none either."""
+    held, a run with a fixed delay is open, or a search behind calendars gave up, there is none either."""
     spec = task.seen.spec
     if spec is None or view.next_ms is not None:
         return False
     if spec.trigger is not None:
-        return spec.trigger.next_after(now_ms) is None
+        return looked_until(spec.trigger, now_ms) is None
     if spec.filter is None:
         return False
     earliest_ms = now_ms
     if isinstance(spec.after, FixedDelay) and not view.active:
         earliest_ms += spec.after.delay_ms
-    return spec.filter.next_admitted(earliest_ms) is None
+    return spec.filter.search(earliest_ms) is Search.NEVER
 
 
 def task_status(task: Task, view: TaskView | None, pool: PoolView | None, *, ended: bool = False) -> Status:

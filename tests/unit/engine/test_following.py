@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from tests.unit.engine.driver import T0, Driver, deliveries, task_spec
 
 from tickwheel_operator.engine import messages as m
+from tickwheel_operator.engine.calendar import CalendarDates
+from tickwheel_operator.engine.cron import parse
 from tickwheel_operator.engine.filters import Filter
 from tickwheel_operator.engine.spec import (
     Completion,
@@ -44,6 +47,28 @@ def test_a_fixed_delay_counts_from_the_end_of_the_last_run() -> None:
     driver.pull(received=first.token)
     [second] = deliveries(driver.at(13_000))
     assert second.scheduled_ms == T0 + 13_000
+
+
+def test_a_fixed_delay_looks_on_where_the_search_behind_calendars_gave_up() -> None:
+    """Two calendars refuse second after second up to midnight, far more than one search asks for."""
+    midnight = 86_400_000 - T0 % 86_400_000
+    day = datetime.fromtimestamp(T0 / 1000, UTC).day
+    calendars = [
+        CalendarDates(name, crons=[parse(f"{seconds} * * {day} * *")])
+        for name, seconds in (("even", "*/2"), ("odd", "1/2"))
+    ]
+    spec = _delayed(filter=Filter(exclude=tuple(calendars)))
+    driver = Driver.leading(spec)
+    looked = driver.engine.scheduler.following
+    assert looked.next_ms(spec.uid) is None, "nobody knows it yet"
+    for passed in range(0, midnight - 60_000, 60_000):
+        driver.at(passed)
+    assert looked.next_ms(spec.uid) == T0 + midnight
+    late = driver.successor(spec, now_ms=T0 + midnight - 60_000)
+    for leader in (driver, late):
+        assert leader.at(midnight - 1) == []
+        leader.at(midnight)
+        assert [d.scheduled_ms - T0 for d in deliveries(leader.pull("w1"))] == [midnight]
 
 
 def test_a_successor_goes_on_with_the_delay_and_settles_one_that_passed() -> None:

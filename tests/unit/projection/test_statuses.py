@@ -11,6 +11,8 @@ from tickwheel_operator.api.calendar import CalendarStatus
 from tickwheel_operator.api.scheduledtask import ScheduledTaskStatus
 from tickwheel_operator.api.taskrun import TaskRunStatus
 from tickwheel_operator.api.workerpool import WorkerPoolStatus
+from tickwheel_operator.engine.calendar import CalendarDates
+from tickwheel_operator.engine.cron import parse
 from tickwheel_operator.engine.filters import Filter
 from tickwheel_operator.engine.messages import RunState
 from tickwheel_operator.engine.spec import CalendarUse, Completion, FixedDelay, TaskSpec
@@ -193,6 +195,13 @@ def over(**fields: Any) -> bool:
     ended = has_ended(task, view, 60_000)
     assert condition(task_status(task, view, None, ended=ended), "Ready")["reason"] == ("Ended" if ended else "Armed")
     return ended
+
+
+def test_a_task_whose_calendars_refuse_more_than_a_search_asks_for_has_not_ended() -> None:
+    seconds = [CalendarDates(name, crons=[parse(f"{name} * * 1 * *")]) for name in ("*/2", "1/2")]
+    behind = Filter(exclude=tuple(seconds))
+    assert not over(trigger=FilteredTrigger(CronTrigger("* * * * * *"), behind))
+    assert not over(after=FixedDelay(1_000), filter=behind)
 
 
 def test_a_task_whose_trigger_has_no_instant_any_more_says_that_it_ended() -> None:
