@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from tickwheel_operator.engine.fingerprints import trigger_of
 from tickwheel_operator.engine.journal import Journal
-from tickwheel_operator.engine.misfire import COUNT_LIMIT
+from tickwheel_operator.engine.misfire import skipped
 from tickwheel_operator.engine.runs import TaskState
 from tickwheel_operator.engine.spec import TaskSpec
 from tickwheel_operator.engine.triggers import Trigger
@@ -54,5 +54,5 @@ class Edits:
 
     def _drop(self, task: TaskState, trigger: Trigger | None) -> None:
         now = self._journal.wall_ms
-        if trigger is not None and (overdue := trigger.count_between(task.watermark_ms, now, COUNT_LIMIT)):
-            self._scheduler.skip(task, now, overdue, f.SkipReason.EDITED)
+        if trigger is not None and (skip := skipped(trigger, task.watermark_ms, now, f.SkipReason.EDITED)):
+            self._scheduler.skip(task, skip.until_ms, skip.count, skip.reason)

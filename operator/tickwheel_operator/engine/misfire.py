@@ -9,12 +9,12 @@ from __future__ import annotations
 import msgspec
 
 from tickwheel_operator.engine.spec import Misfire, MisfirePolicy
-from tickwheel_operator.engine.triggers import Trigger, latest
+from tickwheel_operator.engine.triggers import Trigger, counted_until, latest
 from tickwheel_operator.ledger.facts import SkipReason
 
-__all__ = ["COUNT_LIMIT", "Settlement", "Skip", "settle"]
+__all__ = ["Settlement", "Skip", "settle", "skipped"]
 
-COUNT_LIMIT = 2**53
+_COUNT_LIMIT = 2**53
 """No count comes here: it is arithmetic. Only calendars that refuse very many instants one by one end it early; then
 it says how many there are at least."""
 
@@ -61,10 +61,19 @@ def _skip(trigger: Trigger, after_ms: int, until_ms: int, reason: SkipReason, re
     """Skip the instants in `(after_ms, until_ms]`; returns the end of the settled span."""
     if until_ms <= after_ms:
         return after_ms
-    count = trigger.count_between(after_ms, until_ms, COUNT_LIMIT)
-    if count:
-        result.skipped.append(Skip(until_ms, count, reason))
+    if skip := skipped(trigger, after_ms, until_ms, reason):
+        result.skipped.append(skip)
     return until_ms
+
+
+def skipped(trigger: Trigger, after_ms: int, until_ms: int, reason: SkipReason) -> Skip | None:
+    """What there is to count in `(after_ms, until_ms]`; None: no instant."""
+    count = trigger.count_between(after_ms, until_ms, _COUNT_LIMIT)
+    if not count:
+        return None
+    # Up to the last of them, for people; but where the count gave up, nobody knows which one is.
+    last = latest(trigger, after_ms, until_ms, 1) if counted_until(trigger, after_ms, until_ms) == until_ms else []
+    return Skip(last[0] if last else until_ms, count, reason)
 
 
 def _fire_latest(

@@ -80,11 +80,14 @@ def test_what_is_overdue_is_settled_as_the_policy_says(
     trigger: Trigger, after_ms: int, span_ms: int, misfire: Misfire, threshold_ms: int
 ) -> None:
     now_ms = after_ms + span_ms
+    instants = _all(trigger, after_ms, now_ms)
     settlement = settle(trigger, after_ms, now_ms, misfire, threshold_ms)
     skipped: Counter[SkipReason] = Counter()
     for skip in settlement.skipped:
         skipped[skip.reason] += skip.count
-    assert (settlement.fire, skipped) == _model(_all(trigger, after_ms, now_ms), now_ms, misfire, threshold_ms)
+        assert skip.until_ms in instants, "the last that was skipped is one of them"
+        assert skip.until_ms not in settlement.fire
+    assert (settlement.fire, skipped) == _model(instants, now_ms, misfire, threshold_ms)
 
 
 @pytest.mark.parametrize("policy", MisfirePolicy)
