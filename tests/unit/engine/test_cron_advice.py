@@ -1,5 +1,7 @@
 """What `lint` says about expressions that are legal and yet not what Quartz, or their author, means."""
 
+from datetime import datetime, timedelta
+
 import pytest
 
 from tickwheel_operator.engine.cron import CronError, UnknownZoneError, quartz_warnings, warnings, zone_named
@@ -64,6 +66,29 @@ def test_what_depends_on_the_machine_is_no_zone_and_never_suggested(name: str) -
     with pytest.raises(UnknownZoneError) as caught:
         zone_named("Local")
     assert "localtime" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "zone", "where"),
+    [
+        ("GMT+8", "Etc/GMT-8", "8 h ahead of"),
+        ("utc+08:00", "Etc/GMT-8", "8 h ahead of"),
+        ("-0300", "Etc/GMT+3", "3 h behind"),
+    ],
+)
+def test_an_offset_is_told_the_zone_that_has_it(name: str, zone: str, where: str) -> None:
+    with pytest.raises(UnknownZoneError) as caught:
+        zone_named(name)
+    assert f"{zone} is {where} UTC" in str(caught.value)
+    ahead = datetime(2026, 1, 1, tzinfo=zone_named(zone)).utcoffset()
+    assert ahead is not None
+    assert (ahead > timedelta(0)) == ("ahead" in where)
+
+
+@pytest.mark.parametrize("name", ["+05:30", "UTC+20", "GMT-00"])
+def test_an_offset_that_no_zone_is_named_after_is_told_of_cities(name: str) -> None:
+    with pytest.raises(UnknownZoneError, match="zones are named after cities"):
+        zone_named(name)
 
 
 def test_a_zone_in_the_wrong_case_is_told_the_right_one() -> None:

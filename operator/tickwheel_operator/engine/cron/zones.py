@@ -7,6 +7,7 @@ transitions, so they are found by bisection, a block of 97 days at a time, and k
 Invariant: a `Span` is pure data of the zone; nothing here depends on the current time.
 """
 
+import re
 from datetime import UTC, datetime, tzinfo
 from difflib import get_close_matches
 from functools import lru_cache
@@ -138,8 +139,13 @@ def zone_named(name: str) -> ZoneInfo:
         raise UnknownZoneError(f"{name!r} is not a time zone of the IANA data (case matters); {_hint(name)}") from error
 
 
+_OFFSET = re.compile(r"(?:etc/)?(?:utc|gmt|z)? ?([+-])([0-9]{1,2})(?::?([0-9]{2}))?", re.IGNORECASE)
+
+
 @lru_cache(maxsize=256)
 def _hint(name: str) -> str:
+    if offset := _OFFSET.fullmatch(name.strip()):
+        return _hint_for(offset)
     zones = {zone.casefold(): zone for zone in available_timezones().difference(_MACHINES)}
     # People misspell the city, or write it alone: compare with both.
     cities = {folded.rpartition("/")[2]: zone for folded, zone in sorted(zones.items(), reverse=True)}
@@ -147,3 +153,13 @@ def _hint(name: str) -> str:
     near = [zones[found] for found in get_close_matches(wanted, zones, n=3)]
     near += [cities[found] for found in get_close_matches(wanted.rpartition("/")[2], cities, n=2)]
     return f"did you mean {' or '.join(dict.fromkeys(near[:3]))}?" if near else "for example Asia/Shanghai or UTC"
+
+
+def _hint_for(offset: re.Match[str]) -> str:
+    """Who writes an offset means hours ahead of UTC with a plus; in the IANA data that is a minus."""
+    sign, hours, minutes = offset.groups()
+    fixed = f"Etc/GMT{'-' if sign == '+' else '+'}{int(hours)}"
+    if int(minutes or 0) == 0 and int(hours) and fixed in available_timezones():
+        ahead = "ahead of" if sign == "+" else "behind"
+        return f"it is an offset; {fixed} is {int(hours)} h {ahead} UTC (its sign is the other way round)"
+    return "it is an offset, and zones are named after cities, for example Asia/Shanghai"
