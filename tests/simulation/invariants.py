@@ -42,7 +42,7 @@ def check_unstarved(record: Record, mark: int, mark_ms: int, known: State) -> No
     newest = max((attempt.number for attempt in record.attempts.values() if not attempt.front), default=0)
     for run in record.state.runs.values():
         live = known.runs.get(run.number)
-        limited = record.specs[run.task.uid].overlap.max_concurrent is not None
+        limited = run.task.uid in record.limited
         if (
             live is None
             or limited

@@ -87,6 +87,13 @@ class Record:
         self.starts: dict[str, list[int]] = {}
         """Run id to the tokens under which a handler began."""
         self.specs: dict[str, TaskSpec] = {}
+        """As they were created: what is asked of them nobody edits."""
+        self.limits: dict[str, int | None] = {}
+        """Uid to the largest `maxConcurrent` that the task ever had: a leader may know an older spec. None: none."""
+        self.jitters: dict[str, int] = {}
+        """Uid to the smallest jitter that the task ever had."""
+        self.limited: set[str] = set()
+        """Uids of tasks that ever had a limit."""
         """The first spec of each task. No story changes its delivery."""
         self.invalid: set[str] = set()
         """Uids of tasks whose object was invalid for a while: then nobody knows how they are delivered."""
@@ -236,6 +243,17 @@ class Record:
         self.outcomes[run_id] = outcome
         self.rules.ended(run_id, outcome)
 
+    def applied(self, spec: TaskSpec) -> None:
+        """A user creates or edits the task."""
+        uid, limit = spec.uid, spec.overlap.max_concurrent
+        if uid in self.specs:
+            before, self.jitters[uid] = self.limits[uid], min(self.jitters[uid], spec.jitter_ms)
+            self.limits[uid] = None if before is None or limit is None else max(before, limit)
+        else:
+            self.specs[uid], self.limits[uid], self.jitters[uid] = spec, limit, spec.jitter_ms
+        if limit is not None:
+            self.limited.add(uid)
+
     def _leasing(self, fact: f.Leased) -> None:
         """Just before an attempt is folded: what it was then that is leased, and to whom."""
         state, clock = self.state, self.clocks.get(self.epoch)
@@ -252,7 +270,7 @@ class Record:
             attempt.epoch, attempt.jumps = self.epoch, clock.jumps if clock else 0
             attempt.ready_ms = max(run.dispatch.ready_ms, self.rules.wanted_ms.get(number, 0))
             attempt.front = run.front
-            jitter = self.specs[run.task.uid].jitter_ms
+            jitter = self.jitters[run.task.uid]
             if jitter and not run.dispatch.attempts and run.origin in (Origin.SCHEDULE, Origin.COMPLETION):
                 later_ms = run.scheduled_ms + jitter_ms(run.task.uid, run.scheduled_ms, jitter)
                 attempt.ready_ms = max(attempt.ready_ms, later_ms)

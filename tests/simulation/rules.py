@@ -61,9 +61,9 @@ class Rules:
         self.ends.append((run_id, record.specs[uid].name, outcome, rest[:1] != "b" and run_id not in self.spans_asked))
 
     def check_overlap(self, run: Run, attempt: Attempt) -> None:
-        """Never more open attempts of a group than its limit."""
+        """Never more open attempts of a group than its limit: the largest that it had, since an edit stops nobody."""
         spec = self._record.specs[run.task.uid]
-        limit = spec.overlap.max_concurrent
+        limit = self._record.limits[spec.uid]
         if limit is None or run.origin is Origin.BACKFILL or spec.uid in self._record.invalid:
             return
         attempt.group = _group_of(spec, run.parameters)
@@ -92,7 +92,8 @@ class Rules:
             and other.outcome is None
             and uid_of(other.run_id) not in record.invalid
         }
-        if len(running) > (record.specs[uid_of(attempt.run_id)].overlap.max_concurrent or 0):
+        limit = record.limits[uid_of(attempt.run_id)]
+        if limit is not None and len(running) > limit:
             record.violated(f"{worker} starts {attempt.run_id}, and then the handlers of {sorted(running)} run at once")
 
     def check_fixed_delay(self, run: Run) -> None:

@@ -98,7 +98,6 @@ class Scenario:
     def _create_task(self, name: str) -> None:
         self._uids += 1
         spec = draw_task(self.world.random, self._uids, name, self.world.now_ms())
-        self.world.record.specs[spec.uid] = spec
         self._apply(spec)
 
     def _apply(self, spec: TaskSpec, *, invalid: bool = False) -> None:
@@ -106,6 +105,7 @@ class Scenario:
         if spec.trigger is not None:
             self.triggers.setdefault(spec.schedule, set()).update((spec.trigger, base_of(spec.trigger)))
         self.truth.tasks[spec.uid] = spec
+        self.world.record.applied(spec)
         if invalid:
             self.truth.invalid.add(spec.uid)
             self.world.record.invalid.add(spec.uid)
@@ -236,6 +236,8 @@ class Scenario:
                 if changed.trigger != spec.trigger:
                     self.world.record.steady.discard(spec.uid)
                 verb = "edits" if changed.suspend == spec.suspend else "suspends" if changed.suspend else "resumes"
+                if (changed.overlap, changed.jitter_ms) != (spec.overlap, spec.jitter_ms):
+                    verb = "limits"
                 say("user", f"{verb} {spec.name}: {changed.schedule}")
                 self._apply(changed)
 

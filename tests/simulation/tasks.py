@@ -84,7 +84,12 @@ def draw_task(chance: random.Random, number: int, name: str, now_ms: int) -> Tas
 def draw_edit(chance: random.Random, spec: TaskSpec, now_ms: int) -> TaskSpec:
     """The task as somebody has changed it."""
     generation = spec.generation + 1
-    match chance.randrange(4):
+    match chance.randrange(5):
+        case 4:
+            # A group of several tasks keeps its limit.
+            overlap = spec.overlap if spec.overlap.key is not None else _draw_overlap(chance, keyed=False)
+            jitter_ms = chance.choice((0, 120))
+            return msgspec.structs.replace(spec, overlap=overlap, jitter_ms=jitter_ms, generation=generation)
         case 0 | 1:
             return msgspec.structs.replace(spec, suspend=not spec.suspend, generation=generation)
         case 2 if spec.after is None:
@@ -115,11 +120,11 @@ def _draw_after(chance: random.Random, name: str) -> AfterRun:
     return Completion(f"t{chance.randrange(earlier)}", chance.choice(list(Outcome)))
 
 
-def _draw_overlap(chance: random.Random) -> Overlap:
+def _draw_overlap(chance: random.Random, *, keyed: bool = True) -> Overlap:
     policy = chance.choice((None, None, *OverlapPolicy))
     if policy is None:
         return Overlap()
-    key = "/customer" if chance.random() < 0.3 else None
+    key = "/customer" if keyed and chance.random() < 0.3 else None
     return Overlap(
         policy=policy,
         # Tasks that are counted together have one limit.

@@ -91,11 +91,11 @@ def test_the_stories_are_about_what_can_go_wrong() -> None:
     for event in (
         "is killed", "is frozen", "thaws", "leads in epoch 3", "checkpoint 1/", "LOST", "TIMEOUT", "ERROR",
         "Undelivered", "Returned", "CATCH_UP_LIMIT", "COALESCED", "MISFIRED", "DEADLINE", "BACKLOG", "TaskForgotten",
-        "Cancelled", "cancelled", "suspends t", "resumes t", "wall clock is off", "is asked to stop", "drains",
-        "does not reach", "not ready", "makes t", "creates t", "deletes t", "deletes the Lease", "its store is full",
-        "for 12.0 s", "OVERLAP", "QUEUE_FULL", "EDITED", "SUSPENDED", "replacedbytherun", "itsdelaywasover",
-        "front=True", "CancelAsked", "has stopped token", "cannot stop token", "BackfillEnded", "known=",
-        "changes the calendar", "origin=2", "CALENDAR",
+        "Cancelled", "cancelled", "suspends t", "resumes t", "limits t", "wall clock is off", "is asked to stop",
+        "drains", "does not reach", "not ready", "makes t", "creates t", "deletes t", "deletes the Lease",
+        "its store is full", "for 12.0 s", "OVERLAP", "QUEUE_FULL", "EDITED", "SUSPENDED", "replacedbytherun",
+        "itsdelaywasover", "front=True", "CancelAsked", "has stopped token", "cannot stop token", "BackfillEnded",
+        "known=", "changes the calendar", "origin=2", "CALENDAR",
     ):  # fmt: skip
         assert event in told, event
 
