@@ -70,6 +70,10 @@ def test_a_fixed_delay_looks_on_where_the_search_behind_calendars_gave_up() -> N
         leader.at(midnight)
         assert [d.scheduled_ms - T0 for d in deliveries(leader.pull("w1"))] == [midnight]
 
+    # A leader that comes later does not look through all that has passed.
+    days = Driver.leading(spec).successor(spec, now_ms=T0 + 3 * 86_400_000)
+    assert [d.scheduled_ms - T0 for d in deliveries(days.pull("w1"))] == [3 * 86_400_000]
+
 
 def test_a_successor_goes_on_with_the_delay_and_settles_one_that_passed() -> None:
     driver = Driver.leading(_delayed())
