@@ -26,6 +26,7 @@ from tickwheel_operator.ledger.log import Ledger
 from tickwheel_operator.ledger.sqlite import SqliteSegmentStore
 from tickwheel_operator.projection.projector import ProjectionConfig, Projector
 from tickwheel_operator.projection.stored import read_status
+from tickwheel_operator.runtime.memory import settle_memory
 from tickwheel_operator.runtime.partition import PartitionHost
 
 _QUIET_S = 5.0
@@ -96,7 +97,8 @@ async def measure(kubeconfig: str, ledger: str, writes_per_s: float, idle_s: flo
     host = PartitionHost(log, Term(), clock, sink=projector)
     lag, figures = Lag(), {"resident_before_mb": resident_mb()}
     started, cpu = time.monotonic(), time.process_time()
-    running = [asyncio.create_task(part) for part in (lag.measure(), watch.run(), requests.run(), projector.run())]
+    parts = (lag.measure(), settle_memory(catalog), watch.run(), requests.run(), projector.run())
+    running = [asyncio.create_task(part) for part in parts]
     await catalog.wait_synced()
     figures |= {
         "listed_s": round(time.monotonic() - started, 2),
@@ -110,6 +112,8 @@ async def measure(kubeconfig: str, ledger: str, writes_per_s: float, idle_s: flo
     projector.lead()
     running.append(asyncio.create_task(host.run()))
     figures["armed_s"] = round(time.monotonic() - before, 2)
+    await asyncio.sleep(0.1)
+    figures["armed_worst_lag_ms"] = lag.take()
     figures["tasks"] = len(catalog.tasks())
     figures["armed"] = sum(entry.fault is None for entry in catalog.tasks())
     written = -1

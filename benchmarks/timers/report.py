@@ -172,7 +172,9 @@ def catalog_table(figures: Figures) -> Table:
         "listed_s": "listed, s", "listed_cpu_s": "  CPU of that, s", "armed_s": "armed, s",
         "shown_s": "every status right, s", "cpu_s": "CPU, s",
         "resident_mb": "memory, MB", "peak_resident_mb": "memory at its peak, MB",
-        "listed_worst_lag_ms": "longest stop of the loop while listing, ms", "idle_cpu_percent": "idle CPU, %",
+        "listed_worst_lag_ms": "longest stop of the loop while listing, ms",
+        "armed_worst_lag_ms": "  while arming, ms", "shown_worst_lag_ms": "  while leading, ms",
+        "idle_cpu_percent": "idle CPU, %",
         "idle_runs": "  runs that were due meanwhile",
     }  # fmt: skip
     for key, name in names.items():

@@ -12,7 +12,6 @@ the Lease is released, and a successor goes on within about a second.
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import os
 import random
@@ -48,6 +47,7 @@ from tickwheel_operator.pools.reconciler import PoolConfig
 from tickwheel_operator.runtime import identity
 from tickwheel_operator.runtime.backend import HostBackend
 from tickwheel_operator.runtime.leadership import Leadership, LeadershipConfig
+from tickwheel_operator.runtime.memory import settle_memory
 from tickwheel_operator.runtime.observability import MetricsServer, Observability
 from tickwheel_operator.runtime.partition import CommitConfig, PartitionHost
 from tickwheel_operator.runtime.pools import Pools
@@ -170,12 +170,12 @@ class Operator:
         await metrics.start()
         _log.info("%s: gateway at %s, metrics on port %d", self._identity, self._url(), metrics.port)
         background = [
+            asyncio.create_task(settle_memory(catalog), name="memory"),
             asyncio.create_task(watch.run(), name="watch"),
             asyncio.create_task(requests.run(), name="requests"),
             asyncio.create_task(observability.run(), name="projection"),
             asyncio.create_task(pools.run(), name="pools"),
         ]
-        background.append(asyncio.create_task(_settle_memory(catalog), name="memory"))
         if certificates is not None:
             certificates.on_change.append(pools.ca_changed)
             background.append(asyncio.create_task(certificates.run(), name="certificates"))
@@ -258,17 +258,6 @@ class Operator:
     def _post(leadership: Leadership, command: WorkerGone) -> None:
         if leadership.host is not None:
             leadership.host.post(command)
-
-
-async def _settle_memory(catalog: Catalog) -> None:
-    """Keep the garbage collector off what lives as long as the process: with 20,000 tasks each full collection stops
-    the engine for up to 300 ms (measured by benchmarks/catalog)."""
-    await catalog.wait_synced()
-    # Runs come and go by the ten thousand a second: the defaults look through the long-lived ones for 40 ms at a time.
-    gc.set_threshold(20_000, 20, 200)
-    gc.collect()
-    gc.freeze()
-    await asyncio.Event().wait()
 
 
 def _unready(watch: Watch, catalog: Catalog) -> str | None:
