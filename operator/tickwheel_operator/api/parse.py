@@ -150,7 +150,7 @@ def _written(document: Mapping[str, Any]) -> dict[str, Any]:
 def _has_text_keys(value: object) -> bool:
     """Whether `_faults_of_keys` has none: what comes from the API server never has, and is asked by the thousand."""
     if isinstance(value, dict):
-        return all(type(key) is str for key in value) and all(
+        return all(isinstance(key, str) for key in value) and all(
             _has_text_keys(child) for child in value.values() if isinstance(child, dict | list)
         )
     if isinstance(value, list):
