@@ -173,9 +173,12 @@ def test_what_is_removed_from_the_folder_is_pruned_and_stops_firing(scene: Scene
     kept = [d for d in yaml.safe_load_all(tasks.read_text(encoding="utf-8")) if d["metadata"]["name"] != "hello"]
     tasks.write_text(yaml.safe_dump_all(kept))
     uid = scene.stored()["ScheduledTask", "hello"]["metadata"]["uid"]
-    views = [item for item in scene.items("TaskRun") if item["spec"].get("task") == "hello"]
-    assert views
-    for view in views:  # the garbage collector takes them with their task; there is none here
+
+    def views() -> list[dict[str, Any]]:
+        return [item for item in scene.items("TaskRun") if item["spec"].get("task") == "hello"]
+
+    until("its runs to be shown", lambda: bool(views()))
+    for view in views():  # the garbage collector takes them with their task; there is none here
         assert [owner["uid"] for owner in view["metadata"]["ownerReferences"]] == [uid]
     assert "scheduledtask.tickwheel.io/hello pruned" in sync()
     assert ("ScheduledTask", "hello") not in scene.stored(), "nothing holds it back: the operator sets no finalizer"
