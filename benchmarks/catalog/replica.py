@@ -108,7 +108,7 @@ async def measure(kubeconfig: str, ledger: str, writes_per_s: float, idle_s: flo
     }
     before = time.monotonic()
     await host.take_over(catalog.snapshot)
-    catalog.attach(host.post)
+    catalog.attach(host.post_all)
     projector.lead()
     running.append(asyncio.create_task(host.run()))
     figures["armed_s"] = round(time.monotonic() - before, 2)

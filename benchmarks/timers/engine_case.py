@@ -5,7 +5,7 @@ no API server, and workers that are coroutines of the same process: what is left
 
 | case | what it does |
 |---|---|
-| arm | N tasks in the catalog of a leader that takes over; then 100,000 more, one by one, while it leads |
+| arm | N tasks in the catalog of a leader that takes over; 100,000 more, one by one, and as many together |
 | idle | N armed tasks of which none is due: the processor time of the sleeping host |
 | cost | the engine alone, without host and ledger: microseconds to fire, to lease and to end a run |
 | lateness | `--rate` tasks of one second, spread evenly over the second, while `--armed` others wait |
@@ -60,6 +60,8 @@ Figures = dict[str, Any]
 _DAY_MS = 86_400_000
 _ADDED = 100_000
 """Tasks that come while the leader leads."""
+_TOGETHER = 200
+"""Commands that the catalog posts at once where a pool or a calendar of many tasks has changed."""
 _POOL = PoolSpec(namespace="shops", name="pool")
 _WORKERS = 4
 _SLOTS = 1_000
@@ -133,7 +135,8 @@ async def leading(specs: list[TaskSpec]) -> AsyncIterator[PartitionHost]:
         store = SqliteSegmentStore(Path(folder) / "ledger.sqlite")
         ledger = Ledger(store, partition=0, leader="bench", clock=clock, nonces=lambda: secrets.token_hex(8))
         host = PartitionHost(ledger, _Term(), clock)
-        # As the operator does when its catalog is complete, before it leads.
+        # As the operator does when its catalog is complete, before it leads (runtime/memory.py).
+        gc.set_threshold(20_000, 20, 200)
         gc.collect()
         gc.freeze()
         await host.take_over(catalog)
@@ -144,6 +147,7 @@ async def leading(specs: list[TaskSpec]) -> AsyncIterator[PartitionHost]:
             host.stop()
             await asyncio.wait({running}, timeout=10)
             running.cancel()
+            await asyncio.gather(running, return_exceptions=True)  # it may be writing, into the folder that goes
             await store.close()
         if running.done() and not running.cancelled() and (error := running.exception()):
             raise error
@@ -313,10 +317,10 @@ async def arm(tasks: int, triggers: str) -> Figures:
         more = waiting_tasks(_ADDED, triggers, seed=7)
         # Their names are those of tasks that exist: another namespace, so that they are others.
         commands = [m.TaskApplied(spec=msgspec.structs.replace(spec, namespace="stores")) for spec in more]
-        started = time.perf_counter()
-        for command in commands:
-            host.post(command)
-        added_s = time.perf_counter() - started
+        one_by_one_s = _timed(lambda: [host.post(command) for command in commands])
+        more = waiting_tasks(_ADDED, triggers, seed=8)
+        commands = [m.TaskApplied(spec=msgspec.structs.replace(spec, namespace="markets")) for spec in more]
+        added_s = _timed(lambda: [host.post_all(some) for some in _batches(commands)])
         timers = len(host.engine.wheel)
     return {
         "tasks": tasks,
@@ -324,6 +328,7 @@ async def arm(tasks: int, triggers: str) -> Figures:
         "take_over_s": taken_over_s,
         "arm_100k_s": taken_over_s * _ADDED / tasks,
         "add_100k_s": added_s,
+        "add_100k_one_by_one_s": one_by_one_s,
         "spec_bytes_per_task": (specified - before) / tasks,
         "engine_bytes_per_task": (armed - specified) / tasks,
         "bytes_per_task": (armed - before) / tasks,
@@ -331,6 +336,16 @@ async def arm(tasks: int, triggers: str) -> Figures:
         "memory_mb": (armed - before) / 1e6,
         "peak_mb": peak_mb(),
     }
+
+
+def _batches(commands: list[m.Command]) -> Iterator[list[m.Command]]:
+    return (commands[first : first + _TOGETHER] for first in range(0, len(commands), _TOGETHER))
+
+
+def _timed(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
 
 
 async def idle(tasks: int, seconds: float) -> Figures:

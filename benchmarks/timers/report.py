@@ -41,6 +41,7 @@ def _rows(rates: list[str], bursts: str) -> list[Row]:
         ),
         Row(title="  all in, of tasks that share crons", path=("fill", "shared_bytes_per_timer"), ratio=False),
         Row(title="100,000 timers added, s", path=("fill", "add_100k_s"), aim="0.5"),
+        Row(title="  one by one, s", path=("fill", "add_100k_one_by_one_s"), ratio=False),
         Row(
             title="  the same by a new leader, with its catalog, s", path=("fill", "arm_100k_s"), aim="0.5", ratio=False
         ),

@@ -105,7 +105,7 @@ async def test_changes_reach_the_leading_engine(client: ApiClient, place: str) -
     await create(client, place, "WorkerPool", "shops", {})
     async with Watched(client, place) as watched:
         posted: list[Command] = []
-        watched.catalog.attach(posted.append)
+        watched.catalog.attach(posted.extend)
         made = await create(client, place, "ScheduledTask", "t", {"pool": "shops", "handler": "h"})
         await until(lambda: len(posted) == 1)
         assert isinstance(posted[0], TaskApplied) and posted[0].spec.handler == "h"

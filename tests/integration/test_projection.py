@@ -80,7 +80,7 @@ class Replica:
 
     async def lead(self) -> None:
         await self.host.take_over(self.catalog.snapshot)
-        self.catalog.attach(self.host.post)
+        self.catalog.attach(self.host.post_all)
         self.requests.lead(self.host.call, self.new_request)
         self.projector.lead()
         self._tasks.append(asyncio.create_task(self.host.run()))

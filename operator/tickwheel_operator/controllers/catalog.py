@@ -13,7 +13,7 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import NamedTuple
 
@@ -40,6 +40,8 @@ Name = tuple[str, str]
 _CYCLE_SHOWN = 10
 _AT_ONCE_S = 0.02
 """How long the tasks of a pool or a calendar that changed are judged before others get their turn."""
+_TOGETHER = 200
+"""The most commands that are posted at once: 1 ms of the engine's time, if nothing is overdue."""
 _Dates = tuple[CalendarDates | None, ...]
 """Of the calendars that a spec names, in its order; None: there is no such calendar, or it is stalled."""
 
@@ -107,7 +109,10 @@ class Catalog:
         self._completions = Completions()
         self._unjudged: OrderedDict[str, None] = OrderedDict()
         """Uids of tasks whose pool or calendar has changed, in the order in which they are judged."""
-        self._sink: Callable[[Command], None] | None = None
+        self._sink: Callable[[Sequence[Command]], None] | None = None
+        self._outbox: list[Command] = []
+        self._gathers = False
+        """What is posted now goes together with what comes after it."""
         self._unsynced = set(KINDS)
         self._synced = asyncio.Event()
         self.on_task: Callable[[str], None] = lambda uid: None
@@ -182,7 +187,7 @@ class Catalog:
             entry.posted = _wanted(entry)
             yield _command(entry)
 
-    def attach(self, sink: Callable[[Command], None]) -> None:
+    def attach(self, sink: Callable[[Sequence[Command]], None]) -> None:
         """Post every change from now on. Call it without a pause after `snapshot`."""
         self._sink = sink
 
@@ -316,7 +321,15 @@ class Catalog:
             self._judge_some()
 
     def _judge_some(self) -> None:
-        until = time.monotonic() + _AT_ONCE_S
+        self._gathers = True
+        try:
+            self._judge_for(_AT_ONCE_S)
+        finally:
+            self._gathers = False
+            self._send("many tasks")
+
+    def _judge_for(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
         while self._unjudged:
             uid, _ = self._unjudged.popitem(last=False)
             entry = self._tasks.get(uid)
@@ -394,8 +407,16 @@ class Catalog:
     def _post(self, key: str, command: Command) -> None:
         if self._sink is None:
             return
+        self._outbox.append(command)
+        if not self._gathers or len(self._outbox) >= _TOGETHER:
+            self._send(key)
+
+    def _send(self, key: str) -> None:
+        commands, self._outbox = self._outbox, []
+        if self._sink is None or not commands:
+            return
         try:
-            self._sink(command)
+            self._sink(commands)
         except Exception:
             # The leader ends its term for it, and the next one asks for the whole catalog.
             _log.exception("the engine broke down at the change of %s", key)

@@ -123,7 +123,7 @@ class Folder:
         self._memory.objects = found.known
         self._memory.save()
         commands: list[Command] = []
-        self._catalog.attach(commands.append)
+        self._catalog.attach(commands.extend)
         self._see(objects)
         self._catalog.detach()
         files = {known.uid: known.file for known in found.known.values()}

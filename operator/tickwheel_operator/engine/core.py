@@ -117,19 +117,6 @@ class Engine:
             apply(fact)
         self._replayed_ms = self.state.clock_ms
 
-    def load(self, commands: Iterable[m.Command], now_ms: int, boot_ms: int | None = None) -> m.Output:
-        """Take over the catalog, all of it at one instant and before `CatalogSynced`: a third of the time of as many
-        calls of `handle`."""
-        journal = self.journal
-        journal.wall_ms = now_ms
-        journal.now_ms = max(now_ms, journal.now_ms)
-        journal.boot_ms = max(now_ms if boot_ms is None else boot_ms, journal.boot_ms)
-        effects = self._effects = []
-        handlers = self._handlers
-        for command in commands:
-            handlers[type(command)](command, effects)
-        return m.Output(journal.take(), effects)
-
     def snapshot(self) -> snapshot.Snapshot:
         """The durable state with all facts that were taken from here, in chunks for a checkpoint. They may be asked for
         bit by bit while the engine decides on. One at a time."""
@@ -145,17 +132,22 @@ class Engine:
         is answered. Where the wall clock went back, schedules follow it, and what was settled stays settled; the
         instants of facts are held until it has caught up; leases, silence and backoffs go on by the boot clock.
         """
-        journal = self.journal
-        journal.wall_ms = now_ms
-        journal.now_ms = max(now_ms, journal.now_ms)
-        journal.boot_ms = max(now_ms if boot_ms is None else boot_ms, journal.boot_ms)
-        effects = self._effects = []
-        self._pass_time(effects)
+        effects = self._begin(now_ms, boot_ms)
         self._handlers[type(command)](command, effects)
         self.leasing.deal(effects)
         if isinstance(command, m.Pull) and command.until_ms <= now_ms:
             self.leasing.end_pull(command, effects)
-        return m.Output(journal.take(), effects)
+        return m.Output(self.journal.take(), effects)
+
+    def handle_all(self, commands: Iterable[m.Command], now_ms: int, boot_ms: int | None = None) -> m.Output:
+        """Carry out what the catalog has to say (all but pulls), in this order and at one instant, as `handle` does one
+        by one, in half the time or less."""
+        effects = self._begin(now_ms, boot_ms)
+        handlers = self._handlers
+        for command in commands:
+            handlers[type(command)](command, effects)
+        self.leasing.deal(effects)
+        return m.Output(self.journal.take(), effects)
 
     def gather(self) -> None:
         """From now on leases of several commands share one answer of a pull: `answers` gives it. For a host that
@@ -198,6 +190,17 @@ class Engine:
         if (end := self.delays.next_occupied()) is not None:
             pause = min(pause, end - boot_ms)
         return pause
+
+    def _begin(self, now_ms: int, boot_ms: int | None) -> list[m.Effect]:
+        """It is this late now. Returns the list of effects, with those of the time that passed."""
+        journal = self.journal
+        journal.wall_ms = now_ms
+        journal.now_ms = max(now_ms, journal.now_ms)
+        journal.boot_ms = max(now_ms if boot_ms is None else boot_ms, journal.boot_ms)
+        effects: list[m.Effect] = []
+        self._effects = effects
+        self._pass_time(effects)
+        return effects
 
     def _pass_time(self, effects: list[m.Effect]) -> None:
         journal = self.journal
@@ -296,20 +299,22 @@ class Engine:
 
     def _task_applied(self, command: m.TaskApplied, _: list[m.Effect]) -> None:
         spec = command.spec
-        task, admitted = self.state.by_uid.get(spec.uid), []
-        if task is not None and self.scheduler.synced and not self.scheduler.knows(task):
+        task = self.state.by_uid.get(spec.uid)
+        if task is None or not self.scheduler.synced:
+            self.scheduler.apply(command)
+            return
+        admitted: list[Run] = []
+        if not self.scheduler.knows(task):
             # Its open runs count as its own from now on, before anything overdue is settled.
             runs = [run for run in task.runs.values() if not run.delayed]
             admitted = self.overlaps.regroup(runs, lambda run: spec if run.task is task else self._spec_of(run))
         self.scheduler.apply(command)
-        task = self.state.by_uid.get(spec.uid)
-        if task is not None and self.scheduler.synced:
-            # Its pool, handler or overlap policy may be another now: what waits, waits there.
-            runs = [run for run in task.runs.values() if not run.delayed]
-            admitted += self.overlaps.regroup(runs, self._spec_of)
-            for run in [*task.runs.values(), *admitted]:
-                if run.number in self.state.runs and not run.dispatch.token and run.dispatch.ready_ms >= 0:
-                    self.waiting.ready(run.dispatch)
+        # Its pool, handler or overlap policy may be another now: what waits, waits there.
+        runs = [run for run in task.runs.values() if not run.delayed]
+        admitted += self.overlaps.regroup(runs, self._spec_of)
+        for run in [*task.runs.values(), *admitted]:
+            if run.number in self.state.runs and not run.dispatch.token and run.dispatch.ready_ms >= 0:
+                self.waiting.ready(run.dispatch)
 
     def _task_removed(self, command: m.TaskRemoved, effects: list[m.Effect]) -> None:
         task = self.state.by_uid.get(command.uid)

@@ -100,6 +100,12 @@ class Group(Timer):
             return members.values()
         return () if members is None else (members,)
 
+    @property
+    def size(self) -> int:
+        """How many tasks it has."""
+        members = self._members
+        return len(members) if isinstance(members, dict) else int(members is not None)
+
     def add(self, entry: Entry) -> None:
         members = self._members
         if isinstance(members, dict):

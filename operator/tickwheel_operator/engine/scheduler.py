@@ -98,7 +98,8 @@ class Scheduler:
             if self.synced:
                 self._kept.discard(spec.uid)
                 self._adopt(entry)
-                self._settle_overdue(entry)
+                if self._overdue:
+                    self._settle_overdue(entry)
             return
         before = entry.spec
         rearmed = before.schedule != spec.schedule
@@ -423,11 +424,12 @@ class Scheduler:
         if entry.task is None:
             if spec.generation > 1:
                 self._edits.before_the_first_fact(entry)
-        elif entry.task.schedule != spec.schedule:
-            self._edits.unseen(entry.task, spec)
-            # Never back: the clock of the leader before may have been ahead, and what it fired stays fired.
-            self._journal.emit(f.Armed(entry.task.number, spec.schedule, max(now, entry.task.watermark_ms)))
-        self.watch(entry)
+        else:
+            if entry.task.schedule != spec.schedule:
+                self._edits.unseen(entry.task, spec)
+                # Never back: the clock of the leader before may have been ahead, and what it fired stays fired.
+                self._journal.emit(f.Armed(entry.task.number, spec.schedule, max(now, entry.task.watermark_ms)))
+            self.watch(entry)
         if spec.after is not None:
             self.following.join(entry)
         if spec.suspend or spec.trigger is None:
@@ -447,7 +449,10 @@ class Scheduler:
         key = trigger.key()
         group = self._groups.get(key)
         if group is None:
-            group = self._groups[key] = Group(trigger)
+            group = entry.group = self._groups[key] = Group(trigger)
+            group.add(entry)
+            self._sleep(group, following)
+            return
         group.add(entry)
         entry.group = group
         until_ms = group.next_ms
@@ -456,7 +461,7 @@ class Scheduler:
             self._sleep(group, following)
         elif (burst := self._bursts.get(group)) is not None:
             burst.undecided = True  # it fires for those who were here when it began
-        elif self.lead_ms and len(group.entries) % _TASKS_PER_MS == 0:
+        elif self.lead_ms and group.size % _TASKS_PER_MS == 0:
             self._sleep(group, until_ms)  # the more they are, the earlier
 
     def _leave(self, entry: Entry) -> None:
@@ -466,7 +471,7 @@ class Scheduler:
         if group is None:
             return
         group.remove(entry)
-        if not group.entries:
+        if not group.size:
             self._wheel.cancel(group)
             self._bursts.pop(group, None)
             del self._groups[group.trigger.key()]
@@ -480,7 +485,7 @@ class Scheduler:
                 return
         lead_ms = self.lead_ms
         if lead_ms:
-            lead_ms += min(len(group.entries) // _TASKS_PER_MS, _LONGEST_BURST_MS)
+            lead_ms += min(group.size // _TASKS_PER_MS, _LONGEST_BURST_MS)
         group.sleep(self._wheel, until_ms, lead_ms)
 
     def _forget(self, task: TaskState, why: str) -> None:

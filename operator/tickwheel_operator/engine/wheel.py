@@ -90,17 +90,14 @@ class TimingWheel:
         Timers of the same instant are due in the order in which they were armed.
         """
         timer = Timer(at_ms, payload)
-        self._arm(timer)
+        self.arm(timer, at_ms)
         return timer
 
     def arm(self, timer: Timer, at_ms: int) -> None:
         """Arm a timer that is not armed, anew or for the first time: one that is part of another object."""
         timer.at_ms = at_ms
         timer._next = timer._previous = timer
-        self._arm(timer)
-
-    def _arm(self, timer: Timer) -> None:
-        number = timer.at_ms >> _BITS
+        number = at_ms >> _BITS
         slot = self._slots.get(number)
         if slot is None:
             self._slots[number] = timer
@@ -109,8 +106,8 @@ class TimingWheel:
             _append(slot, timer)
         else:
             _deal(slot, timer)
-        if not self._count or (self._soonest_ms is not None and timer.at_ms < self._soonest_ms):
-            self._soonest_ms = timer.at_ms
+        if not self._count or (self._soonest_ms is not None and at_ms < self._soonest_ms):
+            self._soonest_ms = at_ms
         self._count += 1
 
     def cancel(self, timer: Timer) -> bool:

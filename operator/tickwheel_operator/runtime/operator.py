@@ -136,7 +136,7 @@ class Operator:
             )
 
         def lead(host: PartitionHost) -> None:
-            catalog.attach(host.post)
+            catalog.attach(host.post_all)
             worker_pods.lead()
             requests.lead(backend.call, backend.new_request)
             observability.lead(host, host.ledger)

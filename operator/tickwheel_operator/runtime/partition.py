@@ -16,8 +16,8 @@ import asyncio
 import contextlib
 import gc
 import logging
-from collections.abc import Callable, Hashable, Iterable, Iterator
-from typing import Protocol
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from typing import Protocol, TypeVar
 
 import msgspec
 
@@ -52,6 +52,7 @@ __all__ = ["CommitConfig", "PartitionHost", "Term", "TermEnded", "ViewSink"]
 
 
 _log = logging.getLogger(__name__)
+_T = TypeVar("_T")
 
 
 class TermEnded(Exception):
@@ -192,7 +193,7 @@ class PartitionHost:
         with _uncollected():
             # A million tasks are a million objects that stay: to look through them again and again is half of the time.
             clock = self._clock
-            self._collect(self.engine.load(catalog(), clock.now_ms(), clock.boot_ms()))
+            self._collect(self.engine.handle_all(catalog(), clock.now_ms(), clock.boot_ms()))
             self.post(LeadSet(lead_ms=self._pace.lead_ms))
             self.post(CatalogSynced())
 
@@ -318,17 +319,28 @@ class PartitionHost:
 
     def post(self, command: Command) -> None:
         """Carry out a command now; what it decides is appended and released in its turn."""
-        if not self.leading:
-            return
-        self._handle(command)
+        if self.leading:
+            self._handle(command)
+            self._wake_in_time()
+
+    def post_all(self, commands: Sequence[Command]) -> None:
+        """Carry out what the catalog has to say, together."""
+        if self.leading:
+            self._decide(self.engine.handle_all, commands)
+            self._wake_in_time()
+
+    def _wake_in_time(self) -> None:
         if self._facts or self._effects or self._due_at() < self._timer_at:
             self._wake.set()
 
     def _handle(self, command: Command) -> None:
+        self._decide(self.engine.handle, command)
+
+    def _decide(self, how: Callable[[_T, int, int], Output], what: _T) -> None:
         """Let the engine decide. Where it fails the term ends, since what it decided half is in its state but will not
         be in the ledger; the next term replays what is true."""
         try:
-            output = self.engine.handle(command, self._clock.now_ms(), self._clock.boot_ms())
+            output = how(what, self._clock.now_ms(), self._clock.boot_ms())
         except Exception as error:
             self._broken = error
             self.leading = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -22,7 +23,7 @@ class Leading:
     def __init__(self) -> None:
         self.catalog = Catalog()
         self.posted: list[Command] = []
-        self.catalog.attach(self.posted.append)
+        self.catalog.attach(self.posted.extend)
 
     def fault(self, uid: str) -> tuple[str, str]:
         """Reason and message; empty: it is armed."""
@@ -132,7 +133,7 @@ def test_changes_while_nobody_leads_are_in_the_next_snapshot() -> None:
     assert isinstance(commands[0], PoolApplied)
     assert isinstance(commands[1], TaskApplied)
     posted: list[Command] = []
-    catalog.attach(posted.append)
+    catalog.attach(posted.extend)
     catalog.task_seen(a_task(stored="new"))
     assert posted == [], "the snapshot had it already"
 
@@ -148,7 +149,7 @@ def test_it_is_synced_when_all_kinds_are() -> None:
 def test_an_engine_that_breaks_down_does_not_break_the_watch(caplog: pytest.LogCaptureFixture) -> None:
     catalog = Catalog()
 
-    def sink(command: Command) -> None:
+    def sink(commands: Sequence[Command]) -> None:
         raise RuntimeError("broken")
 
     catalog.pool_seen(a_pool())
@@ -185,6 +186,26 @@ def test_a_calendar_that_changes_posts_its_tasks_again_and_no_others() -> None:
     leading.catalog.calendar_seen(a_calendar(generation=2, dates=["2026-10-01/2026-10-03"]))
     leading.catalog.task_seen(a_timed_task("u-1", "holidays", stored="written"))
     assert leading.posted == []
+
+
+async def test_what_changes_with_a_calendar_is_posted_together_in_its_order() -> None:
+    catalog = Catalog()
+    posted: list[Sequence[Command]] = []
+    catalog.attach(posted.append)
+    catalog.pool_seen(a_pool())
+    catalog.calendar_seen(a_calendar())
+    uids = [f"u-{number}" for number in range(250)]
+    for uid in uids:
+        catalog.task_seen(a_timed_task(uid, "holidays"))
+    assert [len(together) for together in posted] == [1] * 251, "nobody waits for another object"
+    posted.clear()
+    catalog.calendar_seen(a_calendar(generation=2, dates=["2026-10-01/2026-10-03"]))
+    while sum(map(len, posted)) < 250:
+        await asyncio.sleep(0)
+    assert max(map(len, posted)) <= 200
+    assert len(posted) < 125
+    told = [command.spec.uid for together in posted for command in together if isinstance(command, TaskApplied)]
+    assert told == uids
 
 
 async def test_a_calendar_of_many_tasks_lets_others_have_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -295,7 +316,7 @@ def test_a_snapshot_has_the_dates_and_what_it_gave_is_not_posted_again() -> None
     leading.posted = list(catalog.snapshot())
     assert leading.next_day("u-1") == 2
     posted: list[Command] = []
-    catalog.attach(posted.append)
+    catalog.attach(posted.extend)
     catalog.task_seen(a_timed_task("u-1", "holidays", stored="new"))
     assert posted == []
     catalog.calendar_seen(a_calendar(generation=2, dates=["2026-10-01/2026-10-03"]))

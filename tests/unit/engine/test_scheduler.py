@@ -5,12 +5,14 @@ from __future__ import annotations
 from datetime import date
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tests.unit.engine.driver import T0, Driver, deliveries, task_spec
 
 from tickwheel_operator.engine import messages as m
 from tickwheel_operator.engine.calendar import CalendarDates
 from tickwheel_operator.engine.filters import Filter
-from tickwheel_operator.engine.spec import FixedDelay, Misfire, MisfirePolicy, TaskSpec
+from tickwheel_operator.engine.spec import FixedDelay, Misfire, MisfirePolicy, Overlap, OverlapPolicy, TaskSpec
 from tickwheel_operator.engine.triggers import FilteredTrigger, FixedRateTrigger, OnceTrigger
 from tickwheel_operator.ledger import facts as f
 
@@ -32,6 +34,54 @@ def test_listing_new_tasks_decides_nothing() -> None:
     driver = Driver.leading(*(task_spec(f"t{n}") for n in range(1_000)))
 
     assert driver.facts == []
+
+
+CHANGES = st.lists(
+    st.one_of(
+        st.builds(
+            lambda number, period, suspend, limit, edit: m.TaskApplied(
+                spec=task_spec(
+                    f"t{number}", trigger=FixedRateTrigger(period * 1_000, T0), suspend=suspend, generation=edit,
+                    created_ms=T0 + 5_000,  # nothing is due before: what would be leased between two of them is not
+                    overlap=Overlap(policy=OverlapPolicy.QUEUE, max_concurrent=limit) if limit else Overlap(),
+                )
+            ),
+            st.integers(0, 5), st.integers(1, 3), st.booleans(), st.integers(0, 2), st.integers(1, 4),
+        ),
+        st.builds(
+            lambda number, forget: m.TaskRemoved(uid=f"uid-t{number}", forget=forget), st.integers(0, 5), st.booleans()
+        ),
+    ),
+    max_size=30,
+)  # fmt: skip
+
+
+@given(CHANGES, CHANGES)
+def test_what_the_catalog_says_together_is_as_if_it_said_it_one_by_one(
+    first: list[m.Command], then: list[m.Command]
+) -> None:
+    facts = []
+    for together in (True, False):
+        driver = Driver.leading()
+        for commands, after_ms in ((first, 500), (then, 3_500)):
+            driver.pull()
+            driver.at(after_ms)
+            if together:
+                driver.facts += driver.engine.handle_all(commands, driver.now_ms).facts
+            else:
+                for command in commands:
+                    driver.do(command)
+        for after_ms in (5_000, 6_000, 8_000):
+            driver.at(after_ms)
+        facts.append([fact for fact in driver.facts if not isinstance(fact, f.Clock)])
+    assert facts[0] == facts[1]
+
+
+def test_what_is_overdue_when_the_catalog_tells_of_it_is_leased_with_it() -> None:
+    driver = Driver.leading()
+    driver.pull()
+    overdue = [m.TaskApplied(spec=task_spec(f"t{number}", trigger=OnceTrigger(T0 - 5))) for number in range(3)]
+    assert len(deliveries(driver.engine.handle_all(overdue, driver.now_ms).effects)) == 3
 
 
 def test_tasks_with_one_trigger_fire_as_one_fact() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tickwheel_operator.clock import SystemClock
-from tickwheel_operator.engine.messages import Report, WorkerKey, WorkerSeen
+from tickwheel_operator.engine.messages import Report, TaskRemoved, WorkerKey, WorkerSeen
 from tickwheel_operator.ledger.facts import Skipped, SkipReason
 from tickwheel_operator.ledger.log import Ledger
 from tickwheel_operator.ledger.sqlite import SqliteSegmentStore
@@ -46,6 +46,7 @@ async def test_a_term_ends_when_its_engine_fails_and_nothing_of_the_failed_comma
 
     assert host._waiting == {}
     assert not host.leading
+    host.post_all([TaskRemoved(uid="u")])  # nobody leads: no matter
     assert ledger.last_sequence == before
     with pytest.raises(TermEnded):
         await host.call(report)
