@@ -84,6 +84,7 @@ class Tickwheel:
             "engine_bytes_per_timer": own["engine_bytes_per_task"],
             "shared_bytes_per_timer": shared["bytes_per_task"],
             "add_100k_s": own["add_100k_s"],
+            "add_100k_one_by_one_s": own["add_100k_one_by_one_s"],
             "arm_100k_s": own["arm_100k_s"],
             "idle_cpu_percent": idle["cpu_share"] * 100,
             "run_us": cost["run_us"],
