@@ -36,6 +36,8 @@ class Compaction:
         self._limits = limits
         self._stats = stats
         self._retained: dict[int, SegmentHeader] = {}
+        self._generation = 0
+        """All below it is to go, but for epochs."""
         self._sweeper: asyncio.Task[None] | None = None
 
     def note(self, header: SegmentHeader) -> None:
@@ -51,12 +53,10 @@ class Compaction:
         return len(facts), sum(header.size_bytes for header in facts)
 
     def begin(self, generation: int) -> None:
-        """Delete in the background what lies below, unless a sweep is running: then the next one does."""
-        if self._sweeper is None or self._sweeper.done():
-            garbage = self.garbage(generation)
-            if garbage:
-                name = f"compaction of partition {self._partition}"
-                self._sweeper = asyncio.create_task(self._sweep(garbage), name=name)
+        """Delete in the background what lies below; a sweep that is running goes on with it."""
+        self._generation = generation
+        if (self._sweeper is None or self._sweeper.done()) and self.garbage(generation):
+            self._sweeper = asyncio.create_task(self._sweep(), name=f"compaction of partition {self._partition}")
 
     def garbage(self, generation: int) -> list[int]:
         """What a checkpoint lets go of: all below its generation but the `Epoch` segments that still fence."""
@@ -81,7 +81,12 @@ class Compaction:
             self._sweeper.cancel()
             await asyncio.wait([self._sweeper])
 
-    async def _sweep(self, garbage: Sequence[int]) -> None:
+    async def _sweep(self) -> None:
+        while (garbage := self.garbage(self._generation)) and await self._delete(garbage):
+            pass
+
+    async def _delete(self, garbage: Sequence[int]) -> bool:
+        """Batch by batch; false: the store refused one."""
         loop = asyncio.get_running_loop()
         rests = 2 if len(garbage) <= _GENTLY else 0
         for start in range(0, len(garbage), _DELETE_BATCH):
@@ -95,9 +100,10 @@ class Compaction:
                     "partition %d: %d old segments could not be deleted; the next checkpoint tries again: %s",
                     self._partition, len(garbage) - start, error,
                 )  # fmt: skip
-                return
+                return False
             for sequence in batch:
                 if (gone := self._retained.pop(sequence, None)) is not None:
                     self._stats.retained_segments -= 1
                     self._stats.retained_bytes -= gone.size_bytes
             await asyncio.sleep(rests * (loop.time() - began))
+        return True
