@@ -97,7 +97,8 @@ async def measure(kubeconfig: str, ledger: str, writes_per_s: float, idle_s: flo
     host = PartitionHost(log, Term(), clock, sink=projector)
     lag, figures = Lag(), {"resident_before_mb": resident_mb()}
     started, cpu = time.monotonic(), time.process_time()
-    parts = (lag.measure(), settle_memory(catalog), watch.run(), requests.run(), projector.run())
+    measuring = asyncio.create_task(lag.measure())
+    parts = (settle_memory(catalog), watch.run(), requests.run(), projector.run())
     running = [asyncio.create_task(part) for part in parts]
     await catalog.wait_synced()
     figures |= {
@@ -131,7 +132,7 @@ async def measure(kubeconfig: str, ledger: str, writes_per_s: float, idle_s: flo
         "cpu_s": round(time.process_time() - cpu, 2),
         "requests": dict(Counter({f"{kind} {outcome}": n for (kind, outcome), n in projector.writes.items()})),
     }
-    running.pop(0).cancel()  # it wakes 200 times a second, which no operator does
+    measuring.cancel()  # it wakes 200 times a second, which no operator does
     figures |= await idle(host, idle_s)
     for task in running:
         task.cancel()

@@ -45,6 +45,7 @@ from benchmarks.timers.distribution import Spread  # noqa: E402
 
 from tickwheel._early import EarlyStarts  # noqa: E402
 from tickwheel_operator.clock import SystemClock  # noqa: E402
+from tickwheel_operator.controllers.catalog import TOGETHER  # noqa: E402
 from tickwheel_operator.engine import messages as m  # noqa: E402
 from tickwheel_operator.engine.core import Engine  # noqa: E402
 from tickwheel_operator.engine.snapshot import Snapshot  # noqa: E402
@@ -53,6 +54,7 @@ from tickwheel_operator.engine.triggers import CronTrigger, FixedRateTrigger, On
 from tickwheel_operator.ledger.facts import Fired  # noqa: E402
 from tickwheel_operator.ledger.log import Ledger  # noqa: E402
 from tickwheel_operator.ledger.sqlite import SqliteSegmentStore  # noqa: E402
+from tickwheel_operator.runtime.memory import collect_rarely, leave_alone  # noqa: E402
 from tickwheel_operator.runtime.partition import PartitionHost  # noqa: E402
 
 Figures = dict[str, Any]
@@ -60,8 +62,6 @@ Figures = dict[str, Any]
 _DAY_MS = 86_400_000
 _ADDED = 100_000
 """Tasks that come while the leader leads."""
-_TOGETHER = 200
-"""Commands that the catalog posts at once where a pool or a calendar of many tasks has changed."""
 _POOL = PoolSpec(namespace="shops", name="pool")
 _WORKERS = 4
 _SLOTS = 1_000
@@ -135,10 +135,9 @@ async def leading(specs: list[TaskSpec]) -> AsyncIterator[PartitionHost]:
         store = SqliteSegmentStore(Path(folder) / "ledger.sqlite")
         ledger = Ledger(store, partition=0, leader="bench", clock=clock, nonces=lambda: secrets.token_hex(8))
         host = PartitionHost(ledger, _Term(), clock)
-        # As the operator does when its catalog is complete, before it leads (runtime/memory.py).
-        gc.set_threshold(20_000, 20, 200)
-        gc.collect()
-        gc.freeze()
+        # As the operator does when its catalog is complete, before it leads.
+        collect_rarely()
+        leave_alone()
         await host.take_over(catalog)
         running = asyncio.create_task(host.run(), name="host")
         try:
@@ -339,7 +338,8 @@ async def arm(tasks: int, triggers: str) -> Figures:
 
 
 def _batches(commands: list[m.Command]) -> Iterator[list[m.Command]]:
-    return (commands[first : first + _TOGETHER] for first in range(0, len(commands), _TOGETHER))
+    """As the catalog posts them where a pool or a calendar of many tasks has changed."""
+    return (commands[first : first + TOGETHER] for first in range(0, len(commands), TOGETHER))
 
 
 def _timed(work: Callable[[], object]) -> float:

@@ -25,7 +25,7 @@ from tickwheel_operator.engine.calendar import CalendarDates
 from tickwheel_operator.engine.messages import Command, PoolApplied, PoolRemoved, TaskApplied, TaskRemoved
 from tickwheel_operator.engine.spec import Completion, TaskSpec
 
-__all__ = ["KINDS", "CalendarEntry", "Catalog", "PoolEntry", "TaskEntry"]
+__all__ = ["KINDS", "TOGETHER", "CalendarEntry", "Catalog", "PoolEntry", "TaskEntry"]
 
 _log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ Name = tuple[str, str]
 _CYCLE_SHOWN = 10
 _AT_ONCE_S = 0.02
 """How long the tasks of a pool or a calendar that changed are judged before others get their turn."""
-_TOGETHER = 200
+TOGETHER = 200
 """The most commands that are posted at once: 1 ms of the engine's time, if nothing is overdue."""
 _Dates = tuple[CalendarDates | None, ...]
 """Of the calendars that a spec names, in its order; None: there is no such calendar, or it is stalled."""
@@ -323,13 +323,12 @@ class Catalog:
     def _judge_some(self) -> None:
         self._gathers = True
         try:
-            self._judge_for(_AT_ONCE_S)
+            self._judge_until(time.monotonic() + _AT_ONCE_S)
         finally:
             self._gathers = False
             self._send("many tasks")
 
-    def _judge_for(self, seconds: float) -> None:
-        until = time.monotonic() + seconds
+    def _judge_until(self, until: float) -> None:
         while self._unjudged:
             uid, _ = self._unjudged.popitem(last=False)
             entry = self._tasks.get(uid)
@@ -408,7 +407,7 @@ class Catalog:
         if self._sink is None:
             return
         self._outbox.append(command)
-        if not self._gathers or len(self._outbox) >= _TOGETHER:
+        if not self._gathers or len(self._outbox) >= TOGETHER:
             self._send(key)
 
     def _send(self, key: str) -> None:

@@ -67,10 +67,12 @@ class Following:
             self._followers.setdefault(key, {})[spec.uid] = entry
             self._follows[spec.uid] = key
             self._watch(key)
-        elif (delay := self._next(entry)) is not None and self._is_over(delay) and not spec.suspend:
+        elif (delay := self._next(entry)) is None:
+            return
+        elif self._is_over(delay) and not spec.suspend:
             self._scheduler.put_off(entry)
         else:
-            self._arm(entry)
+            self._sleep(delay)
 
     def leave(self, entry: Entry) -> None:
         """It does not."""
@@ -161,8 +163,10 @@ class Following:
     def settle(self, entry: Entry) -> None:
         """Arm the task; if its instant has passed while nobody could fire it, the misfire policy decides."""
         delay = self._next(entry)
-        if delay is None or not self._is_over(delay):
-            self._arm(entry)
+        if delay is None:
+            return
+        if not self._is_over(delay):
+            self._sleep(delay)
             return
         instant, now = delay.instant_ms, self._now(entry)
         once = OnceTrigger(instant)
@@ -175,11 +179,12 @@ class Following:
 
     def _arm(self, entry: Entry, since_ms: int = 0) -> None:
         """Sleep on the next instant (from `since_ms` on), unless a run is open: its end comes first."""
-        spec = entry.spec
+        if (delay := self._next(entry, since_ms)) is not None:
+            self._sleep(delay)
+
+    def _sleep(self, delay: Delay) -> None:
+        entry, spec = delay.entry, delay.entry.spec
         if spec.suspend or entry.paused or spec.uid in self._delays:
-            return
-        delay = self._next(entry, since_ms)
-        if delay is None:
             return
         self._delays[spec.uid] = delay
         wait_ms = max(0, delay.instant_ms - self._now(entry))

@@ -55,7 +55,7 @@ class Compaction:
     def begin(self, generation: int) -> None:
         """Delete in the background what lies below; a sweep that is running goes on with it."""
         self._generation = generation
-        if (self._sweeper is None or self._sweeper.done()) and self.garbage(generation):
+        if self._sweeper is None or self._sweeper.done():
             self._sweeper = asyncio.create_task(self._sweep(), name=f"compaction of partition {self._partition}")
 
     def garbage(self, generation: int) -> list[int]:
@@ -82,8 +82,11 @@ class Compaction:
             await asyncio.wait([self._sweeper])
 
     async def _sweep(self) -> None:
-        while (garbage := self.garbage(self._generation)) and await self._delete(garbage):
-            pass
+        swept = None
+        while swept != self._generation:
+            swept = self._generation
+            if not await self._delete(self.garbage(swept)):
+                return
 
     async def _delete(self, garbage: Sequence[int]) -> bool:
         """Batch by batch; false: the store refused one."""
