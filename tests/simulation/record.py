@@ -87,14 +87,13 @@ class Record:
         self.starts: dict[str, list[int]] = {}
         """Run id to the tokens under which a handler began."""
         self.specs: dict[str, TaskSpec] = {}
-        """As they were created: what is asked of them nobody edits."""
+        """The first spec of each task. No story changes its delivery."""
         self.limits: dict[str, int | None] = {}
         """Uid to the largest `maxConcurrent` that the task ever had: a leader may know an older spec. None: none."""
         self.jitters: dict[str, int] = {}
         """Uid to the smallest jitter that the task ever had."""
         self.limited: set[str] = set()
         """Uids of tasks that ever had a limit."""
-        """The first spec of each task. No story changes its delivery."""
         self.invalid: set[str] = set()
         """Uids of tasks whose object was invalid for a while: then nobody knows how they are delivered."""
         self.unpeaceful_ms = 0
