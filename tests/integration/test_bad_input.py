@@ -222,7 +222,7 @@ def test_a_task_that_an_edit_breaks_stops_and_keeps_its_history_and_fires_again_
     assert "nextScheduleTime" not in status
     assert status["counters"]["succeeded"] >= before
     assert status["lastRun"]["state"] == "Succeeded"
-    assert _views(scene, TURNING), "its TaskRuns are still there to be looked at"
+    until("its last TaskRun to be there to be looked at", lambda: status["lastRun"]["name"] in _views(scene, TURNING))
 
     edit(scene.cluster, "ScheduledTask", NAMESPACE, TURNING, mended)
     until("it to fire again", lambda: scene.fires(TURNING) >= fired + 10)

@@ -16,8 +16,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kubernetes.aio.client import ApiClient, CustomObjectsApi, EventsV1Api
+from kubernetes.aio.client import (
+    ApiClient,
+    ApiException,
+    CoreV1Api,
+    CustomObjectsApi,
+    EventsV1Api,
+    V1Namespace,
+    V1ObjectMeta,
+    V1ResourceQuota,
+    V1ResourceQuotaSpec,
+)
 from kubernetes.aio.config import new_client_from_config
+from kubernetes.aio.watch import Watch as Watcher
 
 from tickwheel_operator.clock import SystemClock
 from tickwheel_operator.controllers.catalog import Catalog
@@ -140,6 +151,7 @@ class Objects:
     def __init__(self, client: ApiClient, namespace: str) -> None:
         self._api = CustomObjectsApi(client)
         self._events = EventsV1Api(client)
+        self._core = CoreV1Api(client)
         self.namespace = namespace
 
     async def create(self, kind: str, name: str, spec: dict[str, Any]) -> dict[str, Any]:
@@ -177,6 +189,32 @@ class Objects:
         found = await self._events.list_namespaced_event(self.namespace)
         return [event for event in found.items if event.reason == reason]
 
+    async def watch(self, kind: str, until: Callable[[list[str]], bool]) -> list[str]:
+        """What happened to objects of the kind, from the first on: ADDED, MODIFIED, DELETED."""
+        changes: list[str] = []
+        async with asyncio.timeout(PATIENCE_S), Watcher() as watcher:
+            listing = self._api.list_namespaced_custom_object
+            async for change in watcher.stream(listing, GROUP, VERSION, self.namespace, kind.lower() + "s"):
+                changes.append(change["type"])
+                if until(changes):
+                    break
+        return changes
+
+    async def until_listed(self, kind: str, holds: Callable[[dict[str, str]], bool]) -> None:
+        """Wait until the names and versions of the objects of a kind are so."""
+        async with asyncio.timeout(PATIENCE_S):
+            while not holds(await self.versions(kind)):
+                await asyncio.sleep(0.1)
+
+    async def quota(self, resource: str, hard: int, used: int) -> None:
+        """Bound the objects of a kind. `used` is said here: the controller that counts them does not run."""
+        kind = f"count/{resource}"
+        body = V1ResourceQuota(metadata=V1ObjectMeta(name="bound"), spec=V1ResourceQuotaSpec(hard={kind: str(hard)}))
+        with contextlib.suppress(ApiException):  # it is there
+            await self._core.create_namespaced_resource_quota(self.namespace, body)
+        status = {"status": {"hard": {kind: str(hard)}, "used": {kind: str(used)}}}
+        await self._core.patch_namespaced_resource_quota_status("bound", self.namespace, status)
+
     async def until(self, kind: str, name: str, holds: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
         """The object's status, once it is so."""
         status: dict[str, Any] = {}
@@ -210,8 +248,6 @@ async def client(cluster: Any) -> AsyncIterator[ApiClient]:
 
 @pytest.fixture
 async def objects(client: ApiClient) -> Objects:
-    from kubernetes.aio.client import CoreV1Api, V1Namespace, V1ObjectMeta
-
     namespace = f"projection-{next(_numbers)}-{secrets.token_hex(3)}"
     await CoreV1Api(client).create_namespace(V1Namespace(metadata=V1ObjectMeta(name=namespace)))
     return Objects(client, namespace)
@@ -380,6 +416,30 @@ async def test_scheduled_runs_become_views_as_many_as_the_history_keeps(replica:
         assert metadata["ownerReferences"][0]["controller"] is True
         assert view["status"]["state"] == "Succeeded"
     assert not replica.requests.entries(), "views are no requests"
+
+
+async def test_a_task_that_ran_always_shows_a_run(replica: Replica, objects: Objects) -> None:
+    await objects.create("WorkerPool", "shops", {})
+    often = {"trigger": {"fixedRate": "10ms"}, "concurrency": {"policy": "Forbid"}, "history": {"succeeded": 1}}
+    await objects.create("ScheduledTask", "sync", manual(**often))
+    watching = asyncio.create_task(objects.watch("TaskRun", until=lambda changes: changes.count("DELETED") == 5))
+    while not watching.done():
+        await replica.work("sync")
+    shown = list(itertools.accumulate({"ADDED": 1, "DELETED": -1}.get(change, 0) for change in watching.result()))
+    assert min(shown) == 1, watching.result()
+
+
+async def test_where_a_quota_is_full_the_old_runs_make_room_for_the_new(replica: Replica, objects: Objects) -> None:
+    await objects.create("WorkerPool", "shops", {})
+    await objects.create("ScheduledTask", "sync", manual(trigger={"fixedRate": "300ms"}, history={"succeeded": 1}))
+    await replica.work("sync")
+    await objects.until_listed("TaskRun", lambda runs: len(runs) == 1)
+    (first,) = await objects.versions("TaskRun")
+    await objects.quota("taskruns.tickwheel.io", hard=1, used=1)
+    await replica.work("sync")
+    await objects.until_listed("TaskRun", lambda runs: first not in runs)
+    await objects.quota("taskruns.tickwheel.io", hard=1, used=0)
+    await objects.until_listed("TaskRun", lambda runs: len(runs) == 1)
 
 
 async def test_a_new_leader_over_right_statuses_writes_nothing(

@@ -16,7 +16,7 @@ from tickwheel_operator.engine.messages import RunState
 from tickwheel_operator.engine.views import RunView, TaskView
 from tickwheel_operator.projection.statuses import run_status, timestamp
 from tickwheel_operator.projection.stored import digests
-from tickwheel_operator.projection.writer import Writer
+from tickwheel_operator.projection.writer import WriteFailed, Writer
 from tickwheel_operator.projection.writing import with_transition_times
 
 __all__ = ["VIEW_SELECTOR", "History"]
@@ -73,17 +73,27 @@ class History:
         return any(_differs(known.get(name), run) for name, run in wanted.items())
 
     async def sync(self, view: TaskView, asked: frozenset[str]) -> None:
-        """Create, update and delete until the objects are the view's runs. Raises `WriteFailed`."""
+        """Create, update and delete until the objects are the view's runs. Raises `WriteFailed`.
+
+        The old ones go last: where requests wait for their turn, a task would seem to have had no runs meanwhile.
+        """
         known = self._of_task.setdefault(view.uid, {})
         wanted = {run.name: run for run in view.runs if run.run_id not in asked and not run.requested}
+        try:
+            for name, run in wanted.items():
+                if name not in known:
+                    known[name] = await self._create(view, run)
+                if _differs(known[name], run):
+                    await self._update(view, run, known)
+        except WriteFailed:
+            await self._drop(view, known, wanted)  # where a quota is full, the next try has room then
+            raise
+        await self._drop(view, known, wanted)
+
+    async def _drop(self, view: TaskView, known: dict[str, _View], wanted: Mapping[str, RunView]) -> None:
         for name in [name for name, shown in known.items() if name not in wanted and shown.uid]:
             await self._writer.delete_run(view.namespace, name)
             known.pop(name, None)
-        for name, run in wanted.items():
-            if name not in known:
-                known[name] = await self._create(view, run)
-            if _differs(known[name], run):
-                await self._update(view, run, known)
 
     async def _create(self, view: TaskView, run: RunView) -> _View:
         made = await self._writer.create_run(view.namespace, _body(view, run))
