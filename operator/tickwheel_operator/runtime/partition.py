@@ -13,10 +13,8 @@ takes its time from `Clock`, so that the simulation runs this very code.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import gc
 import logging
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Protocol, TypeVar
 
 import msgspec
@@ -46,6 +44,7 @@ from tickwheel_operator.ledger.facts import Fact
 from tickwheel_operator.ledger.log import Ledger
 from tickwheel_operator.ledger.protocol import Deposed
 from tickwheel_operator.runtime.checkpoints import Checkpoints
+from tickwheel_operator.runtime.memory import collect_again, uncollected
 from tickwheel_operator.runtime.pace import Pace
 
 __all__ = ["CommitConfig", "PartitionHost", "Term", "TermEnded", "ViewSink"]
@@ -105,19 +104,6 @@ class CommitConfig(msgspec.Struct, frozen=True, kw_only=True):
     """An append of more facts than this counts as load; a smaller one is followed by the next at once."""
     early_leases: bool = True
     """Runs that are sure to start are committed and leased ahead of their instant."""
-
-
-@contextlib.contextmanager
-def _uncollected() -> Iterator[None]:
-    """Without the garbage collector; what was made meanwhile, it leaves alone until the term ends."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        if was_on:
-            gc.enable()
 
 
 class PartitionHost:
@@ -190,8 +176,7 @@ class PartitionHost:
         self.replayed_runs = len(self.engine.state.runs)
         self.leading = True
         self._watch_store()
-        with _uncollected():
-            # A million tasks are a million objects that stay: to look through them again and again is half of the time.
+        with uncollected():
             clock = self._clock
             self._collect(self.engine.handle_all(catalog(), clock.now_ms(), clock.boot_ms()))
             self.post(LeadSet(lead_ms=self._pace.lead_ms))
@@ -228,7 +213,7 @@ class PartitionHost:
                     await self._commit_batch(loop)
         finally:
             self.leading = False
-            gc.unfreeze()  # or this term's engine would stay for good
+            collect_again()
             await self._checkpoints.stop()
             if self._timer is not None:
                 self._timer.cancel()
