@@ -94,11 +94,24 @@ def test_a_handler_is_stopped_however_stubborn_it_is_and_the_run_says_how(
         assert "swallowing" in worker.log_tail()
 
 
+def test_who_deletes_the_taskrun_of_a_running_handler_stops_it(crew: Crew, tmp_path: Path) -> None:
+    worker = _worker(crew, "w-deleted", tmp_path)
+    apply(crew.cluster, _object("TaskRun", "run-deleted", {"task": "patient"}))
+    until("the handler to begin", lambda: read_records(tmp_path))
+
+    path = f"/apis/tickwheel.io/v1alpha1/namespaces/{NAMESPACE}/taskruns/run-deleted"
+    crew.cluster.request("DELETE", path)
+
+    # By itself it would end after a minute.
+    until("it to stop", lambda: [record.what for record in read_records(tmp_path)] == ["begin", "end"], 30)
+    assert worker.terminate() == 0
+
+
 def test_a_run_that_replaces_another_begins_when_that_has_stopped(crew: Crew, tmp_path: Path) -> None:
     workers = [_worker(crew, f"w-replace-{number}", tmp_path, slots=4) for number in (0, 1)]
     spec = {
         "trigger": {"fixedRate": "500ms"}, "pool": "shop", "handler": "patient", "parameters": {"linger": 0.2},
-        "concurrency": {"policy": "Replace"}, "delivery": {"gracePeriod": "5s"},
+        "concurrency": {"policy": "Replace"}, "delivery": {"gracePeriod": "60s"},
     }  # fmt: skip
     apply(crew.cluster, _object("ScheduledTask", "replaced", spec))
     until("some to be replaced", lambda: len([r for r in read_records(tmp_path) if r.what == "end"]) >= 4)

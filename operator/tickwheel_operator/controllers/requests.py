@@ -1,12 +1,14 @@
 """TaskRun objects that users make: each is a request to run a task, submitted until it is answered.
 
 A request without a final status is submitted by every new leader; its key makes that idempotent, so no run is lost and
-none is made twice. Invariant: a request is left alone only once the API server shows a final state for it.
+none is made twice. Who deletes the last object of an open run cancels it, as with a Job: nobody could see or stop it
+any more. Invariant: a request is left alone only once the API server shows a final state for it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Awaitable, Callable, Collection, Hashable, Iterable
 
 from tickwheel_operator.controllers.observe import Fault, ObservedRun, RunRequest
@@ -36,6 +38,8 @@ _REASONS = {
     RefusalReason.NOT_POSSIBLE: "NotPossible",
     RefusalReason.NOT_READY: "NotReady",
 }
+_DELETIONS_S = 60.0
+"""Who does not lead remembers what was deleted so long: the leader may have ended before it acted on it."""
 _PATIENCE_S = 2.0
 """A refusal is shown when it has lasted so long."""
 _LOOK_AGAIN_S = {
@@ -51,7 +55,7 @@ _LOOK_AGAIN_S = {
 class RunEntry:
     """A TaskRun that a user made."""
 
-    __slots__ = ("cancelled", "refusal", "refused_at", "run_id", "seen", "state")
+    __slots__ = ("cancelled", "deleted_at", "refusal", "refused_at", "run_id", "seen", "state")
 
     def __init__(self, seen: ObservedRun) -> None:
         self.seen = seen
@@ -63,6 +67,8 @@ class RunEntry:
         """When the engine refused it first in this term, by the event loop's clock."""
         self.cancelled = False
         """The cancel was carried out."""
+        self.deleted_at = 0.0
+        """When the object went, by the event loop's clock."""
 
     @property
     def fault(self) -> Fault | None:
@@ -76,13 +82,15 @@ class Requests:
     def __init__(self, now_ms: Callable[[], int], *, retry_s: float = 0.5) -> None:
         self._now_ms = now_ms
         self._entries: dict[str, RunEntry] = {}
+        self._deleted: dict[str, RunEntry] = {}
+        """What went before its run was known to have ended, the oldest first."""
         self._of_run: dict[str, dict[str, None]] = {}
         self._waiting_for: dict[tuple[str, str], dict[str, None]] = {}
         """Uids of requests whose task does not exist, by the task."""
         self._call: Call | None = None
         self._new_request: Callable[[], Hashable] = lambda: None
         self._queue: WorkQueue[str] = WorkQueue(
-            self._submit, name="taskrun-requests", workers=_WORKERS, initial_s=retry_s, max_s=30.0
+            self._work, name="taskrun-requests", workers=_WORKERS, initial_s=retry_s, max_s=30.0
         )
         self.on_run: Callable[[str], None] = lambda uid: None
         """Called with the uid of a TaskRun whose object or answer changed, or is gone."""
@@ -118,13 +126,21 @@ class Requests:
         entry = self._entries.pop(uid, None)
         if entry is None:
             return
-        self._queue.discard(uid)
         uids = self._of_run.get(entry.run_id)
         if uids is not None:
             uids.pop(uid, None)
             if not uids:
                 del self._of_run[entry.run_id]
         self._stop_waiting(entry)
+        if entry.seen.request is not None:
+            entry.deleted_at = asyncio.get_running_loop().time()
+            self._deleted[uid] = entry
+            if self._call is not None:
+                self._queue.add(uid)
+            else:
+                self._forget_deletions()
+        else:
+            self._queue.discard(uid)
         self.on_run(uid)
 
     def task_changed(self, namespace: str, name: str) -> None:
@@ -142,6 +158,9 @@ class Requests:
             entry.state, entry.refusal, entry.refused_at, entry.cancelled = None, None, None, False
             if self._is_open(entry):
                 self._queue.add(entry.seen.uid)
+        self._forget_deletions()
+        for uid in self._deleted:
+            self._queue.add(uid)
 
     def follow(self) -> None:
         """Nobody leads here any more."""
@@ -161,12 +180,31 @@ class Requests:
             return False
         return entry.state is None or (request.cancel and not entry.cancelled and not entry.state.is_final)
 
-    async def _submit(self, uid: str) -> float | None:
-        entry, call = self._entries.get(uid), self._call
-        if entry is None or call is None or not self._is_open(entry):
+    async def _work(self, uid: str) -> float | None:
+        if self._call is None:
             return None
+        if (entry := self._entries.get(uid)) is not None:
+            return await self._submit(entry, self._call)
+        if (entry := self._deleted.get(uid)) is not None:
+            await self._withdraw(entry, self._call)
+        return None
+
+    async def _withdraw(self, entry: RunEntry, call: Call) -> None:
+        """The object is gone; without another one of the run, the run is cancelled, if it is still open."""
+        if entry.run_id and entry.run_id not in self._of_run:
+            message = f"TaskRun {entry.seen.name}, which asked for it, was deleted"
+            await call(CancelRun(request=self._new_request(), run_id=entry.run_id, message=message))
+        self._deleted.pop(entry.seen.uid, None)
+
+    def _forget_deletions(self) -> None:
+        """Those that a leader has long acted upon."""
+        oldest = asyncio.get_running_loop().time() - _DELETIONS_S
+        for uid in list(itertools.takewhile(lambda uid: self._deleted[uid].deleted_at < oldest, self._deleted)):
+            del self._deleted[uid]
+
+    async def _submit(self, entry: RunEntry, call: Call) -> float | None:
         request = entry.seen.request
-        if request is None:
+        if request is None or not self._is_open(entry):
             return None
         if entry.state is None:
             answer = await call(self._submission(entry, request))
@@ -242,7 +280,8 @@ class Requests:
 
     def _know_run(self, entry: RunEntry, run_id: str) -> None:
         entry.run_id = run_id
-        self._of_run.setdefault(run_id, {})[entry.seen.uid] = None
+        if entry.seen.uid in self._entries:  # it was not deleted while the answer was on its way
+            self._of_run.setdefault(run_id, {})[entry.seen.uid] = None
 
     def _stop_waiting(self, entry: RunEntry) -> None:
         request = entry.seen.request

@@ -72,8 +72,10 @@ def a_pool(name: str = "p", *, uid: str = "pool-1", silence_ms: int = 10_000, fa
     )  # fmt: skip
 
 
-def a_run(uid: str = "r-1", *, cancel: bool = False, final: bool = False, run_id: str = "") -> ObservedRun:
-    request = RunRequest(task="t", key=f"taskrun/{uid}", scheduled_ms=None, parameters=b"", cancel=cancel)
+def a_run(
+    uid: str = "r-1", *, cancel: bool = False, final: bool = False, run_id: str = "", key: str = ""
+) -> ObservedRun:
+    request = RunRequest(task="t", key=key or f"taskrun/{uid}", scheduled_ms=None, parameters=b"", cancel=cancel)
     return ObservedRun(
         uid=uid, namespace="ns", name=f"run-{uid}", generation=1, request=None if final else request, fault=None,
         final=final, run_id=run_id, stored=None,

@@ -30,10 +30,13 @@ class Engine:
         self.commands: list[Submit | CancelRun] = []
         self.has_task = True
         self.broken = False
+        self.answers = asyncio.Event()
+        self.answers.set()
         self.state = RunState.PENDING
 
     async def call(self, command: Submit | CancelRun) -> Effect:
         self.commands.append(command)
+        await self.answers.wait()
         if self.broken:
             raise RuntimeError("the term ended")
         if not self.has_task:
@@ -153,3 +156,99 @@ async def test_a_deleted_request_leaves_nothing_behind(requests: Requests) -> No
     requests.run_gone("r-1")
     assert not requests.entries()
     assert not requests.of_run("id-of-taskrun/r-1")
+
+
+def cancelled(engine: Engine) -> list[str]:
+    return [command.run_id for command in engine.commands if isinstance(command, CancelRun)]
+
+
+async def test_who_deletes_the_object_of_an_open_run_cancels_the_run(requests: Requests) -> None:
+    engine = Engine()
+    lead(requests, engine)
+    requests.run_seen(a_run())
+    await until(lambda: requests.of_run("id-of-taskrun/r-1"))
+    requests.run_gone("r-1")
+    await until(lambda: cancelled(engine) == ["id-of-taskrun/r-1"])
+    await asyncio.sleep(0.02)
+    assert len(engine.commands) == 2
+    assert engine.commands[1].message == "TaskRun run-r-1, which asked for it, was deleted"  # type: ignore[union-attr]
+
+
+async def test_a_run_that_another_object_asked_for_too_goes_on(requests: Requests) -> None:
+    engine = Engine()
+    lead(requests, engine)
+    for uid in ("r-1", "r-2"):
+        requests.run_seen(a_run(uid, key="shared"))
+    await until(lambda: len(list(requests.of_run("id-of-shared"))) == 2)
+    requests.run_gone("r-1")
+    await asyncio.sleep(0.02)
+    assert not cancelled(engine)
+    requests.run_gone("r-2")
+    await until(lambda: cancelled(engine) == ["id-of-shared"])
+
+
+async def test_deleting_what_has_ended_or_was_never_asked_for_cancels_nothing(requests: Requests) -> None:
+    engine = Engine()
+    lead(requests, engine)
+    requests.run_seen(a_run("ended", final=True, run_id="id"))
+    engine.has_task = False
+    requests.run_seen(a_run("refused"))
+    await until(lambda: engine.commands)
+    engine.commands.clear()
+    engine.has_task = True
+    for uid in ("ended", "refused"):
+        requests.run_gone(uid)
+    await asyncio.sleep(0.1)
+    assert not engine.commands
+
+
+async def test_a_request_that_is_deleted_while_its_answer_is_on_the_way_is_cancelled(requests: Requests) -> None:
+    engine = Engine()
+    engine.answers.clear()
+    lead(requests, engine)
+    requests.run_seen(a_run())
+    await until(lambda: engine.commands)
+    requests.run_gone("r-1")
+    engine.answers.set()
+    await until(lambda: cancelled(engine) == ["id-of-taskrun/r-1"])
+    assert not requests.of_run("id-of-taskrun/r-1")
+
+
+async def test_a_cancel_that_got_no_answer_is_asked_for_again(requests: Requests) -> None:
+    engine = Engine()
+    lead(requests, engine)
+    requests.run_seen(a_run())
+    await until(lambda: requests.of_run("id-of-taskrun/r-1"))
+    engine.broken = True
+    requests.run_gone("r-1")
+    await until(lambda: len(cancelled(engine)) == 2)
+    engine.broken = False
+    await until(lambda: engine.state is RunState.CANCELLED)
+
+
+async def test_a_new_leader_cancels_what_was_deleted_when_nobody_led(
+    requests: Requests, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for uid in ("r-1", "r-2", "r-3"):
+        requests.run_seen(a_run(uid, run_id=f"id-of-taskrun/{uid}"))
+    requests.run_gone("r-1")
+    engine = Engine()
+    lead(requests, engine)
+    await until(lambda: cancelled(engine) == ["id-of-taskrun/r-1"])
+
+    requests.follow()
+    requests.run_gone("r-2")
+    engine = Engine()
+    lead(requests, engine)
+    await until(lambda: cancelled(engine) == ["id-of-taskrun/r-2"])
+    await asyncio.sleep(0.02)
+    assert cancelled(engine) == ["id-of-taskrun/r-2"], "the other one was cancelled before"
+
+    requests.follow()
+    requests.run_gone("r-3")
+    monkeypatch.setattr(module, "_DELETIONS_S", 0.0)
+    engine = Engine()
+    await asyncio.sleep(0.01)
+    lead(requests, engine)
+    await asyncio.sleep(0.05)
+    assert not cancelled(engine), "another leader has had the time to do it"
