@@ -53,7 +53,7 @@ def test_a_service_is_found_by_name_and_reached_from_both_nodes(cluster: LocalCl
 
     for node in cluster.nodes:
         _until(lambda node=node: _get(node, address) == "OK")
-        assert _resolve(node, DNS_NAME) == address
+        _until(lambda node=node: _resolve(node, DNS_NAME) == address)  # CoreDNS learns of a Service by a watch
 
 
 def test_a_token_for_the_audience_of_workers_is_reviewed_without_a_flag_for_it(cluster: LocalCluster) -> None:
@@ -82,7 +82,7 @@ def test_a_node_that_is_cut_off_is_not_ready_until_it_is_healed(cluster: LocalCl
 
     cluster.cut(second)
     _until(lambda: _ready(cluster, second) == "Unknown", 60)
-    assert _ready(cluster, cluster.nodes[0]) == "True"
+    _until(lambda: _ready(cluster, cluster.nodes[0]) == "True")
     cluster.heal(second)
 
     _until(lambda: _ready(cluster, second) == "True", 60)

@@ -151,7 +151,8 @@ def test_with_the_permissions_of_the_chart_the_operator_serves_and_helm_tests_sc
         assert done.returncode == 0, done.stdout + done.stderr
         assert "the run is Succeeded" in done.stdout
         assert not kube.items("taskrun", "-n", SHOP, "--field-selector", f"metadata.name={name}")
-        assert not re.search(r"(?<![\d,])403(?!\d)", operator.log.read_text()), operator.log.read_text()
+        # A word of its own: not in the milliseconds of a line, nor in what was drawn at random.
+        assert not re.search(r"(?<!,)\b403\b", operator.log.read_text()), operator.log.read_text()
 
 
 def test_helm_tests_script_tells_what_it_saw_where_nothing_runs(
@@ -200,5 +201,5 @@ def test_crds_that_are_not_kept_go_with_the_release(kube: Kube) -> None:
     release.install({"crds": {"keep": False}})
     release.uninstall()
     # An API server takes its time to clean up what such a kind had.
-    left = [crd["metadata"] for crd in kube.items("crd") if crd["metadata"]["name"] in release.crds()]
+    left = [crd["metadata"] for crd in kube.items("crd") if crd["metadata"]["name"].endswith(".tickwheel.io")]
     assert all("deletionTimestamp" in metadata for metadata in left)

@@ -94,7 +94,7 @@ class LeaseStoreContract:
         watching = asyncio.create_task(watch())
         await asyncio.sleep(0.3)
         await stores().update("p0", msgspec.structs.replace(created, holder=""))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await seen.wait()
         watching.cancel()
         await asyncio.wait([watching])

@@ -34,7 +34,7 @@ from tickwheel_operator.ledger.protocol import (
 __all__ = ["LIMITS", "LedgerContract", "Unreliable", "a_ledger", "everything", "facts"]
 
 LIMITS = LedgerLimits(
-    retry_initial_ms=1, retry_max_ms=4, append_deadline_ms=5_000, checkpoint_every_segments=10, epochs_kept=2
+    retry_initial_ms=1, retry_max_ms=4, append_deadline_ms=30_000, checkpoint_every_segments=10, epochs_kept=2
 )
 _nonces = (f"nonce-{number}" for number in itertools.count())
 

@@ -11,8 +11,8 @@ import contextlib
 import ctypes
 import os
 import random
+import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -25,8 +25,9 @@ from typing import Self
 from tests.integration.installation import OPERATOR_ACCOUNT, SYSTEM_NAMESPACE
 
 from tickwheel_cluster import Access
+from tickwheel_cluster.ports import draw_ports
 
-__all__ = ["Crew", "OperatorProcess", "Service", "WorkerProcess"]
+__all__ = ["PATIENT_LEASE", "Crew", "OperatorProcess", "Service", "WorkerProcess"]
 
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None)
@@ -36,6 +37,12 @@ FAST_LEASE = {
     "TICKWHEEL_RENEW_DEADLINE_MS": "2000",
     "TICKWHEEL_RETRY_PERIOD_MS": "400",
 }
+PATIENT_LEASE = {
+    "TICKWHEEL_LEASE_DURATION_MS": "600000",
+    "TICKWHEEL_RENEW_DEADLINE_MS": "400000",
+    "TICKWHEEL_RETRY_PERIOD_MS": "400",
+}
+"""For tests that mind who leads: a machine that stands still for some seconds deposes nobody."""
 
 
 class _Process:
@@ -72,7 +79,7 @@ class _Process:
             self.process.kill()
             self.process.wait()
 
-    def terminate(self, timeout: float = 20) -> int:
+    def terminate(self, timeout: float = 60) -> int:
         """SIGTERM; the exit code."""
         assert self.process is not None
         self.process.terminate()
@@ -101,8 +108,10 @@ class OperatorProcess(_Process):
         self, cluster: Access, folder: Path, name: str, *, namespace: str = SYSTEM_NAMESPACE, **environment: str
     ) -> None:
         """`namespace` is the operator's own; see `installation.install_operator`."""
-        kubeconfig = cluster.service_account_kubeconfig(namespace, OPERATOR_ACCOUNT)
-        self.port, self.metrics_port = _free_port(), _free_port()
+        kubeconfig = folder / f"{name}.kubeconfig"
+        # Of its own: the next replica's is written where this one's was, perhaps while this one reads it.
+        shutil.copy(cluster.service_account_kubeconfig(namespace, OPERATOR_ACCOUNT), kubeconfig)
+        self.port, self.metrics_port = draw_ports("gateway", "metrics").values()
         self.url = f"http://127.0.0.1:{self.port}"
         super().__init__(
             name,
@@ -136,7 +145,7 @@ class OperatorProcess(_Process):
 
     def metrics(self) -> dict[str, float]:
         """All samples of /metrics by `name{labels}`."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=30) as answer:
             text = answer.read().decode()
         samples = {}
         for line in text.splitlines():
@@ -287,10 +296,3 @@ class Crew:
 
 def _die_with_parent() -> None:
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import time
 import urllib.error
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 import pytest
 import yaml
 from tests.integration.installation import create_namespace
+from tests.integration.soak.scenario import until
 
 from tickwheel_cluster import Access, find_binaries
 from tickwheel_operator.admission.policies import documents as policies
@@ -78,10 +78,7 @@ def until_refused(cluster: Access, kind: str) -> None:
         "TaskRun": {"task": "t", "parameters": {"text": "x" * 70_000}},
         "ScheduledTask": {"pool": "p", "handler": "h", "trigger": {"cron": "61 * * * *"}},
     }
-    deadline = time.monotonic() + 30
-    while not refusal(cluster, manifest(kind, "probe", probes[kind])):
-        assert time.monotonic() < deadline, f"nothing is refused of {kind}"
-        time.sleep(0.1)
+    until(f"anything of {kind} to be refused", lambda: refusal(cluster, manifest(kind, "probe", probes[kind])))
 
 
 def manifest(kind: str, name: str, spec: dict[str, Any]) -> dict[str, Any]:
@@ -257,10 +254,7 @@ def test_an_object_from_before_the_policy_may_change_but_not_get_worse(server: A
         "ScheduledTask", "old", {"pool": "p", "handler": "h", "priority": 5, "trigger": {"cron": "61 * * * *"}}
     )
     switch(server, on=False)
-    deadline = time.monotonic() + 30
-    while refusal(server, task):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    until("the policies to look elsewhere", lambda: not refusal(server, task))
     stored = server.request("POST", path_of(task), task)
     switch(server, on=True)
     until_refused(server, "ScheduledTask")
@@ -303,21 +297,18 @@ def test_who_makes_a_pool_with_pods_must_be_allowed_to_make_deployments(server: 
     grant("pools", "tickwheel.io", "workerpools", "get", "create", "patch", "delete")
     editor = server.service_account_kubeconfig(NAMESPACE, "editor")
     pods = {"template": {"spec": {"containers": [{"name": "worker", "image": "tickwheel.io/worker:0.1.0"}]}}}
-    deadline = time.monotonic() + 30
-    while "cannot" in apply({}, "--dry-run=server"):  # the grant reaches the authorizer by watch
-        assert time.monotonic() < deadline
+    # The authorizer learns of grants by a watch.
+    until("the grant of pools", lambda: "cannot" not in apply({}, "--dry-run=server"))
     words = "must be allowed to create deployments.apps in this namespace"
     assert words in apply(pods)
     assert apply({"slots": 4}) == "", "a pool whose workers run elsewhere"
     assert words in apply({"slots": 4, **pods}), "nor by an update"
     grant("deployments", "apps", "deployments", "create")
-    while words in apply(pods, "--dry-run=server"):
-        assert time.monotonic() < deadline
+    until("the grant of Deployments", lambda: words not in apply(pods, "--dry-run=server"))
     assert apply(pods) == ""
     server.request("DELETE", f"{rbac}/rolebindings/deployments")
     more = {"template": {"spec": {"containers": [{"name": "worker", "image": "another"}]}}}
-    while words not in apply(more, "--dry-run=server"):
-        assert time.monotonic() < deadline
+    until("its end", lambda: words in apply(more, "--dry-run=server"))
     assert apply({"slots": 2, **pods}) == "", "the template stays as it is"
     assert kubectl(editor, "delete", "-n", NAMESPACE, "workerpool", "editors").stderr == ""
 

@@ -61,8 +61,9 @@ class Watched:
         self.catalog = Catalog()
         self.requests = Requests(clock.now_ms)
         self.gone: list[WorkerGone] = []
+        self.pods = PodWatch(self.gone.append)
         self.watch = Watch(
-            client, self.catalog, self.requests, clock, pods=PodWatch(self.gone.append),
+            client, self.catalog, self.requests, clock, pods=self.pods,
             config=WatchConfig(namespaces=(place,), page_size=7, **config),
         )  # fmt: skip
         self._task: asyncio.Task[None] | None = None
@@ -153,7 +154,7 @@ async def test_a_worker_pod_that_is_deleted_is_a_lost_worker(client: ApiClient, 
     }
     async with Watched(client, place) as watched:
         await core.create_namespaced_pod(place, pod)
-        await asyncio.sleep(0.3)
+        await until(lambda: watched.pods._ends)  # it was seen
         assert watched.gone == []
         await core.delete_namespaced_pod("shops-0", place, grace_period_seconds=0)
         await until(lambda: watched.gone)

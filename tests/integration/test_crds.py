@@ -19,6 +19,7 @@ import yaml
 from kubernetes import client as k8s
 from kubernetes.client.exceptions import ApiException
 from kubernetes.config import new_client_from_config
+from tests.integration.soak.scenario import until
 
 from tickwheel_cluster import find_binaries
 from tickwheel_operator.api import KINDS, InvalidManifest, documents, parse, sentence, unsupported
@@ -241,8 +242,9 @@ def test_the_largest_ledger_segment_is_let_in(server: Server) -> None:
 def test_kubectl_explains_a_trigger_as_documentation(cluster: Any) -> None:
     def explain(what: str) -> str:
         command = [str(find_binaries() / "kubectl"), f"--kubeconfig={cluster.admin_kubeconfig}", "explain", what]
-        return " ".join(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split())
+        return " ".join(subprocess.run(command, check=False, capture_output=True, text=True).stdout.split())
 
+    until("the kinds to be in what the API server publishes", lambda: explain("st"))
     trigger = explain("st.spec.trigger")
     assert "When the task fires: at most one of `cron`, `fixedRate`" in trigger
     assert "cron <string> A cron expression: 5 fields" in trigger

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import json
 import uuid
+from collections.abc import Callable
 
 import pytest
 from kubernetes.aio.config import new_client_from_config
@@ -39,7 +40,7 @@ async def leases(client):
 
 @pytest.fixture
 async def stores(client, leases):
-    return lambda: KubernetesLeaseStore(client, namespace=leases)
+    return lambda: KubernetesLeaseStore(client, namespace=leases, timeout_s=30)
 
 
 class TestLeaseStore(LeaseStoreContract):
@@ -126,19 +127,23 @@ async def test_the_end_of_a_replicas_container_is_heard_of_once(client, leases):
         found["status"] = {"phase": "Running", "containerStatuses": [of_container]}
         assert (await transport.request("PUT", f"{pods}/{name}/status", what="status", body=found)).ok
 
+    async def until(holds: Callable[[], object]) -> None:
+        async with asyncio.timeout(30):
+            while not holds():
+                await asyncio.sleep(0.02)
+
     await create("before")
     await report("before", "operator", ended="containerd://old", running=False)
     await create("leader")
     ends: list[str] = []
     peers = Peers(transport, namespace=leases, selector="app=tickwheel", on_end=ends.append)
     watching = asyncio.create_task(peers.run())
-    await asyncio.sleep(0.5)
+    await until(lambda: len(peers._ends) == 2)  # it has seen both
     await report("leader", "sidecar", ended="containerd://1", running=False)
-    await asyncio.sleep(0.3)
-    assert ends == [], "neither what had ended before, nor a sidecar"
     await report("leader", "operator", ended="containerd://2", running=False)
     await report("leader", "operator", ended="containerd://2", running=True)
     await report("leader", "operator", ended="containerd://3", running=True)
-    await asyncio.sleep(0.3)
-    assert ends == ["leader", "leader"]
+    await report("before", "operator", ended="containerd://new", running=True)
+    await until(lambda: "before" in ends)  # the last, and a watch is in order
+    assert ends == ["leader", "leader", "before"], "neither what had ended before, nor a sidecar, nor one twice"
     watching.cancel()

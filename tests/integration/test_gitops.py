@@ -120,7 +120,7 @@ def test_the_health_checks_agree_with_what_the_operator_wrote(scene: Scene) -> N
     for name in tasks:
         task = scene.stored()["ScheduledTask", name]
         assert (argocd(task)[0], flux(task)) == ("Healthy", "Current")
-    assert _verdict(scene, "shops") == ("Healthy", "Current")
+    until("the pool's status", lambda: _verdict(scene, "shops") == ("Healthy", "Current"))
     until("the other pool's pods to be missed", lambda: _verdict(scene, "with-pods") == ("Progressing", "InProgress"))
 
     scene.kubectl("apply", "-f", str(scene.folder / "runs" / "on-demand.yaml"))
@@ -132,10 +132,8 @@ def test_the_health_checks_agree_with_what_the_operator_wrote(scene: Scene) -> N
 
 def test_what_was_applied_does_not_drift_while_statuses_are_written(scene: Scene) -> None:
     before = scene.stored()
-    until(
-        "a status to be written",
-        lambda: scene.stored()["ScheduledTask", "hello"]["status"] != before["ScheduledTask", "hello"].get("status"),
-    )
+    key = ("ScheduledTask", "hello")
+    until("a status to be written", lambda: scene.stored()[key].get("status") != before[key].get("status"))
     again = scene.kubectl("apply", "-f", str(scene.folder))
     assert {line.rpartition(" ")[2] for line in again.splitlines()} == {"unchanged"}
     assert scene.kubectl("diff", "-f", str(scene.folder)) == ""
@@ -149,13 +147,15 @@ def test_what_was_applied_does_not_drift_while_statuses_are_written(scene: Scene
 def test_a_server_side_apply_of_the_same_manifests_changes_nothing(scene: Scene) -> None:
     apply = ("apply", "--server-side", "--field-manager=gitops", *scene.manifests)
     scene.kubectl(*apply)  # it takes over from `kubectl apply`, without conflicts
+    quiet = ("ScheduledTask", "on-demand")  # of which no status is written meanwhile: it has told of all its runs
+    runs = [run for run in scene.items("TaskRun") if run["spec"]["task"] == "on-demand"]
+    until("its last status", lambda: _succeeded(scene.stored()[quiet]) == len(runs))
     before = scene.stored()
     scene.kubectl(*apply)
     after = scene.stored()
     for key, stored in after.items():
         assert stored["metadata"]["generation"] == before[key]["metadata"]["generation"]
         assert _entry(stored, "gitops") == _entry(before[key], "gitops"), "not even the time of the apply"
-    quiet = ("ScheduledTask", "on-demand")  # of which no status is written meanwhile
     assert after[quiet]["metadata"]["resourceVersion"] == before[quiet]["metadata"]["resourceVersion"]
     for stored in after.values():
         others = {entry["manager"] for entry in stored["metadata"]["managedFields"] if not entry.get("subresource")}
@@ -182,16 +182,23 @@ def test_what_is_removed_from_the_folder_is_pruned_and_stops_firing(scene: Scene
         assert [owner["uid"] for owner in view["metadata"]["ownerReferences"]] == [uid]
     assert "scheduledtask.tickwheel.io/hello pruned" in sync()
     assert ("ScheduledTask", "hello") not in scene.stored(), "nothing holds it back: the operator sets no finalizer"
-    still = scene.fires("flaky")
-    until("the other task to fire on", lambda: scene.fires("flaky") >= still + 2)
-    fired, still = scene.fires("hello"), scene.fires("flaky")
-    until("the other task to fire on", lambda: scene.fires("flaky") >= still + 2)
-    assert scene.fires("hello") == fired
+
+    def has_stopped() -> bool:
+        fired, still = scene.fires("hello"), scene.fires("flaky")
+        until("the other task to fire on", lambda: scene.fires("flaky") >= still + 2)
+        return scene.fires("hello") == fired
+
+    until("it to stop firing", has_stopped)
 
 
 def _verdict(scene: Scene, pool: str) -> tuple[str, str]:
     stored = scene.stored()["WorkerPool", pool]
     return argocd(stored)[0], flux(stored)
+
+
+def _succeeded(stored: dict[str, Any]) -> int | None:
+    """How many of the task's runs its status says."""
+    return stored.get("status", {}).get("counters", {}).get("succeeded")
 
 
 def _entry(stored: dict[str, Any], manager: str) -> dict[str, Any]:

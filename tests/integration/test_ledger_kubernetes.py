@@ -146,7 +146,7 @@ class TestErrors:
 
 class TestOutage:
     async def test_appends_through_a_crash_of_the_api_server_are_in_the_log_once_and_in_order(self, cluster, stores):
-        limits = msgspec.structs.replace(LIMITS, append_deadline_ms=60_000, retry_max_ms=200)
+        limits = msgspec.structs.replace(LIMITS, append_deadline_ms=120_000, retry_max_ms=200)
         ledger = a_ledger(stores(), limits=limits)
         await ledger.open(0)
 
@@ -155,11 +155,12 @@ class TestOutage:
                 await ledger.append(facts(number))
 
         appending = asyncio.create_task(append())
-        while ledger.last_sequence < 50:
-            await asyncio.sleep(0.01)
-        cluster.kill_api_server()
-        while ledger.stats.retries < 2:
-            await asyncio.sleep(0.01)
+        async with asyncio.timeout(60):
+            while ledger.last_sequence < 50:
+                await asyncio.sleep(0.01)
+            cluster.kill_api_server()
+            while ledger.stats.retries < 2:
+                await asyncio.sleep(0.01)
         # Not in another thread: the process would die with the thread that started it.
         cluster.restart_api_server()
         async with asyncio.timeout(90):

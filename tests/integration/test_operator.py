@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from tests.integration.caller import Answer, Caller
 from tests.integration.installation import apply, create_namespace, get, install_operator
-from tests.integration.processes import Crew
+from tests.integration.processes import PATIENT_LEASE, Crew
 from tests.integration.soak.account import Book, executions_without_a_lease, order_faults, read_records
-from tests.integration.soak.scenario import HANDLERS, leader_of, until
+from tests.integration.soak.scenario import HANDLERS, all_segments, leader_of, until
 from tests.integration.soak.tail import LedgerTail
 
 from tickwheel_cluster import Access
@@ -39,10 +39,13 @@ def shop(cluster: Access) -> Access:
 def crew(shop: Access, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crew]:
     """A leader and a follower. `crew.operators` are in this order."""
     with Crew(shop, tmp_path_factory.mktemp("crew"), system=SYSTEM, namespace=NAMESPACE) as crew:
-        leader = crew.operator("leader")
+        leader = crew.operator("leader", **PATIENT_LEASE)
         until("the first to lead", lambda: get(shop, "LedgerSegment", SYSTEM)["items"])
         leader.wait_ready()
-        crew.operator("follower").wait_ready()
+        crew.operator("follower", **PATIENT_LEASE).wait_ready()
+        caller = _caller(shop, "shop-worker")
+        for operator in crew.operators:
+            until(f"{operator.name} to know the leader", lambda url=operator.url: _leaders(caller, url) == [leader.url])
         yield crew
 
 
@@ -185,12 +188,6 @@ def test_a_leader_that_is_told_to_stop_hands_over_at_once_and_no_instant_is_lost
     install_operator(cluster, system)
     create_namespace(cluster, namespace)
     apply(cluster, *_objects(namespace))
-    # A Lease that outlives the wait below: only its release explains that the next one leads.
-    patient = {
-        "TICKWHEEL_LEASE_DURATION_MS": "600000",
-        "TICKWHEEL_RENEW_DEADLINE_MS": "400000",
-        "TICKWHEEL_RETRY_PERIOD_MS": "1000",
-    }
     records = tmp_path / "records"
     records.mkdir()
     token = cluster.service_account_token(namespace, "shop-worker", audience="tickwheel")
@@ -201,7 +198,8 @@ def test_a_leader_that_is_told_to_stop_hands_over_at_once_and_no_instant_is_lost
         ThreadPoolExecutor() as threads,
     ):
         for number in range(2):
-            crew.operator(f"replica-{number}", **patient).wait_ready()
+            # A Lease that outlives the wait below: only its release explains that the next one leads.
+            crew.operator(f"replica-{number}", **PATIENT_LEASE).wait_ready()
         crew.worker(
             "w-0",
             pool="shop",
@@ -219,9 +217,9 @@ def test_a_leader_that_is_told_to_stop_hands_over_at_once_and_no_instant_is_lost
             if epoch < 3:
                 # Long before the Lease would have ended, though nobody is asked how long it took.
                 until(f"epoch {epoch + 1}", partial(_has_begun, tail, epoch + 1))
-                crew.operator(f"replica-{epoch + 1}", **patient).wait_ready()
+                crew.operator(f"replica-{epoch + 1}", **PATIENT_LEASE).wait_ready()
         assert crew.operators[-1].terminate() == 0
-        segments = tail.segments()
+        segments = all_segments(cluster, tail, system)
         assert order_faults(segments) == []
         book = Book(segments)
         instants = next(task.runs for task in book.tasks.values() if task.name == "each-second")
@@ -229,6 +227,11 @@ def test_a_leader_that_is_told_to_stop_hands_over_at_once_and_no_instant_is_lost
         assert [b - a for a, b in pairwise(sorted(instants))] == [1_000] * (len(instants) - 1)
         assert executions_without_a_lease(book, read_records(records)) == set()
         assert sum(book.failed_attempts.values()) == 0, "a hand-over costs no attempt"
+
+
+def _leaders(caller: Caller, url: str) -> list[str]:
+    """Who leads, as the replica at this address says."""
+    return [replica["url"] for replica in caller.topology(url).body.get("replicas", ())]
 
 
 def _has_begun(tail: LedgerTail, epoch: int) -> bool:
@@ -266,7 +269,10 @@ def _objects(namespace: str) -> list[dict[str, Any]]:
             "roleRef": {"apiGroup": rbac, "kind": "Role", "name": "submit"},
             "subjects": [{"kind": "ServiceAccount", "name": "submitter", "namespace": namespace}],
         },
-        _object("WorkerPool", namespace, "shop", {"slots": 8, "access": {"serviceAccounts": ["shop-worker"]}}),
+        _object("WorkerPool", namespace, "shop", {
+            # A machine that stands still for some seconds loses no worker.
+            "slots": 8, "silence": "120s", "access": {"serviceAccounts": ["shop-worker"]},
+        }),
         _object("WorkerPool", namespace, "open", {"slots": 8}),
         _object("ScheduledTask", namespace, "each-second", {
             "trigger": {"fixedRate": "1s"}, "pool": "shop", "handler": "quick", "misfire": {"policy": "FireAll"},

@@ -64,7 +64,7 @@ def _until_deployed(
         found[:] = [deployment] if deployment is not None else []
         return deployment is not None and bool(holds(deployment))
 
-    until(f"the Deployment of {pool}", there, timeout_s=30)
+    until(f"the Deployment of {pool}", there)
     return found[0]
 
 
@@ -74,15 +74,22 @@ def _condition(cluster: Access, pool: str, kind: str) -> dict[str, Any]:
     return found
 
 
+def _observed(cluster: Access, pool: str) -> int:
+    """The generation that the status speaks of."""
+    generation: int = get(cluster, "WorkerPool", NAMESPACE, pool).get("status", {}).get("observedGeneration", 0)
+    return generation
+
+
 def _until_stalled(cluster: Access, pool: str, reason: str) -> str:
     """The message of the pool's condition, once it is stalled for the reason."""
+    condition: dict[str, Any] = {}
 
     def is_stalled() -> bool:
-        condition = _condition(cluster, pool, "Stalled")
+        condition.update(_condition(cluster, pool, "Stalled"))
         return (condition.get("status"), condition.get("reason")) == ("True", reason)
 
-    until(f"{pool} to be stalled: {reason}", is_stalled, timeout_s=30)
-    return str(_condition(cluster, pool, "Stalled")["message"])
+    until(f"{pool} to be stalled: {reason}", is_stalled)
+    return str(condition["message"])
 
 
 def _change_spec(cluster: Access, pool: str, **fields: Any) -> None:
@@ -137,7 +144,7 @@ def test_a_pool_without_a_template_gets_none_and_one_that_loses_its_template_los
     _until_deployed(shop, "leaves")
     assert _deployment(shop, "outside") is None
     edit(shop, "WorkerPool", NAMESPACE, "leaves", lambda document: document["spec"].pop("template"))
-    until("the Deployment to go", lambda: _deployment(shop, "leaves") is None, timeout_s=30)
+    until("the Deployment to go", lambda: _deployment(shop, "leaves") is None)
 
 
 def test_workers_are_given_the_authority_of_the_gateway_and_other_keys_stay(cluster: Access, tmp_path: Path) -> None:
@@ -172,6 +179,7 @@ def test_kubectl_scale_changes_the_number_of_workers(shop: Access) -> None:
     path = f"/apis/tickwheel.io/v1alpha1/namespaces/{NAMESPACE}/workerpools/scales/scale"
     scale = shop.request("GET", path)
     scale["spec"]["replicas"] = 7
+    del scale["metadata"]["resourceVersion"]  # the operator writes the pool's status meanwhile
     shop.request("PUT", path, scale)
     _until_deployed(shop, "scales", lambda deployment: deployment["spec"]["replicas"] == 7)
 
@@ -222,6 +230,8 @@ def test_a_pool_that_is_being_deleted_gets_no_new_deployment(shop: Access) -> No
     path = f"/apis/tickwheel.io/v1alpha1/namespaces/{NAMESPACE}/workerpools/going"
     # Foreground: the pool stays until the garbage collector, of which there is none here, has deleted its Deployment.
     _delete(shop, path, "Foreground")
+    # Pools and Deployments are watched apart; a deletion is a generation of its own.
+    until("the operator to know of it", lambda: _observed(shop, "going") == 2)
     _delete(shop, f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments/going-workers")
     apply(shop, _pool("after-going"))
     _until_deployed(shop, "after-going")
@@ -287,7 +297,7 @@ def test_what_the_api_server_refuses_is_told_in_its_own_words_and_mended_by_the_
     shop: Access, name: str, pod: dict[str, Any], said: str
 ) -> None:
     apply(shop, _pool(name, pod=pod))
-    until("it to be stalled", lambda: _condition(shop, name, "Stalled").get("status") == "True", timeout_s=30)
+    until("it to be stalled", lambda: _condition(shop, name, "Stalled").get("status") == "True")
     condition = _condition(shop, name, "Stalled")
     assert "the API server refuses the Deployment" in condition["message"]
     assert said in condition["message"]
@@ -298,6 +308,17 @@ def test_what_the_api_server_refuses_is_told_in_its_own_words_and_mended_by_the_
 def test_a_quota_that_refuses_the_deployment_is_told_and_the_pool_goes_on_when_it_allows_it(shop: Access) -> None:
     quota = f"/api/v1/namespaces/{NAMESPACE}/resourcequotas"
     hard = {"count/deployments.apps": "0"}
+    labels = {"app": "probe"}
+    template = {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "app", "image": "app:1"}]}}
+    probe = {"metadata": {"name": "probe"}, "spec": {"selector": {"matchLabels": labels}, "template": template}}
+
+    def is_over() -> bool:
+        try:
+            shop.request("POST", f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments?dryRun=All", probe)
+        except urllib.error.HTTPError as error:
+            return "exceeded quota: none" in error.read().decode()
+        return False
+
     shop.request("POST", quota, {"metadata": {"name": "none"}, "spec": {"hard": hard}})
     # Without a controller manager nobody fills the status, which is what admission goes by.
     shop.request(
@@ -306,6 +327,7 @@ def test_a_quota_that_refuses_the_deployment_is_told_and_the_pool_goes_on_when_i
         {**shop.request("GET", f"{quota}/none"), "status": {"hard": hard, "used": {"count/deployments.apps": "0"}}},
     )
     try:
+        until("admission, which learns of the quota by a watch, to go by it", is_over)
         apply(shop, _pool("over-quota"))
         assert "exceeded quota: none" in _until_stalled(shop, "over-quota", "Forbidden")
     finally:

@@ -1,7 +1,7 @@
 """Handlers that write down what they did: the workers' own account, apart from the operator's.
 
-One line of JSON when an attempt begins and one when it ends, in a file of the process, each by one O_APPEND write: a
-process that is killed leaves whole lines. Run by worker processes: `python -m tickwheel handlers.py`.
+One line of JSON when an attempt begins and one when it ends, in a file of the process, each by one O_APPEND write: of
+a process that is killed only the last line may be half there. Run by workers: `python -m tickwheel handlers.py`.
 """
 
 from __future__ import annotations

@@ -8,19 +8,19 @@ by `python -m tests.integration.soak` in full.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tests.integration.installation import apply, create_namespace, edit, get, install_operator, wait_until_served
-from tests.integration.processes import Crew, OperatorProcess
+from tests.integration.processes import Crew, OperatorProcess, WorkerProcess
 from tests.integration.soak.account import Audit, Book, audit, read_records
 from tests.integration.soak.load import ACCOUNT, POOL, instants, manifests
 from tests.integration.soak.tail import LedgerTail, TailSegment
 
-from tickwheel_cluster import ControlPlane
+from tickwheel_cluster import Access, ControlPlane
 
-__all__ = ["HANDLERS", "Fault", "Outcome", "Plan", "leader_of", "run", "until"]
+__all__ = ["HANDLERS", "Fault", "Outcome", "Plan", "all_segments", "leader_of", "run", "until"]
 
 HANDLERS = Path(__file__).with_name("handlers.py")
 _OPERATORS, _WORKERS = 2, 3
@@ -100,12 +100,18 @@ def run(
         for task in tasks[2:]:
             suspended_ms[task["metadata"]["name"]] = time.time_ns() // 1_000_000
             edit(cluster, "ScheduledTask", name, task["metadata"]["name"], _suspend)
-        until("the end of all runs", lambda: _is_quiet(scene.book()), _QUIET_S)
+        # One that fires each second has one between: where nobody leads, it is quiet as well.
+        last_ms = {task: at_ms - 1_000 for task, at_ms in suspended_ms.items() if task.startswith("rate-")}
+        until(
+            "the last instants, and the end of all runs",
+            lambda: _is_quiet(scene.book()) and scene.has_fired_since(last_ms),
+            _QUIET_S,
+        )
         for operator in crew.operators:
             if operator.alive:
                 code = operator.terminate()
                 assert code == 0, f"{operator.name} ended with {code}"
-        segments = _all_segments(cluster, tail, system)
+        segments = all_segments(cluster, tail, system)
         objects = get(cluster, "ScheduledTask", name)["items"]
         result = audit(segments, read_records(records), objects, instants, suspended_ms)
         return Outcome(result, scene.book(), tuple(_measured(one, scene.book()) for one in struck))
@@ -145,6 +151,7 @@ class _Scene:
     def strike(self, say: Callable[[str], None]) -> list[Struck]:
         """Let the load run as long as the plan says, with its faults."""
         began = time.monotonic()
+        over_ms = 0
         done = []
         for fault in sorted(self._plan.faults, key=lambda fault: fault.at_s):
             time.sleep(max(0.0, began + fault.at_s - time.monotonic()))
@@ -154,9 +161,18 @@ class _Scene:
             struck = Struck(fault.kind, what[fault.kind](), at_ms)
             say(f"{time.monotonic() - began:5.1f} s  {struck.what}")
             done.append(struck)
+            over_ms = time.time_ns() // 1_000_000
         time.sleep(max(0.0, began + self._plan.seconds - time.monotonic()))
         self._check()
+        # Nothing is owed then: what is overdue of a task that is suspended before somebody leads again never fires.
+        each_second = [f"rate-{number}" for number in range(self._plan.rate_tasks)]
+        until("the firing to go on", lambda: self.has_fired_since(dict.fromkeys(each_second, over_ms)))
         return done
+
+    def has_fired_since(self, moments_ms: Mapping[str, int]) -> bool:
+        """Whether each of these tasks fired an instant that is after its moment."""
+        latest = {task.name: max(task.runs, default=0) for task in self.book().tasks.values()}
+        return all(latest.get(name, 0) > moment_ms for name, moment_ms in moments_ms.items())
 
     def _kill_leader(self) -> str:
         epoch, leader = leader_of(self._crew, self._tail)
@@ -171,7 +187,7 @@ class _Scene:
         victim = alive[0]
         assert victim.process is not None
         file = self._records / f"{victim.name}-{victim.process.pid}.jsonl"
-        until(f"{victim.name} to be at work", lambda: _is_at_work(file), pause_s=0.01)
+        until(f"{victim.name} to be caught at work", lambda: _is_caught_at_work(victim, file), pause_s=0.01)
         victim.kill()
         time.sleep(0.5)
         # By turns as a Deployment (another name) and as a StatefulSet (the same) would.
@@ -214,6 +230,17 @@ def _is_at_work(file: Path) -> bool:
     return text.count('"begin"') > text.count('"end"')
 
 
+def _is_caught_at_work(worker: WorkerProcess, file: Path) -> bool:
+    """Whether it is at work, and stopped: one that runs may end its attempt, and say so, before it is killed."""
+    if not _is_at_work(file):
+        return False
+    worker.pause()
+    if _is_at_work(file):
+        return True
+    worker.resume()
+    return False
+
+
 def _suspend(task: dict[str, dict[str, object]]) -> None:
     task["spec"]["suspend"] = True
 
@@ -223,8 +250,8 @@ def _is_quiet(book: Book) -> bool:
     return not book.open_runs and time.time_ns() // 1_000_000 - max(at_ms for at_ms, _ in book.fires) > _SILENCE_MS
 
 
-def _all_segments(cluster: ControlPlane, tail: LedgerTail, system: str) -> list[TailSegment]:
-    """All segments, once the tail has the newest one that there is."""
+def all_segments(cluster: Access, tail: LedgerTail, system: str) -> list[TailSegment]:
+    """All segments, once the tail has the newest one that there is now."""
     items = get(cluster, "LedgerSegment", system)["items"]
     last = max(item["spec"]["sequence"] for item in items)
     until("the tail to be complete", lambda: tail.segments()[-1].sequence >= last)
