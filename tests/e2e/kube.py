@@ -53,12 +53,18 @@ class Kube:
 
 
 def until(what: str, probe: Callable[[], _T], timeout: float = 60, every: float = 0.2) -> _T:
-    """Wait until `probe` gives something true; what it gave."""
+    """Wait until `probe` gives something true; what it gave. One that fails is tried again: an API server that gets no
+    CPU for seconds refuses even a `kubectl get`."""
     deadline = time.monotonic() + timeout
-    while not (found := probe()):
-        assert time.monotonic() < deadline, f"{what}: not within {timeout:g} s"
+    while True:
+        said = ""
+        try:
+            if found := probe():
+                return found
+        except AssertionError as error:
+            said = f"; at last {error}"
+        assert time.monotonic() < deadline, f"{what}: not within {timeout:g} s{said}"
         time.sleep(every)
-    return found
 
 
 def is_ready(pod: dict[str, Any]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +110,7 @@ class Load:
                     return worker, held
             return None
 
-        return until("a worker that runs a slow task", busy, 30, 0.1)
+        return until("a worker that runs a slow task", busy, 60, 0.1)
 
     def slow_on(self, worker: str) -> list[Lease]:
         """The slow attempts that have just begun on the worker: time enough to hit them."""
@@ -123,7 +124,13 @@ class Load:
         ]
 
     def faults(self) -> list[str]:
-        """What the ledger says went wrong: nothing may be lost or fired twice."""
+        """What the ledger says went wrong: nothing may be lost or fired twice. What is only late gets a minute."""
+        deadline = time.monotonic() + 60
+        while (found := self._faults_now()) and time.monotonic() < deadline:
+            time.sleep(1)
+        return found
+
+    def _faults_now(self) -> list[str]:
         return [
             *self.timeline.instant_faults(_QUICK, PERIOD_MS),
             *self.timeline.instant_faults(_SLOW, 5 * PERIOD_MS),

@@ -63,7 +63,7 @@ class Installation:
     def wait_ready(self) -> None:
         def ready() -> bool:
             status = self.kube.get("deployment", self.deployment, "-n", self.namespace)["status"]
-            return bool(status.get("availableReplicas", 0) == status["replicas"] == 2 and self.leader())
+            return bool(status.get("availableReplicas") == status.get("replicas") == 2 and self.leader())
 
         until("both replicas of the operator", ready, 90)
 
@@ -82,12 +82,13 @@ class Installation:
         identity = next(status["containerID"] for status in statuses if status["name"] == container)
         os.kill(_first_process(identity.rpartition("/")[2]), signal.SIGKILL)
 
-    def spread(self, namespace: str, selector: str) -> None:
-        """Delete pods, one at a time, until both nodes have one that is ready."""
+    def spread(self, namespace: str, selector: str, count: int) -> None:
+        """Delete pods, one at a time, until both nodes have one of the `count` pods that is ready."""
 
         def placed() -> dict[str, str] | None:
             pods = self.kube.items("pods", "-n", namespace, "-l", selector)
-            if any("deletionTimestamp" in pod["metadata"] or not is_ready(pod) for pod in pods):
+            # The one in the place of a deleted pod may not even be made yet.
+            if len(pods) < count or any("deletionTimestamp" in pod["metadata"] or not is_ready(pod) for pod in pods):
                 return None
             return {pod["spec"]["nodeName"]: pod["metadata"]["name"] for pod in pods}
 

@@ -25,8 +25,8 @@ def examples(installed: Installation) -> Iterator[Installation]:
 def test_the_charts_own_test_runs_a_task_end_to_end(installed: Installation) -> None:
     said = installed.kube.helm("test", RELEASE, "--namespace", NAMESPACE, "--logs", "--timeout", "3m")
     assert "Succeeded" in said
-    left = installed.kube.items("workerpools", "--all-namespaces", "-l", "app.kubernetes.io/component=test")
-    assert left == []
+    left = ("workerpools", "--all-namespaces", "-l", "app.kubernetes.io/component=test")
+    until("nothing to be left of it", lambda: installed.kube.items(*left) == [], 60)
 
 
 def test_the_examples_run(examples: Installation, capsys: pytest.CaptureFixture[str]) -> None:
@@ -52,7 +52,14 @@ def test_the_examples_run(examples: Installation, capsys: pytest.CaptureFixture[
 
 def test_what_kubectl_shows_reads_well(examples: Installation, tmp_path_factory: pytest.TempPathFactory) -> None:
     kube = examples.kube
-    until("workers", lambda: kube.get("wp", "shops", "-n", "shops").get("status", {}).get("readyReplicas"), 60)
+
+    def conditions(kind: str, name: str) -> dict[str, str]:
+        found = kube.get(kind, name, "-n", "shops").get("status", {}).get("conditions", ())
+        return {condition["type"]: condition["status"] for condition in found}
+
+    ready = {"Ready": "True", "Reconciling": "False", "Stalled": "False"}
+    until("all workers", lambda: conditions("wp", "shops") == ready, 90)
+    until("the task's conditions", lambda: conditions("st", "hello"), 60)
     pages = [
         kube.kubectl("get", "scheduledtasks,workerpools,taskruns", "-n", "shops", "-o", "wide"),
         kube.kubectl("describe", "st", "hello", "-n", "shops"),
@@ -65,8 +72,6 @@ def test_what_kubectl_shows_reads_well(examples: Installation, tmp_path_factory:
     assert "Ready" in described
     assert "Conditions:" in described
     assert "minReplicas" in explained
-    conditions = {c["type"]: c["status"] for c in kube.get("wp", "shops", "-n", "shops")["status"]["conditions"]}
-    assert conditions == {"Ready": "True", "Reconciling": "False", "Stalled": "False"}
 
 
 def test_a_second_apply_changes_nothing(examples: Installation) -> None:

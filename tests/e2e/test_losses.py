@@ -38,17 +38,29 @@ def tell(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
 
 
 def redelivery(load: Load, lost: list[Lease], lost_ms: int) -> str:
-    """How long after the loss the lost attempts were given to other workers."""
-    until("the lost work to be delivered again", lambda: None not in load.timeline.redelivered(lost), 60, 0.1)
+    """How long after the loss the lost attempts were given to other workers; empty: all had ended before it."""
+    # A leader that stands still with its machine may lose its term, and the next one gives a whole lease again.
+    until("the lost work to be delivered again", lambda: None not in load.timeline.redelivered(lost), 120, 0.1)
     again = [lease.at_ms - lost_ms for lease in load.timeline.redelivered(lost) if lease is not None]
-    assert again, f"all {len(lost)} attempts had ended when they were to be lost: the test shows nothing"
-    return f"{len(again)} attempts redelivered {min(again)}-{max(again)} ms after it"
+    return f"{len(again)} attempts redelivered {min(again)}-{max(again)} ms after it" if again else ""
+
+
+def lose_a_busy_worker(load: Load, strike: Callable[[str], None]) -> str:
+    """Strike a worker that runs something; when that was given to others. A machine that stands still between the look
+    and the blow may leave nothing to lose: then another one is struck."""
+    for _ in range(3):
+        worker, held = load.busy_worker()
+        lost_ms = now_ms()
+        strike(worker)
+        if told := redelivery(load, held, lost_ms):
+            return told
+    raise AssertionError("all attempts had ended when they were to be lost: the test shows nothing")
 
 
 def test_a_deleted_worker_pod_gives_its_work_back_or_ends_it(load: Load, tell: Callable[[str], None]) -> None:
     worker, held = load.busy_worker()
     load.kube.kubectl("delete", "pod", worker, "-n", NAMESPACE, "--wait=false")
-    until("its work to end", lambda: not load.timeline.open_on(worker), 40)
+    until("its work to end", lambda: not load.timeline.open_on(worker), 60)
     book = load.timeline.read()
     by_itself = sum(book.runs[lease.run].ended_by == lease.token for lease in held)
     tell(f"worker pod deleted: {by_itself} of {len(held)} attempts ended on it while it drained")
@@ -57,19 +69,17 @@ def test_a_deleted_worker_pod_gives_its_work_back_or_ends_it(load: Load, tell: C
 
 
 def test_work_of_a_killed_worker_is_delivered_again(load: Load, installed: Installation, tell) -> None:
-    worker, held = load.busy_worker()
-    lost_ms = now_ms()
-    installed.kill(NAMESPACE, worker, "worker")
-    tell(f"worker container killed (SIGKILL): {redelivery(load, held, lost_ms)}")
+    again = lose_a_busy_worker(load, lambda worker: installed.kill(NAMESPACE, worker, "worker"))
+    tell(f"worker container killed (SIGKILL): {again}")
     until("three workers again", lambda: len(load.workers()) == 3, 60)
     assert load.faults() == []
 
 
 def test_work_of_a_pod_that_is_deleted_by_force_is_delivered_again(load: Load, tell) -> None:
-    worker, held = load.busy_worker()
-    lost_ms = now_ms()
-    load.kube.kubectl("delete", "pod", worker, "-n", NAMESPACE, "--force", "--grace-period=0", "--wait=false")
-    tell(f"worker pod deleted by force: {redelivery(load, held, lost_ms)}")
+    def delete(worker: str) -> None:
+        load.kube.kubectl("delete", "pod", worker, "-n", NAMESPACE, "--force", "--grace-period=0", "--wait=false")
+
+    tell(f"worker pod deleted by force: {lose_a_busy_worker(load, delete)}")
     until("three workers again", lambda: len(load.workers()) == 3, 60)
     assert load.faults() == []
 
@@ -105,7 +115,8 @@ def test_a_rolling_update_of_the_operator_to_a_new_image_loses_no_instant(
     installed.roll(f"image.tag={NEXT}")
     containers = installed.kube.get("deployment", installed.deployment, "-n", installed.namespace)["spec"]["template"]
     assert containers["spec"]["containers"][0]["image"].endswith(f":{NEXT}")
-    until("fires after it", lambda: load.timeline.first_fire_after(now_ms() - 500), 30)
+    rolled_ms = now_ms()
+    until("fires after it", lambda: load.timeline.first_fire_after(rolled_ms), 60)
     pause = load.timeline.longest_pause_ms(began_ms, now_ms())
     tell(f"operator rolled to another image: longest pause between fires {pause} ms")
     assert load.faults() == []
@@ -137,7 +148,7 @@ def test_a_drained_node_loses_no_work(load: Load, installed: Installation, tell)
     try:
         load.kube.kubectl(
             "drain", node, "--ignore-daemonsets", "--delete-emptydir-data", "--force", "--timeout=120s",
-            "--pod-selector=app.kubernetes.io/part-of!=cluster",
+            "--pod-selector=app.kubernetes.io/part-of!=cluster", timeout=150,
         )  # fmt: skip
         pause = load.timeline.longest_pause_ms(began_ms, now_ms())
     finally:
@@ -153,19 +164,22 @@ def test_a_drained_node_loses_no_work(load: Load, installed: Installation, tell)
 def test_work_of_a_node_that_is_cut_off_goes_to_the_other(load: Load, installed: Installation, tell) -> None:
     node = installed.cluster.nodes[-1]  # not the one of the control plane
     # After a drain they may all be on one node, and pods do not move by themselves.
-    installed.spread(installed.namespace, OPERATOR)
-    installed.spread(NAMESPACE, "tickwheel.io/pool=load")
+    installed.spread(installed.namespace, OPERATOR, 2)
+    installed.spread(NAMESPACE, "tickwheel.io/pool=load", 3)
     on_it = [worker for worker in load.workers() if load.node_of(worker) == node]
-    held = until("it to run something", lambda: load.slow_on(on_it[0]), 30, 0.1)
+    held = until("it to run something", lambda: load.slow_on(on_it[0]), 60, 0.1)
     lost_ms = now_ms()
     installed.cluster.cut(node)
     try:
-        tell(f"node {node} cut off: {redelivery(load, held, lost_ms)}")
+        told = redelivery(load, held, lost_ms)
+        assert told, f"all {len(held)} attempts had ended when they were to be lost: the test shows nothing"
+        tell(f"node {node} cut off: {told}")
         pause = load.timeline.longest_pause_ms(lost_ms, now_ms())
     finally:
         installed.cluster.heal(node)
     tell(f"longest pause between fires meanwhile: {pause} ms")
     until("both nodes to be ready", installed.nodes_ready, 90)
     installed.wait_ready()
-    until("work to go on", lambda: load.timeline.first_fire_after(now_ms() - 500), 30)
+    healed_ms = now_ms()
+    until("work to go on", lambda: load.timeline.first_fire_after(healed_ms), 60)
     assert load.faults() == []

@@ -39,7 +39,8 @@ def test_an_upgrade_keeps_tasks_firing_and_an_uninstall_leaves_what_users_wrote(
     began_ms = now_ms()
     upgrade(installed, ROOT / "charts" / "tickwheel")
     installed.wait_ready()
-    until("fires after it", lambda: load.timeline.first_fire_after(now_ms() - 500), 30)
+    upgraded_ms = now_ms()
+    until("fires after it", lambda: load.timeline.first_fire_after(upgraded_ms), 60)
     pause = load.timeline.longest_pause_ms(began_ms, now_ms())
     faults = load.faults()
     with capsys.disabled():
