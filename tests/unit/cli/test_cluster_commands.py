@@ -209,7 +209,10 @@ def test_a_request_that_stays_stalled_ends_the_watching_with_the_operators_words
 
 
 @pytest.mark.usefixtures("shop_sync")
-def test_a_request_that_was_stalled_for_a_moment_is_followed(cli: Call, api: ApiServer) -> None:
+def test_a_request_that_was_stalled_for_a_moment_is_followed(
+    cli: Call, api: ApiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(following, "_STALLED_FOR_S", 60.0)
     stalled = {"type": "Stalled", "status": "True", "reason": "NoSuchTask", "message": "there is no ScheduledTask"}
     api.states = iter([{"conditions": [stalled]}, at(1), ended(8, 0)])
     assert cli("backfill", "shop-sync", *SPAN).exit_code == 0

@@ -60,7 +60,7 @@ async def requests(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Requests]:
 
 
 async def until(holds: Callable[[], object]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not holds():
             await asyncio.sleep(0.005)
 
@@ -123,9 +123,8 @@ async def test_a_refusal_is_shown_when_it_lasts_and_ends_when_the_task_comes(req
     requests.run_seen(a_run())
     entry = requests.entry("r-1")
     assert entry is not None
-    await until(lambda: engine.commands)
-    assert entry.fault is None, "not at once: its task may be a moment behind"
     await until(lambda: entry.fault is not None and entry.fault.reason == "NoSuchTask")
+    assert len(engine.commands) >= 2, "not at once: its task may be a moment behind"
     engine.has_task = True
     requests.task_changed("ns", "t")
     await until(lambda: entry.state is RunState.PENDING)
@@ -221,7 +220,7 @@ async def test_a_cancel_that_got_no_answer_is_asked_for_again(requests: Requests
     await until(lambda: requests.of_run("id-of-taskrun/r-1"))
     engine.broken = True
     requests.run_gone("r-1")
-    await until(lambda: len(cancelled(engine)) == 2)
+    await until(lambda: len(cancelled(engine)) >= 2)
     engine.broken = False
     await until(lambda: engine.state is RunState.CANCELLED)
 

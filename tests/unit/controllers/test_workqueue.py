@@ -23,7 +23,7 @@ async def running(work: Callable[[str], Any], **options: Any) -> AsyncIterator[W
 
 
 async def until(holds: Callable[[], object]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not holds():
             await asyncio.sleep(0.002)
 

@@ -16,7 +16,7 @@ from tickwheel_operator.engine.state import State
 from tickwheel_operator.ledger import codec
 from tickwheel_operator.ledger.facts import Fact
 
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 """For what takes a second on an idle machine."""
 
 COMMAND = (sys.executable, "-c", "from tickwheel_operator.cli.main import main; main()")

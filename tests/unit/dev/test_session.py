@@ -6,6 +6,7 @@ import fcntl
 import os
 import pty
 import re
+import shutil
 import signal
 import socket
 import struct
@@ -19,6 +20,7 @@ from click.testing import CliRunner
 from tests.unit.dev.driver import COMMAND, Session, facts, manifests, results, state, succeeded
 
 from tickwheel_operator.cli.main import main
+from tickwheel_operator.dev.session import STATE_FOLDER
 from tickwheel_operator.ledger.facts import Fired, Leased, Skipped, SucceededWith
 
 Start = Callable[..., Session]
@@ -55,15 +57,20 @@ def test_for_a_while_ends_by_itself_with_a_summary(folder: Path, start: Start) -
     (folder / "tasks.yaml").write_text(
         manifests(("hello", "fixedRate: 400ms", "tick"), ("idle", "fixedRate: 1h", "tick"))
     )
-    session = start(folder, "--for", "3s")
-    assert session.ended() == 0
+    for seconds in (3, 20):  # a machine that stands still may leave no time for a run
+        shutil.rmtree(folder / STATE_FOLDER, ignore_errors=True)
+        session = start(folder, "--for", f"{seconds}s")
+        assert session.ended() == 0
+        if succeeded(folder, "hello"):
+            break
     assert re.search(r"hello: \d+ succeeded, 0 failed, \d active, next \d\d:\d\d:\d\d", session.output)
     summary = re.search(
-        r"TASK +SUCCEEDED +FAILED +CANCELLED +SKIPPED +ACTIVE\s+hello +([1-9]\d*) +0 +0 +0 +\d\s+idle +0 ",
+        r"TASK +SUCCEEDED +FAILED +CANCELLED +SKIPPED +ACTIVE\s+hello +([1-9]\d*) +0 +0 +(\d+)\D.*\s+idle +0 ",
         session.output,
     )
     assert summary, session.output
     assert int(summary[1]) == len([fact for fact in facts(folder) if isinstance(fact, SucceededWith)])
+    assert int(summary[2]) == sum(fact.count for fact in facts(folder) if isinstance(fact, Skipped))
     assert children(folder) == []
 
 
@@ -88,7 +95,7 @@ def test_a_terminal_gets_a_live_table_that_fits(folder: Path) -> None:
     except OSError:  # how Linux says that the other side has closed
         pass
     os.close(master)
-    assert process.wait(20) == 0
+    assert process.wait(60) == 0
     assert told, plain(shown)
     lines = re.split("[\r\n]+", plain(shown))
     assert any(line.startswith("tickwheel dev  00:") and "  1 worker  " in line for line in lines)
@@ -106,10 +113,16 @@ def test_ctrl_c_lets_a_running_handler_finish_and_fires_nothing_more(folder: Pat
     session.until((folder / "began").exists, "the handler begins")
     session.send(signal.SIGINT)
     session.says("draining")
-    time.sleep(0.5)
-    fired = len([fact for fact in facts(folder) if isinstance(fact, Fired)])
-    time.sleep(0.3)
-    assert len([fact for fact in facts(folder) if isinstance(fact, Fired)]) == fired
+
+    def fired() -> int:
+        return len([fact for fact in facts(folder) if isinstance(fact, Fired)])
+
+    def fires_no_more() -> bool:
+        before = fired()
+        time.sleep(0.3)
+        return fired() == before
+
+    session.until(fires_no_more, "what comes every 50 ms fires no more")
     (folder / "open").touch()
     assert session.ended() == 0
     assert results(folder, "job") == ['"done"']
@@ -146,7 +159,7 @@ def test_a_killed_session_loses_no_instant_and_leaves_no_process(folder: Path, s
     assert holder in before
     session.send(signal.SIGKILL)
     session.process.wait()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while children(folder) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert children(folder) == [], "workers whose session was killed end by themselves"

@@ -112,7 +112,7 @@ async def serving(
     )
     await gateway.start()
     try:
-        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20)) as session:
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60)) as session:
             yield Caller(session, gateway, "https" if "tls" in arguments else "http"), gateway
     finally:
         await gateway.stop()

@@ -248,7 +248,7 @@ async def test_work_for_a_pool_without_workers_is_seen_before_the_next_look() ->
     leader = Leader(driver)
     leader.autoscaler._config = AutoscalingConfig(interval_s=3_600, asleep_s=0.01)
     loop = asyncio.create_task(leader.autoscaler.run())
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while leader.desired is None:
             await asyncio.sleep(0.01)
         assert leader.desired == 0

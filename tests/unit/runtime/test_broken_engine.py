@@ -41,7 +41,7 @@ async def test_a_term_ends_when_its_engine_fails_and_nothing_of_the_failed_comma
     with pytest.raises(KeyError):
         await host.call(report)
     with pytest.raises(KeyError):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await leading
 
     assert host._waiting == {}

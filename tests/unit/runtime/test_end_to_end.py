@@ -75,7 +75,7 @@ async def test_a_fired_task_is_done_by_a_worker_process_and_its_result_is_in_the
         },
     )  # fmt: skip
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not (host.engine.state.by_uid.get("u-1") and host.engine.state.by_uid["u-1"].succeeded >= 3):
             await asyncio.sleep(0.05)
         worker.terminate()

@@ -49,7 +49,7 @@ async def test_a_full_ledger_refuses_submissions_until_what_is_done_is_let_go(tm
         run = m.Submission(key=key, scheduled_ms=clock.now_ms(), parameters=parameters)
         return await host.call(m.Submit(request=next(requests), namespace="default", name="t", runs=[run]))
 
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         made = 0
         while isinstance(answer := await submit(f"k{made}"), m.Submitted):
             made += 1

@@ -15,6 +15,8 @@ from tests.unit.sdk.fake_operator import FakeOperator
 
 import tickwheel
 from tickwheel import Worker
+from tickwheel._client import OperatorClient
+from tickwheel._protocol import PullAnswer, PullRequest
 
 Start = Callable[..., Awaitable[Worker]]
 
@@ -41,13 +43,24 @@ async def start(operator: FakeOperator) -> AsyncIterator[Start]:
     yield start_worker
     for worker, task in serving:
         worker.drain()
-        done, _ = await asyncio.wait([task], timeout=15)
+        done, _ = await asyncio.wait([task], timeout=60)
         if not done:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
             raise AssertionError("the worker did not drain")
         await task
+
+
+@pytest.fixture
+def patient_pulls(monkeypatch):
+    """A pull is not given up by its client, however long its answer is overdue."""
+    pull = OperatorClient.pull
+
+    async def patient(client: OperatorClient, url: str, request: PullRequest, *, timeout: float) -> PullAnswer:
+        return await pull(client, url, request, timeout=600)
+
+    monkeypatch.setattr(OperatorClient, "pull", patient)
 
 
 @pytest.fixture
@@ -77,6 +90,6 @@ async def process(operator, tmp_path, handlers_file):
 
 async def left(process: asyncio.subprocess.Process) -> tuple[int, str]:
     """How the process ended, and what it said."""
-    _, errors = await asyncio.wait_for(process.communicate(), 20)
+    _, errors = await asyncio.wait_for(process.communicate(), 60)
     assert process.returncode is not None
     return process.returncode, errors.decode()

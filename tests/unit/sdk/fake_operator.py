@@ -104,7 +104,15 @@ class FakeOperator:
         self.epoch += 1
         self._change()
 
-    async def until(self, condition: Callable[[], object], timeout: float = 10.0) -> None:
+    async def begun_and_over(self, handler: str, **fields: Any) -> int:
+        """Lease the handler until an attempt began before its short time was over; its token, once it has ended."""
+        while True:
+            token = self.lease(handler, **fields)
+            await self.until(lambda token=token: token not in self.open)
+            if token not in self.returned:
+                return token
+
+    async def until(self, condition: Callable[[], object], timeout: float = 60.0) -> None:
         """Wait until the condition holds after some request."""
         async with asyncio.timeout(timeout):
             while not condition():

@@ -131,14 +131,20 @@ def test_jumps_are_told_once_a_minute(caplog, monkeypatch):
     assert told[0] == "the clock of there jumped, or ours did not run evenly: its offset is measured anew"
 
 
+async def until_known(operator, good):
+    """The clock that the last pull told, once it is as good as that."""
+    await operator.until(lambda: operator.pulls and (clock := operator.pulls[-1].clock) is not None and good(clock))
+    return operator.pulls[-1].clock
+
+
 async def test_a_pull_tells_the_offset_once_it_is_known(operator, start):
     operator.clock_ahead_s = 7.5
     await start({"h": lambda ctx: 1}, pull_wait=0.05)
-    await operator.until(lambda: len(operator.pulls) > 4)
+    # An exchange with a pause in it teaches little.
+    known = await until_known(operator, lambda clock: clock.error_us < 100_000)
     assert operator.pulls[0].clock is None
-    clock = operator.pulls[4].clock
-    assert abs(clock.offset_us + 7_500_000) <= clock.error_us + 2_000
-    assert 0 < clock.error_us < 100_000
+    assert abs(known.offset_us + 7_500_000) <= known.error_us + 2_000
+    assert known.error_us > 0
 
 
 async def test_the_workers_own_clock_may_jump(operator, start, monkeypatch):
@@ -146,11 +152,7 @@ async def test_the_workers_own_clock_may_jump(operator, start, monkeypatch):
     await operator.until(lambda: len(operator.pulls) > 3)
     real = time.time_ns
     monkeypatch.setattr("tickwheel._link.time_ns", lambda: real() + 3600 * 10**9)
-    before = len(operator.pulls)
-    await operator.until(lambda: len(operator.pulls) > before + 2)
-    clock = operator.pulls[-1].clock
-    assert clock.offset_us == pytest.approx(3600e6, abs=100_000)
-    assert clock.error_us < 100_000
+    await until_known(operator, lambda clock: abs(clock.offset_us - 3600e6) < 100_000 and clock.error_us < 100_000)
 
 
 async def test_another_leader_is_another_clock(operator, start):
@@ -164,8 +166,7 @@ async def test_another_leader_is_another_clock(operator, start):
 
 async def test_another_epoch_is_another_clock(operator, start):
     await start({"h": lambda ctx: 1}, pull_wait=0.05)
-    await operator.until(lambda: len(operator.pulls) > 3)
-    assert operator.pulls[-1].clock is not None
+    await operator.until(lambda: len(operator.pulls) > 3 and operator.pulls[-1].clock is not None)
     operator.clock_ahead_s = None
     operator.epoch += 1
     await operator.until(lambda: operator.pulls[-1].epoch == 2)

@@ -11,21 +11,27 @@ from tests.unit.sdk.conftest import left
 
 HANDLERS = textwrap.dedent(
     """
-    import asyncio, time
+    import asyncio, pathlib, time
     from tickwheel import task
+
+    def began(ctx):
+        pathlib.Path("began-" + ctx.handler).touch()
 
     @task("slow")
     async def slow(ctx):
+        began(ctx)
         await asyncio.sleep(0.5)
         return "finished"
 
     @task("slow-thread")
     def slow_thread(ctx):
+        began(ctx)
         time.sleep(0.5)
         return "finished"
 
     @task("stubborn")
     async def stubborn(ctx):
+        began(ctx)
         while True:
             try:
                 await asyncio.sleep(1)
@@ -34,6 +40,7 @@ HANDLERS = textwrap.dedent(
 
     @task("endless")
     def endless(ctx):
+        began(ctx)
         while True:
             time.sleep(0.1)
     """
@@ -46,11 +53,10 @@ def handlers_file() -> str:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_a_signal_lets_handlers_finish_and_the_process_leaves_with_0(operator, process, number):
+async def test_a_signal_lets_handlers_finish_and_the_process_leaves_with_0(operator, process, tmp_path, number):
     made = await process()
     tokens = [operator.lease("slow"), operator.lease("slow-thread")]
-    await operator.until(lambda: all(operator.sent[token] for token in tokens))
-    await asyncio.sleep(0.1)
+    await operator.until(lambda: (tmp_path / "began-slow").exists() and (tmp_path / "began-slow-thread").exists())
     made.send_signal(number)
     code, errors = await left(made)
     assert code == 0, errors
@@ -61,11 +67,10 @@ async def test_a_signal_lets_handlers_finish_and_the_process_leaves_with_0(opera
 
 
 @pytest.mark.parametrize("handler", ["endless", "stubborn"])
-async def test_a_handler_that_never_ends_does_not_keep_the_process(operator, process, handler):
+async def test_a_handler_that_never_ends_does_not_keep_the_process(operator, process, tmp_path, handler):
     made = await process(TICKWHEEL_DRAIN_TIMEOUT="0.2")
     token = operator.lease(handler, grace_ms=100)
-    await operator.until(lambda: operator.sent[token])
-    await asyncio.sleep(0.1)
+    await operator.until((tmp_path / f"began-{handler}").exists)
     made.send_signal(signal.SIGTERM)
     code, errors = await left(made)
     assert code == 0, errors
@@ -74,11 +79,10 @@ async def test_a_handler_that_never_ends_does_not_keep_the_process(operator, pro
     assert not operator.failed
 
 
-async def test_a_second_signal_ends_the_process_at_once(operator, process):
+async def test_a_second_signal_ends_the_process_at_once(operator, process, tmp_path):
     made = await process()
-    token = operator.lease("endless")
-    await operator.until(lambda: operator.sent[token])
-    await asyncio.sleep(0.1)
+    operator.lease("endless")
+    await operator.until((tmp_path / "began-endless").exists)
     made.send_signal(signal.SIGTERM)
     await operator.until(lambda: operator.pulls[-1].draining)
     made.send_signal(signal.SIGTERM)
@@ -100,17 +104,18 @@ async def test_leases_that_arrive_while_draining_are_given_back(operator, start)
 
 
 async def test_a_handler_that_the_drain_stops_is_no_failed_attempt(operator, start):
-    reasons = []
+    began, reasons = asyncio.Event(), []
 
     async def handler(ctx):
+        began.set()
         try:
-            await asyncio.sleep(10)
+            await asyncio.sleep(60)
         finally:
             reasons.append(ctx.cancel_reason)
 
     worker = await start({"h": handler}, drain_timeout=0.1)
     token = operator.lease("h")
-    await operator.until(lambda: operator.sent[token])
+    await began.wait()
     worker.drain()
     await operator.left.wait()
     assert reasons == ["drain"]
@@ -126,12 +131,12 @@ async def test_an_outcome_is_reported_through_an_outage_while_draining(operator,
         await asyncio.sleep(0.2)
         return 1
 
-    worker = await start({"h": handler}, drain_timeout=10)
+    worker = await start({"h": handler}, drain_timeout=60)
     token = operator.lease("h")
     await began.wait()
     operator.unavailable = 6
     worker.drain()
-    await asyncio.wait_for(operator.left.wait(), 10)
+    await asyncio.wait_for(operator.left.wait(), 60)
     assert operator.results[token] == 1
 
 

@@ -64,7 +64,7 @@ def test_a_worker_below_a_shell_is_told_and_the_shell_ends_after_it(start: Start
     assert len(drain(first.pid)) == 1
     assert first.stdout is not None
     assert first.stdout.read() == "told\n"
-    assert first.wait(10) == 0
+    assert first.wait(30) == 0
 
 
 def test_a_worker_below_two_shells_is_told_once(start: Start) -> None:
@@ -72,7 +72,7 @@ def test_a_worker_below_two_shells_is_told_once(start: Start) -> None:
     told = drain(first.pid)
     assert len(told) == 1
     assert told[0] != first.pid
-    assert first.wait(10) == 0
+    assert first.wait(30) == 0
 
 
 def test_a_worker_that_is_the_first_process_is_left_to_kubernetes(start: Start) -> None:
@@ -94,7 +94,7 @@ def test_a_script_is_the_shell_that_runs_it(start: Start, tmp_path: Path) -> Non
     script.chmod(0o755)
     first = start(str(script))
     assert len(drain(first.pid)) == 1
-    assert first.wait(10) == 0
+    assert first.wait(30) == 0
 
 
 def test_a_shell_that_traps_the_signal_is_left_to_it(start: Start) -> None:
@@ -122,4 +122,4 @@ def test_a_worker_that_still_imports_its_handlers_ends_at_once(tmp_path: Path, s
     handlers.write_text("import time; print('ready', flush=True); time.sleep(60)\n")
     process = start(sys.executable, "-m", "tickwheel", str(handlers))
     process.terminate()
-    assert process.wait(10) == 0
+    assert process.wait(30) == 0

@@ -18,6 +18,20 @@ def soon(operator, seconds: float) -> int:
     return operator.clock_us() // 1000 + int(seconds * 1000)
 
 
+class Pauses:
+    """How long this process got no turn, at most: no handler can begin in such a pause."""
+
+    def __init__(self) -> None:
+        self.longest_ms = 0.0
+
+    async def watch(self) -> None:
+        before = time.monotonic()
+        while True:
+            await asyncio.sleep(0.005)
+            now = time.monotonic()
+            self.longest_ms, before = max(self.longest_ms, (now - before) * 1000), now
+
+
 async def known_clock(operator) -> None:
     """The worker knows the operator's clock."""
     await operator.until(lambda: any(pull.clock is not None for pull in operator.pulls))
@@ -43,22 +57,25 @@ async def test_handlers_begin_at_their_instants_of_the_operators_clock(operator,
 
     await start({"h": handler, "t": in_thread}, slots=50, pull_wait=0.05)
     await known_clock(operator)
+    pauses = Pauses()
+    watching = asyncio.create_task(pauses.watch())
     instants = {}
     for number in range(20):
         at = soon(operator, 0.15 + (number * 7 % 20) * 0.005)
         instants[operator.lease("ht"[number % 2], not_before_ms=at)] = at
     await operator.until(lambda: not operator.open)
+    watching.cancel()
     late = [began[token] / 1000 - at for token, at in instants.items()]
     # By its estimate, which a busy machine may make wrong by some milliseconds.
     error = max(pull.clock.error_us for pull in operator.pulls if pull.clock is not None) / 1000
     assert min(late) >= -error
-    assert max(late) < 1000
+    assert max(late) < 1000 + pauses.longest_ms
 
 
 async def test_an_instant_that_has_passed_is_now(operator, start):
     await start({"h": lambda ctx: 1})
     token = operator.lease("h", not_before_ms=soon(operator, -5))
-    await operator.until(lambda: operator.succeeded[token], timeout=2)
+    await operator.until(lambda: operator.succeeded[token])
 
 
 async def test_without_an_estimate_the_instant_is_counted_from_the_answer(operator, start):
@@ -94,7 +111,7 @@ async def test_the_drain_gives_back_those_that_wait(operator, start):
     token = operator.lease("h", not_before_ms=soon(operator, 30))
     await operator.until(lambda: operator.sent[token])
     worker.drain()
-    await asyncio.wait_for(operator.left.wait(), 5)
+    await asyncio.wait_for(operator.left.wait(), 20)
     assert operator.returned == [token]
     assert runs == []
 
@@ -105,7 +122,7 @@ async def test_one_that_comes_just_as_the_drain_begins_is_given_back(operator, s
     await operator.until(lambda: operator.pulls_open)
     (link,) = worker._links.values()
     lease = Lease(
-        token=77, run="r", task="n/t", handler="h", scheduled_ms=0, not_before_ms=soon(operator, 0.3), lease_ms=60_000
+        token=77, run="r", task="n/t", handler="h", scheduled_ms=0, not_before_ms=soon(operator, 30), lease_ms=60_000
     )
     operator.open.add(77)
     give_back = Execution.give_back
@@ -117,7 +134,7 @@ async def test_one_that_comes_just_as_the_drain_begins_is_given_back(operator, s
 
     monkeypatch.setattr(Execution, "give_back", and_then_the_answer_is_read)
     worker.drain()
-    await asyncio.wait_for(operator.left.wait(), 5)
+    await asyncio.wait_for(operator.left.wait(), 20)
     assert operator.returned == [77]
     assert runs == []
 
@@ -131,8 +148,11 @@ async def test_lease_and_timeout_count_from_the_instant(operator, start):
 
     await start({"h": handler, "t": lambda ctx: release.wait(5)}, pull_wait=0.1)
     await known_clock(operator)
-    token = operator.lease("h", not_before_ms=soon(operator, 0.6), timeout_ms=400, lease_ms=450)
-    await operator.until(lambda: not operator.open)
+    for _ in range(5):  # a pause of this process may be longer than the lease
+        token = operator.lease("h", not_before_ms=soon(operator, 0.6), timeout_ms=400, lease_ms=450)
+        await operator.until(lambda: not operator.open)
+        if token in operator.results:
+            break
     assert 0 < operator.results[token] <= 0.2
     release.set()
 
@@ -148,7 +168,9 @@ async def test_many_wait_in_one_heap_and_come_out_in_order():
     assert not early.discard(attempts[2])
     assert early.discard(attempts[4])
     early.add(attempts[4], now + 0.01)
-    await asyncio.sleep(0.1)
+    async with asyncio.timeout(20):
+        while sum(map(len, began)) < 3:
+            await asyncio.sleep(0.01)
     assert [attempt for batch in began for attempt in batch] == [attempts[4], attempts[1], attempts[0]]
     assert early.take() == [attempts[3]]
     early.close()

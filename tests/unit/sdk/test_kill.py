@@ -19,19 +19,22 @@ from tickwheel._registry import Handler
 
 HANDLERS = textwrap.dedent(
     """
-    import asyncio, os, re, time
+    import asyncio, os, pathlib, re, time
     from tickwheel import _execution, _watchdog, task
 
     _execution._LAST_CHANCE_SECONDS = 0.2
+    _watchdog._HELD_UP_SECONDS = 60  # a pause of the whole process would pass for code that holds the interpreter
     if "QUICK" in os.environ:
         _watchdog._IDLE_SECONDS = _watchdog._HELD_UP_SECONDS = 1.2
 
     @task("sleeps-in-c")
     def sleeps_in_c(ctx):
+        pathlib.Path("began").touch()
         time.sleep(60)
 
     @task("swallows")
     async def swallows(ctx):
+        pathlib.Path("began").touch()
         while True:
             try:
                 await asyncio.sleep(60)
@@ -59,6 +62,12 @@ def handlers_file() -> str:
     return HANDLERS
 
 
+@pytest.fixture(autouse=True)
+def last_chance(monkeypatch):
+    """Of handlers in this process, which may pause after it interrupted one and before that gets its turn."""
+    monkeypatch.setattr(_execution, "_LAST_CHANCE_SECONDS", 60)
+
+
 @pytest.mark.parametrize("stop", ["cancel", "timeout"])
 async def test_an_endless_loop_in_a_thread_is_interrupted_at_the_end_of_its_grace(operator, start, stop):
     began, ended = [], []
@@ -75,12 +84,17 @@ async def test_an_endless_loop_in_a_thread_is_interrupted_at_the_end_of_its_grac
                 ended.append(time.monotonic())
 
     await start({"endless": endless}, slots=1)
-    token = operator.lease("endless", grace_ms=200, timeout_ms=100 if stop == "timeout" else 0)
-    await operator.until(lambda: began)
-    if stop == "cancel":
+    earliest = time.monotonic() + 0.2
+    if stop == "timeout":
+        token = await operator.begun_and_over("endless", grace_ms=200, timeout_ms=100)
+        earliest += 0.1
+    else:
+        token = operator.lease("endless", grace_ms=200)
+        await operator.until(lambda: began)
+        earliest = time.monotonic() + 0.2
         operator.stop_attempt(token)
     await operator.until(lambda: token in operator.failed)
-    assert ended[0] - began[0] >= 0.2
+    assert len(ended) == 1 and ended[0] >= earliest
     error = operator.failed[token]
     assert error.type == {"cancel": "Cancelled", "timeout": "TimeoutError"}[stop]
     assert error.timeout == (stop == "timeout")
@@ -107,7 +121,7 @@ async def test_an_interruption_never_hits_the_attempt_after(operator, start):
     for number in range(150):
         operator.lease("u", timeout_ms=1 + number % 3, grace_ms=number % 3)
         innocents.append(operator.lease("i"))
-    await operator.until(lambda: not operator.open, timeout=20)
+    await operator.until(lambda: not operator.open)
     assert [operator.results.get(token) for token in innocents] == ["fine"] * len(innocents)
     assert {error.type for error in operator.failed.values()} == {"TimeoutError"}
 
@@ -131,7 +145,7 @@ async def test_an_interruption_that_comes_late_hits_nothing(monkeypatch):
         return Attempt(lease, Handler("h", function), None, time.monotonic())
 
     monkeypatch.setattr(_threads, "_raise_in", late)
-    first = made(1, lambda ctx: release.wait(10) and None)
+    first = made(1, lambda ctx: release.wait(60) and None)
     threads.submit(first)
     while threads._seats[0].attempt is None:
         await asyncio.sleep(0.001)
@@ -139,7 +153,7 @@ async def test_an_interruption_that_comes_late_hits_nothing(monkeypatch):
     assert threads.interrupt(first)
     second = made(2, lambda ctx: None)
     threads.submit(second)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while len(ended) < 2:
             await asyncio.sleep(0.001)
     assert ended == [(first, 1), (second, 2)]
@@ -149,12 +163,11 @@ async def test_an_interruption_that_comes_late_hits_nothing(monkeypatch):
 async def test_an_asynchronous_handler_that_swallowed_its_cancellation_is_cancelled_once_more(operator, start):
     async def stubborn(ctx):
         with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.sleep(10)
-        await asyncio.sleep(10)
+            await asyncio.sleep(60)
+        await asyncio.sleep(60)
 
     await start({"s": stubborn}, slots=2)
-    token = operator.lease("s", timeout_ms=30, grace_ms=50)
-    await operator.until(lambda: not operator.open)
+    token = await operator.begun_and_over("s", timeout_ms=30, grace_ms=50)
     assert operator.failed[token].type == "TimeoutError"
     assert "did not stop within its grace of 50 ms: it was cancelled once more" in operator.failed[token].message
 
@@ -165,7 +178,7 @@ async def test_nothing_is_reported_while_the_handler_still_runs(operator, start)
     async def tidy(ctx):
         began.set()
         try:
-            await asyncio.sleep(10)
+            await asyncio.sleep(60)
         finally:
             await release.wait()
 
@@ -188,7 +201,7 @@ async def test_a_handler_that_finishes_though_it_was_cancelled_has_succeeded(ope
     async def finishes(ctx):
         began.append(ctx.token)
         with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.sleep(10)
+            await asyncio.sleep(60)
         return "done"
 
     def fails(ctx):
@@ -209,12 +222,13 @@ async def test_a_handler_that_finishes_though_it_was_cancelled_has_succeeded(ope
 
 
 @pytest.mark.parametrize("handler", ["sleeps-in-c", "swallows"])
-async def test_a_worker_that_cannot_stop_a_handler_finishes_the_others_and_ends_itself(operator, process, handler):
+async def test_a_worker_that_cannot_stop_a_handler_finishes_the_others_and_ends_itself(
+    operator, process, tmp_path, handler
+):
     made = await process(TICKWHEEL_SLOTS="3")
     stuck, other = operator.lease(handler, grace_ms=100), operator.lease("slow")
     early = operator.lease("slow", not_before_ms=operator.clock_us() // 1000 + 60_000)
-    await operator.until(lambda: operator.sent[early])
-    await asyncio.sleep(0.2)  # so that it has begun
+    await operator.until(lambda: operator.sent[early] and (tmp_path / "began").exists())
     operator.stop_attempt(stuck)
     code, errors = await left(made)
     assert code == 70
@@ -228,16 +242,15 @@ async def test_a_worker_that_cannot_stop_a_handler_finishes_the_others_and_ends_
     assert not operator.left.is_set(), "the operator would take the attempt for ended while it runs"
 
 
-async def test_a_handler_that_gets_stuck_while_the_worker_drains_does_not_hold_it_up(operator, process):
-    made = await process()
-    token = operator.lease("swallows", timeout_ms=400, grace_ms=100)
-    await operator.until(lambda: operator.sent[token])
-    await asyncio.sleep(0.1)
-    made.send_signal(signal.SIGTERM)
-    drained_at = time.monotonic()
+async def test_a_handler_that_gets_stuck_while_the_worker_drains_does_not_hold_it_up(operator, process, tmp_path):
+    made = await process(TICKWHEEL_DRAIN_TIMEOUT="600")
+    while not (tmp_path / "began").exists():
+        token = operator.lease("swallows", timeout_ms=400, grace_ms=100)
+        await operator.until(lambda token=token: (tmp_path / "began").exists() or token in operator.returned)
+    with contextlib.suppress(ProcessLookupError):  # it may be stuck already
+        made.send_signal(signal.SIGTERM)
     code, errors = await left(made)
     assert code == 70, errors
-    assert time.monotonic() - drained_at < 10  # its drain timeout is 60 s
     assert operator.open == {token}
     assert not operator.left.is_set()
 
@@ -254,10 +267,12 @@ async def test_a_handler_that_blocks_the_event_loop_ends_the_worker(operator, pr
 
 
 async def test_c_code_that_holds_the_interpreter_does_not_keep_the_worker_alive(operator, process):
-    made = await process(QUICK="1")
     token = operator.lease("holds-the-interpreter")
-    code, errors = await left(made)
-    assert code == 1
+    for _ in range(5):  # a pause of the whole process is the same to its timer: it may end before the handler begins
+        code, errors = await left(await process(QUICK="1"))
+        assert code == 1
+        if operator.sent[token]:
+            break
     assert "holds_the_interpreter" in errors
     assert operator.open == {token}
 
@@ -275,8 +290,10 @@ async def test_a_program_with_a_loop_of_its_own_is_told_that_it_must_end(operato
 
     worker = Worker(endpoint=operator.url, name="w", handlers={"s": swallows}, drain_timeout=0.2)
     serving = asyncio.create_task(worker.serve())
-    token = operator.lease("s", timeout_ms=10, grace_ms=10)
+    while not serving.done():  # one whose time is over before it began is returned
+        token = operator.lease("s", timeout_ms=10, grace_ms=10)
+        await operator.until(lambda token=token: serving.done() or token in operator.returned)
     with pytest.raises(HandlerStuckError, match=f"handler s of run run-{token} did not stop within its grace of 10 ms"):
-        await asyncio.wait_for(serving, 10)
+        await serving
     assert token in operator.open
     release.set()

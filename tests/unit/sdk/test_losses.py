@@ -28,13 +28,14 @@ async def test_a_lease_that_is_sent_again_runs_once(operator, start):
 
     async def handler(ctx):
         runs.append(ctx.token)
+        await operator.until(lambda: operator.sent[ctx.token] > 1)
         await asyncio.sleep(0.3)
 
     operator.repeat_leases = True
     await start({"h": handler})
     tokens = [operator.lease("h") for _ in range(3)]
     await operator.until(lambda: not operator.open)
-    assert any(operator.sent[token] > 1 for token in tokens)
+    assert all(operator.sent[token] > 1 for token in tokens)
     assert sorted(runs) == tokens
 
 
@@ -145,8 +146,10 @@ async def test_a_killed_leader_is_left_for_the_new_one(operator, start):
 
 
 async def test_a_pull_that_hangs_at_the_old_leader_does_not_keep_the_worker_from_the_new_one(operator, start):
+    release = asyncio.Event()
+
     async def handler(ctx):
-        await asyncio.sleep(0.1)
+        await release.wait()
 
     await start({"h": handler}, pull_wait=20)
     token = operator.lease("h", lease_ms=3000)
@@ -154,6 +157,7 @@ async def test_a_pull_that_hangs_at_the_old_leader_does_not_keep_the_worker_from
     await operator.until(lambda: operator.pulls_open)
     operator.hung.add(0)
     operator.move_leader()
+    release.set()
     # The report finds out, and the open pull is not waited for.
     await operator.until(lambda: operator.succeeded[token])
     after = operator.lease("h")
@@ -161,7 +165,9 @@ async def test_a_pull_that_hangs_at_the_old_leader_does_not_keep_the_worker_from
     operator.hung.clear()
 
 
-async def test_an_idle_worker_finds_the_new_leader_though_the_old_one_holds_its_pull(operator, start, monkeypatch):
+async def test_an_idle_worker_finds_the_new_leader_though_the_old_one_holds_its_pull(
+    operator, start, monkeypatch, patient_pulls
+):
     monkeypatch.setattr(_link, "_OVERDUE_SECONDS", 0.1)
 
     async def handler(ctx): ...
@@ -173,8 +179,7 @@ async def test_an_idle_worker_finds_the_new_leader_though_the_old_one_holds_its_
     operator.move_leader()
     token = operator.lease("h")
 
-    # Else it waits 10 s longer than its pull should.
-    await operator.until(lambda: operator.succeeded[token], timeout=8)
+    await operator.until(lambda: operator.succeeded[token], timeout=20)  # and not when the old one answers
     operator.hung.clear()
 
 
@@ -197,7 +202,7 @@ async def test_an_outcome_does_not_wait_for_the_answer_to_the_one_before(operato
 async def test_a_worker_says_that_it_leaves_when_every_report_is_answered(operator, start):
     async def handler(ctx): ...
 
-    worker = await start({"h": handler})
+    worker = await start({"h": handler}, drain_timeout=60)
     operator.reports_held = 1
     slow = operator.lease("h")
     await operator.until(lambda: not operator.reports_held)
@@ -242,7 +247,7 @@ async def test_a_deposed_leader_cancels_nothing_in_the_last_pull_either(operator
         return "finished"
 
     operator.epoch = 7
-    worker = await start({"h": handler}, drain_timeout=5)
+    worker = await start({"h": handler}, drain_timeout=60)
     token = operator.lease("h")
     await began.wait()
     operator.answer_epoch = 6
@@ -271,7 +276,7 @@ async def test_a_lease_that_cannot_be_renewed_ends_the_handler(operator, start):
 
     async def handler(ctx):
         try:
-            await asyncio.sleep(10)
+            await asyncio.sleep(60)
         finally:
             reasons.append(ctx.cancel_reason)
 
@@ -305,11 +310,11 @@ async def test_text_that_json_cannot_hold_does_not_stop_the_reports(operator, st
 
     async def progress(ctx):
         ctx.progress(0.5, "report-\udcff.csv")
-        await asyncio.sleep(0.2)
+        await operator.until(lambda: operator.progress)
 
     await start({"fail": fail, "progress": progress, "fine": lambda ctx: "\u00e9"})
     failing = operator.lease("fail")
-    told = operator.lease("progress", lease_ms=300)
+    told = operator.lease("progress")
     fine = operator.lease("fine")
     await operator.until(lambda: not operator.open)
     assert operator.failed[failing].message == "report-\\udcff.csv"
@@ -319,17 +324,24 @@ async def test_text_that_json_cannot_hold_does_not_stop_the_reports(operator, st
 
 
 async def test_a_report_names_at_most_as_many_tokens_as_the_protocol_allows(operator, start):
+    renewed = asyncio.Event()
+
     async def handler(ctx):
         ctx.progress(0.5)
-        await asyncio.sleep(1.5)
+        await renewed.wait()
 
-    for _ in range(9500):
-        operator.lease("h", lease_ms=3000)
     await start({"h": handler}, slots=9500)
-    await operator.until(lambda: not operator.open, timeout=30)
+    for _ in range(5):  # a pause of this process may be longer than the leases
+        renewed.clear()
+        tokens = [operator.lease("h", lease_ms=3000) for _ in range(9500)]
+        await operator.until(lambda tokens=tokens: all(operator.renewed[t] or t not in operator.open for t in tokens))
+        renewed.set()
+        await operator.until(lambda: not operator.open)
+        if all(operator.renewed[token] for token in tokens):
+            break
     sizes = [
         len(report.succeeded) + len(report.renew) + len(report.progress) + len(report.returned)
         for report in operator.reports
     ]
     assert max(sizes) <= 10_000
-    assert sum(operator.renewed.values()) >= 9500
+    assert all(operator.renewed[token] for token in tokens)

@@ -113,7 +113,7 @@ class Pool:
 
 
 async def eventually(condition) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0.002)
 

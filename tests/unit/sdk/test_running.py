@@ -53,14 +53,14 @@ async def test_the_context_tells_about_the_attempt(operator, start, caplog):
         return [ctx.run, ctx.task, ctx.handler, ctx.attempt, ctx.token, ctx.idempotency_key, ctx.cancelled]
 
     await start({"h": handler})
-    token = operator.lease("h", run="r-1", attempt=3, timeout_ms=5000, scheduled_ms=1_700_000_000_123)
+    token = operator.lease("h", run="r-1", attempt=3, timeout_ms=60_000, scheduled_ms=1_700_000_000_123)
     timeless = operator.lease("h")
     await operator.until(lambda: not operator.open)
     assert operator.results[token] == ["r-1", "ns/task", "h", 3, token, "r-1", False]
     first = next(ctx for ctx in seen if ctx.token == token)
     assert first.scheduled_time == dt.datetime(2023, 11, 14, 22, 13, 20, 123000, tzinfo=dt.UTC)
-    assert 0 < (first.deadline - dt.datetime.now(dt.UTC)).total_seconds() <= 5
-    assert 0 < first.remaining <= 5
+    assert 0 < (first.deadline - dt.datetime.now(dt.UTC)).total_seconds() <= 60
+    assert 0 < first.remaining <= 60
     second = next(ctx for ctx in seen if ctx.token == timeless)
     assert second.deadline is None
     assert second.remaining is None
@@ -237,7 +237,7 @@ async def test_synchronous_handlers_never_block_the_loop(operator, start):
     release = threading.Event()
 
     def block(ctx):
-        release.wait(10)
+        release.wait(60)
 
     async def quick(ctx): ...
 
@@ -309,7 +309,7 @@ async def test_timeouts_inside_a_handler_are_its_own(operator, start):
     async def impatient(ctx):
         try:
             async with asyncio.timeout(0.02):
-                await asyncio.sleep(10)
+                await asyncio.sleep(60)
         except TimeoutError:
             return "timed out"
 
@@ -320,7 +320,7 @@ async def test_timeouts_inside_a_handler_are_its_own(operator, start):
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(fail())
-                await asyncio.sleep(10)
+                await asyncio.sleep(60)
         except* KeyError:
             failed = "group failed"
         return failed
@@ -336,7 +336,7 @@ async def test_the_execution_timeout_stops_a_handler(operator, start):
 
     async def handler(ctx):
         try:
-            await asyncio.sleep(10)
+            await asyncio.sleep(60)
         except asyncio.CancelledError:
             ended.append(ctx.cancel_reason)
             raise
@@ -347,9 +347,7 @@ async def test_the_execution_timeout_stops_a_handler(operator, start):
             ctx.raise_if_cancelled()
 
     await start({"h": handler, "t": in_thread})
-    tokens = operator.lease("h", timeout_ms=50), operator.lease("t", timeout_ms=50)
-    await operator.until(lambda: not operator.open)
-    for token in tokens:
+    for token in [await operator.begun_and_over(name, timeout_ms=50) for name in "ht"]:
         assert operator.failed[token].type == "TimeoutError"
         assert operator.failed[token].timeout
         assert "execution timeout of 50 ms" in operator.failed[token].message
@@ -359,7 +357,7 @@ async def test_the_execution_timeout_stops_a_handler(operator, start):
 
 async def test_a_cancel_in_a_pull_answer_stops_the_handler(operator, start):
     async def handler(ctx):
-        await asyncio.sleep(10)
+        await asyncio.sleep(60)
 
     await start({"h": handler})
     token = operator.lease("h")
@@ -377,11 +375,14 @@ async def test_a_cancel_in_a_report_answer_stops_the_handler(operator, start):
         raise Cancelled("stopped tidily")
 
     await start({"h": handler}, slots=1)
-    token = operator.lease("h", lease_ms=300)
-    await operator.until(lambda: operator.sent[token])
-    operator.told.add(token)  # so that no pull brings it
-    operator.cancel.add(token)
-    await operator.until(lambda: token in operator.failed)
+    for _ in range(5):  # a pause of this process may be longer than the lease
+        token = operator.lease("h", lease_ms=300)
+        await operator.until(lambda token=token: operator.sent[token])
+        operator.told.add(token)  # so that no pull brings it
+        operator.cancel.add(token)
+        await operator.until(lambda token=token: token in operator.failed)
+        if operator.failed[token].type != "LeaseLost":
+            break
     assert operator.failed[token].type == "Cancelled"
 
 
@@ -390,18 +391,22 @@ async def test_a_fenced_attempt_is_stopped_and_not_reported(operator, start):
 
     async def handler(ctx):
         try:
-            await asyncio.sleep(10)
+            await asyncio.sleep(60)
         finally:
             reasons.append(ctx.cancel_reason)
 
     await start({"h": handler}, slots=1)
-    token = operator.lease("h", lease_ms=300)
-    operator.fence.add(token)
-    await operator.until(lambda: reasons)
+    for _ in range(5):  # a pause of this process may be longer than the lease
+        reasons.clear()
+        token = operator.lease("h", lease_ms=300)
+        operator.fence.add(token)
+        await operator.until(lambda: reasons)
+        operator.open.discard(token)
+        if reasons != ["lease-lost"]:
+            break
     assert reasons == ["fenced"]
-    operator.open.discard(token)
-    other = operator.lease("h", timeout_ms=20)
-    await operator.until(lambda: other in operator.failed)
+    other = await operator.begun_and_over("h", timeout_ms=20)
+    assert other in operator.failed
     assert not any(error.token == token for report in operator.reports for error in report.failed)
 
 
@@ -411,7 +416,7 @@ async def test_running_attempts_renew_their_leases_and_tell_their_progress(opera
     def handler(ctx):
         for step in range(1000):
             ctx.progress(step / 1000, f"step {step}")
-        release.wait(10)
+        release.wait(60)
 
     await start({"h": handler})
     token = operator.lease("h", lease_ms=600)
@@ -429,7 +434,7 @@ async def test_progress_may_be_told_with_whatever_becomes_a_text(operator, start
 
     def handler(ctx, message):
         ctx.progress(0.5, 404 if message == "a number" else message.replace("?", "\udcff"))
-        release.wait(10)
+        release.wait(60)
 
     await start({"h": handler}, slots=3)
     number, strange, long = (
