@@ -65,6 +65,7 @@ class Attempt:
     """One lease and its clocks (seconds of `time.monotonic`; infinite means never)."""
 
     __slots__ = (
+        "chances",
         "handler",
         "kill_at",
         "killed",
@@ -92,6 +93,8 @@ class Attempt:
         """When the grace of a handler that must stop is over."""
         self.killed = ""
         """What was done when it was over, for the report."""
+        self.chances = 0
+        """How often the handler was looked at since, and was still there."""
         self.stuck = False
         """Nothing but the end of the worker's process can stop its handler."""
         self.stop: Stop | None = None

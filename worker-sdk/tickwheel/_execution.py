@@ -30,7 +30,8 @@ from .context import Context
 __all__ = ["Execution"]
 
 _SLICE_SECONDS = 0.005  # how long runners may hold the loop before others (the pull, the reports) get their turn
-_LAST_CHANCE_SECONDS = 1.0  # how long a handler that was interrupted at the end of its grace may take
+_LAST_CHANCE_SECONDS = 0.5  # after so long a handler that was interrupted at the end of its grace is looked at
+_LAST_CHANCES = 2  # in so many looks it is still there: the whole process may have stood still for one of them
 
 
 class Execution:
@@ -101,8 +102,12 @@ class Execution:
         elif attempt.stop is Stop.DRAIN or attempt.stuck:
             return
         elif attempt.killed:
-            attempt.stuck = True
-            self._stuck(attempt)
+            attempt.chances += 1
+            if attempt.chances < _LAST_CHANCES:
+                attempt.kill_at = now + _LAST_CHANCE_SECONDS
+            else:
+                attempt.stuck = True
+                self._stuck(attempt)
         else:
             attempt.kill_at = now + _LAST_CHANCE_SECONDS
             if attempt.task is not None:

@@ -6,6 +6,7 @@ The command that made the TaskRun calls it. Invariant: it only reads; whoever st
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from typing import Any
 
@@ -88,7 +89,7 @@ async def follow(objects: Objects, name: str, *, total: int, output: Output) -> 
     Raises `click.ClickException` when it is deleted, or when the API server is gone for a minute.
     """
     shown = _Shown(total, output)
-    answered_at, moved_at = time.monotonic(), time.monotonic()
+    answered_at, stalled_at = time.monotonic(), math.inf
     with shown.bar:
         while True:
             try:
@@ -101,8 +102,8 @@ async def follow(objects: Objects, name: str, *, total: int, output: Output) -> 
                     raise
             else:
                 answered_at = time.monotonic()
-                moved_at = moved_at if state.stalled else answered_at
-                if state.ended or answered_at > moved_at + _STALLED_FOR_S:
+                stalled_at = min(stalled_at, answered_at) if state.stalled else math.inf
+                if state.ended or answered_at > stalled_at + _STALLED_FOR_S:
                     return state
                 shown.show(state)
             await asyncio.sleep(_LOOK_EVERY_S)

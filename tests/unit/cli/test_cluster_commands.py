@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -209,12 +210,15 @@ def test_a_request_that_stays_stalled_ends_the_watching_with_the_operators_words
 
 
 @pytest.mark.usefixtures("shop_sync")
-def test_a_request_that_was_stalled_for_a_moment_is_followed(
-    cli: Call, api: ApiServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(following, "_STALLED_FOR_S", 60.0)
+def test_a_request_that_was_stalled_for_a_moment_is_followed(cli: Call, api: ApiServer) -> None:
+    def states() -> Iterator[dict[str, Any]]:
+        time.sleep(2 * following._STALLED_FOR_S)  # the API server was away for longer than that
+        yield {"conditions": [stalled]}
+        yield at(1)
+        yield ended(8, 0)
+
     stalled = {"type": "Stalled", "status": "True", "reason": "NoSuchTask", "message": "there is no ScheduledTask"}
-    api.states = iter([{"conditions": [stalled]}, at(1), ended(8, 0)])
+    api.states = states()
     assert cli("backfill", "shop-sync", *SPAN).exit_code == 0
 
 

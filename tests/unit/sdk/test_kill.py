@@ -172,6 +172,22 @@ async def test_an_asynchronous_handler_that_swallowed_its_cancellation_is_cancel
     assert "did not stop within its grace of 50 ms: it was cancelled once more" in operator.failed[token].message
 
 
+async def test_a_worker_that_stood_still_gives_an_interrupted_handler_its_turn_before_it_calls_it_stuck():
+    stuck = []
+    execution = _execution.Execution(1, [], freed=lambda: None, stuck=stuck.append)
+    lease = Lease(token=1, run="r", task="n/t", handler="h", scheduled_ms=0, grace_ms=0)
+    attempt, now = Attempt(lease, Handler("h", asyncio.sleep), None, 0.0), 10.0
+    attempt.task = asyncio.create_task(asyncio.sleep(60))
+    attempt.must_stop(Stop.CANCELLED, now)
+    execution.kill(attempt, now)
+    execution.kill(attempt, now + 3600)
+    assert not stuck
+    assert now + 3600 < attempt.kill_at < now + 3700
+    execution.kill(attempt, attempt.kill_at)
+    assert stuck == [attempt]
+    await execution.stop()
+
+
 async def test_nothing_is_reported_while_the_handler_still_runs(operator, start):
     release, began = asyncio.Event(), asyncio.Event()
 
