@@ -112,15 +112,23 @@ def _beside(module: object, directory: Path) -> Path | None:
 
 def _hold(leash: socket.socket, go: threading.Event) -> None:
     """In a thread: wait for the word to begin, and then for the session's end."""
-    if leash.recv(len(_GO)):
+    if _said(leash):
         go.set()
-        while leash.recv(64):
+        while _said(leash):
             pass
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(_LAST_WORDS_S)
     if os.getpgrp() == os.getpid():
         os.killpg(0, signal.SIGKILL)  # with what the handlers started
     os._exit(1)
+
+
+def _said(leash: socket.socket) -> bytes:
+    """What the session said; nothing: it is gone."""
+    try:
+        return leash.recv(len(_GO))
+    except ConnectionError:  # it was killed before it read what came of the import
+        return b""
 
 
 if __name__ == "__main__":
