@@ -32,7 +32,7 @@ class Access:
         """TLS and headers of the admin."""
         raise TypeError("a subclass says who the admin is")
 
-    def request(self, method: str, path: str, body: object = None, *, timeout_s: float = 10) -> Any:
+    def request(self, method: str, path: str, body: object = None, *, timeout_s: float = 60) -> Any:
         """One request as admin; the JSON answer, or text. Raises `urllib.error.HTTPError`."""
         context, headers = self._admin()
         data = None if body is None else json.dumps(body).encode()

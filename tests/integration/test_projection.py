@@ -436,7 +436,9 @@ async def test_a_task_that_ran_always_shows_a_run(replica: Replica, objects: Obj
     assert min(shown) == 1, watching.result()
 
 
-async def test_where_a_quota_is_full_the_old_runs_make_room_for_the_new(replica: Replica, objects: Objects) -> None:
+async def test_where_a_quota_is_full_the_old_runs_make_room_for_the_new(
+    replica: Replica, objects: Objects, caplog: pytest.LogCaptureFixture
+) -> None:
     await objects.create("WorkerPool", "shops", {})
     await objects.create("ScheduledTask", "sync", manual(trigger={"fixedRate": "300ms"}, history={"succeeded": 1}))
     await replica.work("sync")
@@ -447,6 +449,8 @@ async def test_where_a_quota_is_full_the_old_runs_make_room_for_the_new(replica:
     await objects.until_listed("TaskRun", lambda runs: min(before) not in runs)
     await objects.quota("taskruns.tickwheel.io", hard=1, used=0)
     await objects.until_listed("TaskRun", lambda runs: not before.issuperset(runs))
+    assert "exceeded quota: bound" in caplog.text
+    assert "grant the operator's account" not in caplog.text, "it lacks no rights"
 
 
 async def test_a_new_leader_over_right_statuses_writes_nothing(

@@ -107,10 +107,10 @@ class EventRecorder:
         for condition in status["conditions"]:
             if condition["type"] != "Stalled":
                 continue
-            was_stalled = bool(before.stalled)
-            if condition["status"] == "True" and not was_stalled:
+            told = (before.stalled, before.generation)
+            if condition["status"] == "True" and told != (condition["reason"], status["observedGeneration"]):
                 self._record(regarding, "Warning", condition["reason"], condition["message"])
-            elif condition["status"] == "False" and was_stalled:
+            elif condition["status"] == "False" and before.stalled:
                 self._record(regarding, "Normal", "Armed", "what stalled the task is mended")
 
     def pool_scaled(self, uid: str, namespace: str, name: str, before: int, after: int, reason: str) -> None:

@@ -57,6 +57,8 @@ class Stored(msgspec.Struct, frozen=True, gc=False):
     """The reason of the Ready condition."""
     skips: tuple[tuple[str, int], ...] = ()
     """Of a task: how many instants made no run, by reason."""
+    generation: int = 0
+    """The generation that the conditions speak of."""
 
     def transition_time(self, kind: str, status: str) -> str | None:
         """Since when the condition has this status; None: it has another one, or there is none."""
@@ -74,6 +76,7 @@ class Stored(msgspec.Struct, frozen=True, gc=False):
             after.stalled if "conditions" in patch else self.stalled,
             after.ready if "conditions" in patch else self.ready,
             after.skips if "skips" in patch else self.skips,
+            after.generation if "conditions" in patch else self.generation,
         )
 
 
@@ -89,6 +92,7 @@ def read_status(kind: str, status: Mapping[str, Any]) -> Stored:
         next((sys.intern(str(c.get("reason"))) for c in conditions if _is_stalled(c)), ""),
         next((sys.intern(str(c.get("reason"))) for c in conditions if c.get("type") == "Ready"), ""),
         tuple((sys.intern(str(skip.get("reason"))), skip.get("count") or 0) for skip in status.get("skips") or ()),
+        int(status.get("observedGeneration") or 0),
     )
 
 

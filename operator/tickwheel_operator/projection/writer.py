@@ -192,8 +192,10 @@ class Writer:
                 outcome = {404: "gone", 409: "conflict", 410: "expired"}[code]
                 return Outcome(code, {})
             outcome = "refused" if 400 <= code < 500 and code != 429 else "error"
-            hint = "; grant the operator's account the rules of the chart" if code == 403 else ""
-            text = f"{what}: {code} {error.reason}: {str(error.body)[:500]}{hint}"
+            said = str(error.body)[:500]
+            # Of a 403 those say "User ... cannot ..." that are about rights; others are of quotas and policies.
+            hint = "; grant the operator's account the rules of the chart" if code == 403 and " cannot " in said else ""
+            text = f"{what}: {code} {error.reason}: {said}{hint}"
             raise WriteFailed(text, kind=f"{kind} {code}") from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             outcome = "unreachable"

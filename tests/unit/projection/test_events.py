@@ -1,4 +1,4 @@
-"""What Events tell of instants that made no run."""
+"""What Events tell of tasks that are stalled, and of instants that made no run."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 from kubernetes.aio.client import ApiClient
-from tests.unit.projection.test_statuses import a_view
+from tests.unit.projection.test_statuses import a_task, a_view
 
 from tickwheel_operator.clock import SystemClock
 from tickwheel_operator.ledger.facts import SkipReason
 from tickwheel_operator.projection.events import EventRecorder
 from tickwheel_operator.projection.skips import EXPLANATIONS
-from tickwheel_operator.projection.stored import NOTHING, read_status
+from tickwheel_operator.projection.stored import NOTHING, Stored, read_status
 
 LAST_MS = 1_767_225_600_000
 
@@ -32,6 +32,24 @@ class Told:
         told = self.recorder._series.values()
         assert all(event.reason == "InstantsSkipped" for event in told)
         return {event.note.partition(":")[0]: (event.kind, event.count) for event in told}
+
+    def stall(self, reason: str, message: str, generation: int, before: Stored) -> Stored:
+        """A status is written; what is stored then."""
+        status = {
+            "observedGeneration": generation,
+            "conditions": [
+                {"type": "Stalled", "status": "True" if reason else "False", "reason": reason, "message": message}
+            ],
+        }
+        task = a_task()
+        task.seen.namespace, task.seen.name = "ns", "t"
+        self.recorder.conditions_written(task, status, before)
+        return before.merged("ScheduledTask", status)
+
+    @property
+    def stalls(self) -> dict[str, tuple[str, int]]:
+        """The newest note and the count, by reason."""
+        return {event.reason: (event.note, event.count) for event in self.recorder._series.values()}
 
     def note(self) -> str:
         [event] = self.recorder._series.values()
@@ -66,6 +84,20 @@ async def test_a_new_leader_tells_what_people_do_not_know_yet_and_nothing_twice(
     told.recorder._shown.clear()
     told.show(("Misfired", 9, LAST_MS), before=shown)
     assert told.events == {"Misfired": ("Warning", 2)}
+
+
+async def test_whatever_else_stalls_a_task_is_told_and_the_same_is_told_once(told: Told) -> None:
+    stored = told.stall("InvalidSpec", "spec.trigger.cron: '61'", 1, NOTHING)
+    stored = told.stall("InvalidSpec", "spec.trigger.cron: '61'", 1, stored)
+    assert told.stalls == {"InvalidSpec": ("spec.trigger.cron: '61'", 1)}
+    stored = told.stall("InvalidSpec", "spec.trigger.timeZone: 'Marz'", 2, stored)
+    assert told.stalls == {"InvalidSpec": ("spec.trigger.timeZone: 'Marz'", 2)}, "an edit did not mend it"
+    stored = told.stall("PoolNotFound", "spec.pool", 3, stored)
+    stored = told.stall("CalendarNotFound", "spec.calendars", 3, stored)
+    assert told.stalls.keys() == {"InvalidSpec", "PoolNotFound", "CalendarNotFound"}
+    stored = told.stall("", "", 4, stored)
+    told.stall("", "", 5, stored)
+    assert told.stalls["Armed"] == ("what stalled the task is mended", 1)
 
 
 def test_every_reason_of_the_engine_has_its_words() -> None:
