@@ -101,8 +101,8 @@ class Autoscaler:
     ) -> None:
         """`pools` names all that exist, and `pool` gives one that is valid and not being deleted. `present` says for
         how many workers its Deployment asks (None: there is none), or raises `PoolUnknown`. `changed` is called when
-        another number is wanted, `scaled` also with how many there were, and `seen` with the figures of all pools at
-        each look."""
+        another number is wanted, or for another reason; `scaled` only for another number, with the one before; and
+        `seen` with the figures of all pools at each look."""
         self._clock = clock
         self._pools = pools
         self._pool = pool
@@ -247,12 +247,12 @@ class Autoscaler:
         before = self._decided(*key)
         state.decided = largest
         after = self._decided(*key)
-        if after is None:
+        if after is None or after == before:
             return
+        self._changed(*key)
         if before is None or before.workers != after.workers:
             number = before.workers if before is not None else 0
             _log.info("WorkerPool %s/%s: from %d to %d workers: %s", *key, number, after.workers, after.reason)
-            self._changed(*key)
             if number != after.workers:
                 self._scaled(pool, number, after)
 

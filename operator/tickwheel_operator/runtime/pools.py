@@ -56,7 +56,7 @@ class Pools:
             pools=catalog.pool_keys,
             pool=catalog.pool_resource,
             present=self._present,
-            changed=lambda namespace, name: self.changed(namespace, name),
+            changed=self._decided,
             scaled=self._scaled,
             seen=observability.show_pools,
         )
@@ -92,6 +92,11 @@ class Pools:
     def changed(self, namespace: str, name: str) -> None:
         """Something about the pool changed."""
         self._reconciler.changed(namespace, name)
+
+    def _decided(self, namespace: str, name: str) -> None:
+        """Another number of workers is asked for, or for another reason."""
+        self.changed(namespace, name)
+        self._observability.pool_changed(namespace, name)
 
     def ca_changed(self) -> None:
         """Workers are to trust another authority."""

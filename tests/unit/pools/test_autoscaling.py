@@ -132,6 +132,19 @@ async def test_the_reason_is_that_of_the_need_that_decides() -> None:
     assert leader.autoscaler.reason(*KEY) == "nothing runs, waits or is due"
 
 
+async def test_another_reason_for_as_many_workers_is_passed_on_and_the_same_is_not() -> None:
+    driver = manual(9)
+    leader = Leader(driver)
+    assert await leader.at(0) == 3
+    assert await leader.at(1) == 3
+    assert leader.changes == 1
+    driver.submit("one-more")
+    assert await leader.at(2) == 3
+    assert leader.autoscaler.reason(*KEY) == "backlog 10 at 1 per slot: 10 slots, 3 workers of 4"
+    assert leader.changes == 2
+    assert leader.told == [(0, 3)]
+
+
 async def test_workers_are_asked_for_before_a_known_instant_and_not_earlier_than_they_take_to_warm_up() -> None:
     driver = Driver.leading(*(task_spec(f"t{i}", trigger=OnceTrigger(T0 + 100_000)) for i in range(8)))
     leader = Leader(driver)
