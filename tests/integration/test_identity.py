@@ -23,7 +23,7 @@ from kubernetes.aio import client as kubernetes_client
 from kubernetes.aio import config as kubernetes_config
 from tests.integration.caller import Answer, Caller
 from tests.integration.installation import OPERATOR_ACCOUNT, apply, create_namespace, install_operator
-from tests.integration.processes import OperatorProcess, WorkerProcess
+from tests.integration.processes import PATIENT_LEASE, OperatorProcess, WorkerProcess
 from tests.integration.soak.scenario import until
 
 from tickwheel_cluster import Access
@@ -51,8 +51,7 @@ class TlsOperator(OperatorProcess):
         super().__init__(
             cluster, folder, name, namespace=SYSTEM, TICKWHEEL_TLS_MODE="Own",
             TICKWHEEL_WATCH_NAMESPACES=f"{NAMESPACE} {ELSEWHERE}", TICKWHEEL_TLS_PUBLISH_MINUTES="0.05",
-            # Who leads does not change here, even on a machine that stands still for seconds.
-            TICKWHEEL_LEASE_DURATION_MS="60000", TICKWHEEL_RENEW_DEADLINE_MS="40000", **environment,
+            **PATIENT_LEASE, **environment,
         )  # fmt: skip
         self.url = f"https://localhost:{self.port}"
         self._environment["TICKWHEEL_ADVERTISE_URL"] = f"https://127.0.0.1:{self.port}"

@@ -67,10 +67,8 @@ class History:
     def differs(self, view: TaskView, asked: frozenset[str]) -> bool:
         """Whether anything is to be written. `asked` are run ids that users' own TaskRuns show."""
         known = self._of_task.get(view.uid, {})
-        wanted = {run.name: run for run in view.runs if run.run_id not in asked and not run.requested}
-        if any(name not in wanted and shown.uid for name, shown in known.items()):
-            return True
-        return any(_differs(known.get(name), run) for name, run in wanted.items())
+        wanted = _wanted(view, asked)
+        return bool(_old(known, wanted)) or any(_differs(known.get(name), run) for name, run in wanted.items())
 
     async def sync(self, view: TaskView, asked: frozenset[str]) -> None:
         """Create, update and delete until the objects are the view's runs. Raises `WriteFailed`.
@@ -78,7 +76,7 @@ class History:
         The old ones go last: where requests wait for their turn, a task would seem to have had no runs meanwhile.
         """
         known = self._of_task.setdefault(view.uid, {})
-        wanted = {run.name: run for run in view.runs if run.run_id not in asked and not run.requested}
+        wanted = _wanted(view, asked)
         try:
             for name, run in wanted.items():
                 if name not in known:
@@ -91,7 +89,7 @@ class History:
         await self._drop(view, known, wanted)
 
     async def _drop(self, view: TaskView, known: dict[str, _View], wanted: Mapping[str, RunView]) -> None:
-        for name in [name for name, shown in known.items() if name not in wanted and shown.uid]:
+        for name in _old(known, wanted):
             await self._writer.delete_run(view.namespace, name)
             known.pop(name, None)
 
@@ -121,6 +119,16 @@ def _read(item: Mapping[str, Any]) -> _View:
     status = item.get("status") or {}
     final = status.get("state") in _FINAL_STATES
     return _View(digests("TaskRun", status)[0], item["metadata"]["uid"], final=final)
+
+
+def _wanted(view: TaskView, asked: frozenset[str]) -> dict[str, RunView]:
+    """The runs that are shown here, by the names of their objects."""
+    return {run.name: run for run in view.runs if run.run_id not in asked and not run.requested}
+
+
+def _old(known: Mapping[str, _View], wanted: Mapping[str, RunView]) -> list[str]:
+    """Our objects that are wanted no longer."""
+    return [name for name, shown in known.items() if name not in wanted and shown.uid]
 
 
 def _differs(known: _View | None, run: RunView) -> bool:
