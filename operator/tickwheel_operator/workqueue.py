@@ -2,7 +2,8 @@
 
 The TaskRun requests, the pools and the projector go by it. A key waits at most once however often it is
 added, is worked on by one worker at a time, and is looked at again when it was added meanwhile; work that fails is
-tried again after a delay that grows. Invariant: a key that was added is worked on after its last `add`.
+tried again after a delay that grows. Invariant: a key that was added is worked on after its last `add`: at once, or,
+where the work failed meanwhile, after the delay of that failure.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Hashable
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 __all__ = ["WorkFailed", "WorkQueue"]
@@ -26,6 +28,17 @@ class WorkFailed(Exception):
     def __init__(self, message: str, *, kind: str = "") -> None:
         super().__init__(message)
         self.kind = kind
+
+
+@dataclass
+class _Meanwhile:
+    """What was asked for a key while it is worked on."""
+
+    lane: int | None = None
+    """The lane in which it was added; None: it was not."""
+    later: tuple[float, int] | None = None
+    """When it was to be looked at again (the loop's clock), and in which lane."""
+    discarded: bool = False
 
 
 class WorkQueue(Generic[_Key]):
@@ -53,8 +66,7 @@ class WorkQueue(Generic[_Key]):
         self._max_s = max_s
         self._lanes: list[dict[_Key, None]] = [{} for _ in range(lanes)]
         self._turn = 0
-        self._working: dict[_Key, int | None] = {}
-        """The lane in which a key was added again while it is worked on; None: it was not."""
+        self._working: dict[_Key, _Meanwhile] = {}
         self._later: dict[_Key, asyncio.TimerHandle] = {}
         self._failures: dict[_Key, int] = {}
         self._told: dict[tuple[type[Exception], str], tuple[float, int]] = {}
@@ -67,9 +79,9 @@ class WorkQueue(Generic[_Key]):
 
     def add(self, key: _Key, lane: int = 0) -> None:
         """Look at the key soon. One that waits in a later lane moves forward."""
-        if key in self._working:
-            before = self._working[key]
-            self._working[key] = lane if before is None else min(lane, before)
+        meanwhile = self._working.get(key)
+        if meanwhile is not None:
+            meanwhile.lane = lane if meanwhile.lane is None else min(lane, meanwhile.lane)
             return
         timer = self._later.pop(key, None)
         if timer is not None:
@@ -83,11 +95,22 @@ class WorkQueue(Generic[_Key]):
         self._wake.set()
 
     def add_later(self, key: _Key, delay_s: float, lane: int = 0) -> None:
-        """Look at the key after `delay_s`, unless it is added before."""
-        if key in self._later or key in self._working or any(key in waiting for waiting in self._lanes):
-            return
+        """Look at the key after `delay_s`, unless it is added before. Of two delays the shorter counts."""
         loop = asyncio.get_running_loop()
-        self._later[key] = loop.call_later(delay_s, self._due, key, lane)
+        due = loop.time() + delay_s
+        meanwhile = self._working.get(key)
+        if meanwhile is not None:
+            if meanwhile.later is None or due < meanwhile.later[0]:
+                meanwhile.later = (due, lane)
+            return
+        if any(key in waiting for waiting in self._lanes):
+            return
+        timer = self._later.get(key)
+        if timer is not None:
+            if timer.when() <= due:
+                return
+            timer.cancel()
+        self._later[key] = loop.call_at(due, self._due, key, lane)
 
     def discard(self, key: _Key) -> None:
         """There is nothing to do for the key any more. Work that runs is not stopped."""
@@ -98,7 +121,7 @@ class WorkQueue(Generic[_Key]):
             timer.cancel()
         self._failures.pop(key, None)
         if key in self._working:
-            self._working[key] = None
+            self._working[key] = _Meanwhile(discarded=True)
 
     def clear(self) -> None:
         """Forget all keys that wait."""
@@ -106,7 +129,7 @@ class WorkQueue(Generic[_Key]):
             self.discard(key)
         self._failures.clear()
         for key in self._working:
-            self._working[key] = None
+            self._working[key] = _Meanwhile(discarded=True)
 
     async def run(self) -> None:
         """Work until cancelled."""
@@ -139,22 +162,36 @@ class WorkQueue(Generic[_Key]):
                 await self._wake.wait()
                 continue
             key, lane = found
-            self._working[key] = None
+            self._working[key] = _Meanwhile()
+            failed = False
             again: float | None
             try:
                 again = await self._work(key)
                 self._failures.pop(key, None)
             except Exception as error:
                 # Whatever went wrong with one key is that key's affair: it is said, and tried again.
+                failed = True
                 failures = self._failures[key] = self._failures.get(key, 0) + 1
                 again = min(self._initial_s * 2 ** min(failures - 1, 20), self._max_s)
                 self._tell(key, again, error)
             finally:
-                added = self._working.pop(key)
-            if added is not None:
-                self.add(key, added) if again is None else self.add_later(key, again, added)
-            elif again is not None:
-                self.add_later(key, again, lane)
+                meanwhile = self._working.pop(key)
+            self._go_on(key, lane, again, failed, meanwhile)
+
+    def _go_on(self, key: _Key, lane: int, again: float | None, failed: bool, meanwhile: _Meanwhile) -> None:
+        """Queue a key whose work has ended: by what came meanwhile, and by what its work asks for."""
+        if meanwhile.discarded:
+            # What its work asks for is of no interest any more, only what came after.
+            again, failed = None, False
+            self._failures.pop(key, None)
+        if meanwhile.lane is not None and not failed:
+            self.add(key, meanwhile.lane)
+            return
+        if again is not None:
+            self.add_later(key, again, lane if meanwhile.lane is None else meanwhile.lane)
+        if meanwhile.later is not None and not failed:
+            due, later_lane = meanwhile.later
+            self.add_later(key, due - asyncio.get_running_loop().time(), later_lane)
 
     def _tell(self, key: _Key, again_s: float, error: Exception) -> None:
         kind = (type(error), error.kind if isinstance(error, WorkFailed) else "")

@@ -135,7 +135,6 @@ class PoolReconciler:
         """The pods' own problem when they were last asked."""
         self._ca_written: dict[str, str] = {}
         """By namespace."""
-        self._timers: dict[PoolKey, asyncio.TimerHandle] = {}
         deployments.on_change.append(self.changed)
 
     # --- the operator's side ---
@@ -149,9 +148,6 @@ class PoolReconciler:
         """The term is over. What is in flight is idempotent."""
         self._leading = False
         self._queue.clear()
-        for timer in self._timers.values():
-            timer.cancel()
-        self._timers.clear()
         for memory in (self._applied, self._refused, self._drift, self._unready, self._told, self._ca_written):
             memory.clear()
 
@@ -183,16 +179,7 @@ class PoolReconciler:
 
     # --- one pool ---
 
-    async def _work(self, key: PoolKey) -> None:
-        again_s = await self._reconcile(key)
-        timer = self._timers.pop(key, None)
-        if timer is not None:
-            timer.cancel()
-        if again_s is not None:
-            # Not the queue's own delay: that would hold up what changes meanwhile.
-            self._timers[key] = asyncio.get_running_loop().call_later(again_s, self.changed, *key)
-
-    async def _reconcile(self, key: PoolKey) -> float | None:
+    async def _work(self, key: PoolKey) -> float | None:
         """Make it so; seconds after which to look again, or None: when something changes."""
         try:
             return await self._look(key)

@@ -169,6 +169,7 @@ class EventRecorder:
         identity = identity or f"{series}{now // _WINDOW_MS}"
         told = f"{regarding.get('uid', regarding['name'])}/{reason}/{identity}"
         event = self._series.get(told)
+        is_new = event is None
         if event is None:
             name = f"{regarding['name'][:200]}.{hashlib.sha256(told.encode()).hexdigest()[:16]}"
             event = self._series[told] = _Series(regarding["namespace"], name, regarding, kind, reason)
@@ -179,10 +180,10 @@ class EventRecorder:
         event.count += times
         event.note = note[:_NOTE_CHARS]
         event.last_ms = now
-        if event.created:
-            self._queue.add_later(told, self._config.interval_s)
-        else:
+        if is_new:
             self._queue.add(told)
+        else:
+            self._queue.add_later(told, self._config.interval_s)
 
     async def _write(self, told: str) -> float | None:
         series = self._series.get(told)

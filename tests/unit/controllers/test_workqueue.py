@@ -144,3 +144,81 @@ async def test_an_outage_is_told_once_for_each_kind_of_failure(caplog: pytest.Lo
             await until(lambda: "x" in failed and len(failed) > 60)
 
     assert [record.getMessage().partition(" cannot")[0][-2:] for record in caplog.records] == ["k0", "'x"]
+
+
+@asynccontextmanager
+async def at_work(
+    results: list[float | Exception | None],
+) -> AsyncIterator[tuple[WorkQueue[str], asyncio.Event, list[str]]]:
+    """A queue whose first work on `a` has begun, the event that ends it, and what was begun so far."""
+    begun: list[str] = []
+    gate = asyncio.Event()
+
+    async def work(key: str) -> float | None:
+        begun.append(key)
+        await gate.wait()
+        result = results.pop(0) if results else None
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    async with running(work, initial_s=60.0) as queue:
+        queue.add("a")
+        await until(lambda: begun)
+        yield queue, gate, begun
+
+
+async def test_a_key_that_is_added_while_its_work_asks_for_a_delay_is_worked_on_at_once() -> None:
+    async with at_work([3_600.0]) as (queue, gate, begun):
+        queue.add("a")
+        gate.set()
+        await until(lambda: len(begun) == 2)
+        assert len(queue) == 0
+
+
+async def test_a_key_that_is_added_while_its_work_fails_waits_for_the_delay_of_the_failure() -> None:
+    async with at_work([OSError("no")]) as (queue, gate, begun):
+        queue.add("a")
+        gate.set()
+        await until(lambda: len(queue) == 1)
+        queue.add("b")
+        await until(lambda: "b" in begun)
+        assert begun == ["a", "b"] and len(queue) == 1
+
+
+@pytest.mark.parametrize("result", [None, 3_600.0])
+async def test_a_delay_that_is_asked_for_during_the_work_is_kept(result: float | None) -> None:
+    async with at_work([result]) as (queue, gate, begun):
+        queue.add_later("a", 3_600.0)
+        queue.add_later("a", 0.01)
+        gate.set()
+        await until(lambda: len(begun) == 2)
+        assert len(queue) == 0
+
+
+async def test_of_two_delays_the_shorter_counts() -> None:
+    async with at_work([]) as (queue, gate, begun):
+        gate.set()
+        queue.add_later("b", 3_600.0)
+        queue.add_later("b", 0.01)
+        queue.add_later("b", 3_600.0)
+        await until(lambda: "b" in begun)
+        assert len(queue) == 0
+
+
+@pytest.mark.parametrize("result", [3_600.0, OSError("no")])
+async def test_a_key_that_is_discarded_during_its_work_is_not_looked_at_again(result: float | Exception) -> None:
+    async with at_work([result]) as (queue, gate, begun):
+        queue.discard("a")
+        gate.set()
+        queue.add("b")
+        await until(lambda: "b" in begun)
+        assert len(queue) == 0
+
+
+async def test_a_key_that_is_added_after_it_was_discarded_is_worked_on() -> None:
+    async with at_work([3_600.0]) as (queue, gate, begun):
+        queue.clear()
+        queue.add("a")
+        gate.set()
+        await until(lambda: len(begun) == 2)
