@@ -137,10 +137,11 @@ class Trigger(Model):
     cron: CronExpression | None = None
     """A cron expression: 5 fields (minute, hour, day of month, month, day of week) or 6 with the seconds first, or
     a macro such as `@daily`. `0 9 * * MON-FRI` fires at nine on weekdays, `*/10 * * * * *` every ten seconds. Knows
-    names, ranges, steps, lists, `L`, `W`, `#` and `H`. Where day of month and day of week are both restricted,
-    either matches. Evaluated in `timeZone`; a time that a daylight-saving change skips fires once after the gap,
-    one that happens twice fires the first time only. But where minute or hour is a wildcard or has a step, it follows
-    the clock: times that are skipped do not fire, and those that happen twice fire twice."""
+    names, ranges, steps, lists, `L`, `W`, `#` and `H`. Where day of month and day of week are both restricted (no `*`
+    or `?` in them), either matches. Evaluated in `timeZone`; a time that a daylight-saving change skips fires once
+    after the gap, one that happens twice fires the first time only. But where minute or hour has a wildcard or steps
+    over several values, it follows the clock: times that are skipped do not fire, and those that happen twice fire
+    twice."""
     fixed_rate: RateInterval | None = None
     """A steady interval from `anchor`, however long the runs take: `500ms`, `90s`. 10 ms up."""
     fixed_delay: DelayInterval | None = None

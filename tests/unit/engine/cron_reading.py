@@ -30,6 +30,18 @@ def item_matches(item: str, value: int, low: int, high: int) -> bool:
     return False
 
 
+def has_star(text: str) -> bool:
+    return any(item == "*" or (item.startswith("*/") and int(item[2:]) == 1) for item in text.split(","))
+
+
+def names_a_rhythm(text: str, low: int, high: int) -> bool:
+    """A star, or a step of two and more that reaches a second value."""
+    if has_star(text):
+        return True
+    stepped = [item for item in text.split(",") if "/" in item and int(item.partition("/")[2]) > 1]
+    return any(sum(item_matches(item, value, low, high) for value in range(low, high + 1)) > 1 for item in stepped)
+
+
 def field_matches(text: str, value: int, low: int, high: int) -> bool:
     return any(item_matches(item, value, low, high) for item in text.split(","))
 
@@ -70,7 +82,7 @@ def date_matches(day_fields: str, day: date) -> bool:
         return False
     by_month = any(day_of_month_matches(item, day) for item in monthday.split(","))
     by_week = any(day_of_week_matches(item, day) for item in weekday.split(","))
-    if "*" in (monthday, weekday):
+    if has_star(monthday) or has_star(weekday):
         return by_month and by_week
     return by_month or by_week
 

@@ -38,6 +38,11 @@ def test_two_restricted_day_fields_are_warned_of() -> None:
     assert "Quartz refuses" in line
 
 
+@pytest.mark.parametrize("star", ["*", "?", "*/1", "?/1", "*,15"])
+def test_a_wildcard_however_it_is_spelt_is_no_restriction_to_warn_of(star: str) -> None:
+    assert quartz_warnings(f"0 0 0 {star} * FRI") == []
+
+
 def test_a_step_wider_than_its_field_is_warned_of() -> None:
     (line,) = warnings("*/90 * * * *")
     assert "minute '*/90'" in line

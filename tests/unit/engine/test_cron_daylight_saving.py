@@ -22,6 +22,15 @@ def test_a_fixed_time_in_a_gap_fires_once_at_the_end_of_the_gap() -> None:
     ) == ["2026-03-07T02:30:00-05:00", "2026-03-08T03:00:00-04:00", "2026-03-09T02:30:00-04:00"]
 
 
+@pytest.mark.parametrize("expression", ["0 0 * * *", "0 */24 * * *", "*/60 0 * * *", "0 0-0/2 * * *"])
+def test_a_step_that_reaches_one_value_is_a_fixed_time(expression: str) -> None:
+    # Midnight does not exist in Santiago on 7 September 2025.
+    assert local_instants(expression, "America/Santiago", "2025-09-06T00:00:00-04:00", "2025-09-08T12:00:00-03:00") == [
+        "2025-09-07T01:00:00-03:00",
+        "2025-09-08T00:00:00-03:00",
+    ]
+
+
 @pytest.mark.parametrize("expression", ["0,20,40 2 * * *", "0-59 2 * * *", "* 20 2 * * *", "30 2,3 8 3 *"])
 def test_many_fixed_times_in_a_gap_are_one_instant(expression: str) -> None:
     instants = local_instants(expression, "America/New_York", "2026-03-08T00:00:00-05:00", "2026-03-08T03:29:00-04:00")

@@ -17,7 +17,7 @@ import pytest
 from croniter import croniter
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from tests.unit.engine.cron_reading import WEEKDAYS, local_matches
+from tests.unit.engine.cron_reading import WEEKDAYS, local_matches, names_a_rhythm
 
 from tickwheel_operator.engine.cron import parse
 from tickwheel_operator.engine.cron.zones import Timeline
@@ -52,7 +52,7 @@ def fixed_times(zone: ZoneInfo, start: datetime, days: int) -> list[tuple[dateti
 def brute_force(expression: str, zone: ZoneInfo, start: datetime, days: int) -> list[int]:
     """Return all instants from `start` (UTC) on, for some days, in milliseconds."""
     minute, hour = expression.split()[:2]
-    follows = any(character in minute + hour for character in "*/")
+    follows = names_a_rhythm(minute, 0, 59) or names_a_rhythm(hour, 0, 23)
     candidates = clock_shows(zone, start, days) if follows else fixed_times(zone, start, days)
     found = {moment for moment, local in candidates if local_matches(expression, local)}
     return sorted(int(moment.timestamp()) * 1000 for moment in found)
@@ -66,7 +66,7 @@ def values(low: int, high: int, names: list[str] | None = None) -> st.SearchStra
     ranges = st.tuples(plain, plain).map("-".join)
     steps = st.integers(1, high + 2).map(str)
     stepped = st.tuples(st.one_of(st.just("*"), plain, ranges), steps).map("/".join)
-    item = st.one_of(plain, plain, ranges, stepped)
+    item = st.one_of(plain, plain, ranges, stepped, st.sampled_from(["*", "*/1"]))
     return st.one_of(st.lists(item, min_size=1, max_size=3).map(",".join), st.just("*"))
 
 
@@ -125,6 +125,9 @@ CHANGES = [
 @example(expression="0 0 * * *")
 @example(expression="*/7 * * * *")
 @example(expression="0 0-23 * * *")
+@example(expression="0 */24 * * *")
+@example(expression="*/60 2 * * *")
+@example(expression="30 */1 * * *")
 def test_instants_around_a_change_of_the_clock_are_those_of_the_brute_force(
     zone_name: str, day: str, expression: str
 ) -> None:

@@ -133,9 +133,22 @@ def test_either_of_two_restricted_day_fields_matches(days: str, expected: list[i
     assert fires_on(f"0 0 {days}", year=2026, month=2) == expected
 
 
-@pytest.mark.parametrize("day", ["*/1", "1-31", "1,*"])
-def test_only_a_plain_wildcard_is_unrestricted(day: str) -> None:
+@pytest.mark.parametrize("day", ["1-31", "1-31/1", "1/1", "*/2,2/2"])
+def test_a_range_of_all_days_is_a_restriction(day: str) -> None:
     assert fires_on(f"0 0 {day} * MON", year=2026, month=2) == list(range(1, 29))
+    assert fires_on("0 0 1 * 0-6", year=2026, month=2) == list(range(1, 29))
+
+
+@pytest.mark.parametrize("star", ["*", "?", "*/1", "?/1", "*/01", "*,5", "5,?/1", "5-6,*/1"])
+def test_a_wildcard_anywhere_in_a_day_field_restricts_nothing(star: str) -> None:
+    assert parse(f"0 9 {star} * MON-FRI") == parse("0 9 * * MON-FRI")
+    assert parse(f"0 9 15 * {star}") == parse("0 9 15 * *")
+    assert parse(f"0 9 {star} * {star}") == parse("0 9 * * *")
+
+
+def test_a_wildcard_beside_a_special_day_restricts_nothing() -> None:
+    assert parse("0 9 L,* * MON") == parse("0 9 * * MON")
+    assert parse("0 9 15 * FRI#2,*") == parse("0 9 15 * *")
 
 
 @pytest.mark.parametrize(
@@ -284,9 +297,21 @@ def test_an_expression_has_at_most_256_characters() -> None:
         ("H/15 2 * * *", True),
         ("@hourly", True),
         ("@daily", False),
+        ("0 */24 * * *", False),
+        ("0 0/24 * * *", False),
+        ("0 23/2 * * *", False),
+        ("*/60 2 * * *", False),
+        ("H/60 2 * * *", False),
+        ("5-9/5 2 * * *", False),
+        ("0 9-17/1 * * *", False),
+        ("H(0-9)/1 2 * * *", False),
+        ("0 */23 * * *", True),
+        ("*/1 2 * * *", True),
+        ("30,* 2 * * *", True),
+        ("30 ?/1 * * *", True),
     ],
 )
-def test_a_wildcard_or_a_step_in_minute_or_hour_follows_the_clock(expression: str, follows: bool) -> None:
+def test_a_wildcard_or_a_step_over_several_values_follows_the_clock(expression: str, follows: bool) -> None:
     assert parse(expression).follows_clock is follows
 
 

@@ -28,6 +28,9 @@ SCHEDULES: list[tuple[str, bool, Callable[[datetime], bool]]] = [
     ("10-50 0-23 * * *", False, clock(HOURS, range(10, 51))),
     ("45 22-1 * * *", False, clock([22, 23, 0, 1], [45])),
     ("30 1 * * SUN", False, lambda local: local.isoweekday() == 7 and (local.hour, local.minute) == (1, 30)),
+    ("0 */24 * * *", False, clock([0], [0])),
+    ("*/60 2/22 * * *", False, clock([2], [0])),
+    ("45 22-23/1 * * *", False, clock([22, 23], [45])),
     ("20 0 1-15 * *", False, lambda local: local.day <= 15 and (local.hour, local.minute) == (0, 20)),
     # A wildcard or a step in minute or hour: as the clock really runs.
     ("* * * * *", True, lambda local: True),

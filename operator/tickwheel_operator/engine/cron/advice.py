@@ -34,7 +34,7 @@ def quartz_warnings(expression: str) -> list[str]:
             f"day of week '{day_of_week.text}' has numbers: here 0 and 7 are Sunday and 1 is Monday, so that it means "
             f"'{_named(day_of_week.text, first=0)}'; in Quartz 1 is Sunday, and {quartz}; names mean the same in both"
         )
-    if not day_of_month.is_plain_wildcard and not day_of_week.is_plain_wildcard:
+    if not day_of_month.is_star and not day_of_week.is_star:
         found.append(
             f"day of month '{day_of_month.text}' and day of week '{day_of_week.text}' are both set: here "
             "a day that matches either fires, Quartz refuses the expression, Spring wants both to match"

@@ -5,8 +5,8 @@ instants of those in a zone. Daylight saving is settled in this module and nowhe
 
 - Fixed times are resolved once each: one that a gap skips, to the first instant after the gap; one that occurs
   twice, to the first time. Local times and instants then grow together.
-- Times that follow the clock (a cron whose minute or hour field is a wildcard or has a step) fire at every instant
-  that shows one of them, and at no other.
+- Times that follow the clock (a cron whose minute or hour field has a wildcard, or steps over several values) fire at
+  every instant that shows one of them, and at no other.
 
 Invariant: `next_after` is strictly increasing, `latest_until` is its exact inverse, and `count` is their number.
 """

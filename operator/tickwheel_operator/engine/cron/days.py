@@ -25,7 +25,7 @@ class DayRule:
     last_weekday: bool = False
     """The month's last day that is no Saturday or Sunday (`LW`)."""
     any_monthday: bool = False
-    """The day of month is a plain `*` or `?`."""
+    """The day of month has a wildcard: it restricts nothing."""
     weekdays: int = 0
     """Bit n: every weekday n."""
     last_of_weekday: int = 0
@@ -33,7 +33,7 @@ class DayRule:
     nth_of_weekday: int = 0
     """Bit 8 * k + n: the month's kth weekday n (`FRI#2`)."""
     any_weekday: bool = False
-    """The day of week is a plain `*` or `?`."""
+    """The day of week has a wildcard: it restricts nothing."""
 
     def days_in(self, first_weekday: int, length: int) -> int:
         """Return the days that match in a month of `length` days; bit n is the nth day."""

@@ -51,6 +51,17 @@ class _Place:
     text: str
     position: int
 
+    @property
+    def step(self) -> int:
+        """How far apart its values are; 1 where none is written."""
+        match = _ITEM.fullmatch(self.text)
+        return 1 if match is None else int(match["step"] or 1)
+
+    @property
+    def is_star(self) -> bool:
+        """Whether it is a wildcard, which restricts nothing: `*`, `?`, and both with a step of one."""
+        return self.text[:1] in ("*", "?") and self.step == 1
+
     def refuse(self, what: str) -> CronError:
         return CronError(
             f"{self.field.name} field: '{self.text}' {what}; allowed: {self.field.allowed}; "
@@ -69,13 +80,9 @@ class _FieldText:
     position: int
 
     @property
-    def is_plain_wildcard(self) -> bool:
-        return self.text in ("*", "?")
-
-    @property
-    def follows_clock(self) -> bool:
-        """Whether the field holds a wildcard or a step; a range or a list is neither."""
-        return any(character in self.text for character in "*?/")
+    def is_star(self) -> bool:
+        """Whether an item is a wildcard. A range that happens to hold all values is none, as in Kubernetes."""
+        return any(place.is_star for place in self.items())
 
     def items(self) -> Iterator[_Place]:
         position = self.position
@@ -120,7 +127,7 @@ def _parse(expression: str, identity: str) -> CronSchedule:
         hours=_read_mask(hour, identity),
         months=months,
         days=days,
-        follows_clock=minute.follows_clock or hour.follows_clock,
+        follows_clock=_follows_clock(minute, identity) or _follows_clock(hour, identity),
         daily=months == _ALL_MONTHS and days == _EVERY_DAY,
         impossible=not any(
             days[4 * first + length - 28]
@@ -227,8 +234,16 @@ def _read_mask(field_text: _FieldText, identity: str) -> int:
     return _mask(value for place in field_text.items() for value in values_of(place, identity))
 
 
+def _follows_clock(field_text: _FieldText, identity: str) -> bool:
+    """Whether the field names a rhythm instead of times: a wildcard, or a step from one value to another. A step of one
+    only spells a range, and a step past the field's end one value."""
+    return any(
+        place.is_star or (place.step > 1 and len(set(values_of(place, identity))) > 1) for place in field_text.items()
+    )
+
+
 def _read_days_of_month(field_text: _FieldText, identity: str, rule: DayRule) -> DayRule:
-    rule = replace(rule, any_monthday=field_text.is_plain_wildcard)
+    rule = replace(rule, any_monthday=field_text.is_star)
     for place in field_text.items():
         if place.text == "LW":
             rule = replace(rule, last_weekday=True)
@@ -246,7 +261,7 @@ def _read_days_of_month(field_text: _FieldText, identity: str, rule: DayRule) ->
 
 
 def _read_days_of_week(field_text: _FieldText, identity: str, rule: DayRule) -> DayRule:
-    rule = replace(rule, any_weekday=field_text.is_plain_wildcard)
+    rule = replace(rule, any_weekday=field_text.is_star)
     for place in field_text.items():
         if place.text == "L":
             raise place.refuse("needs a weekday before it: FRIL is the last Friday; Saturday is SAT")
