@@ -9,12 +9,13 @@ it is handed back apart, and the caller decides. Invariant: an event that cannot
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
-from datetime import date, datetime, time, timedelta
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from zoneinfo import ZoneInfo
 
-from dateutil.rrule import rrulestr  # type: ignore[import-untyped]
-from icalendar import Calendar, Event
+from dateutil.rrule import rrulebase, rrulestr  # type: ignore[import-untyped]
+from icalendar import Calendar, Event, vRecur
 
 from tickwheel_operator.engine.cron import UnknownZoneError, zone_named
 
@@ -24,7 +25,10 @@ _DAY = timedelta(days=1)
 _DAILY_RULES = ("DAILY", "WEEKLY", "MONTHLY", "YEARLY")
 _DECIDING = {"DTSTART", "DTEND", "DURATION", "RRULE", "RDATE", "EXDATE", "RECURRENCE-ID", "STATUS"}
 """Properties that decide which days an event has."""
-_UNTIL = re.compile(r"UNTIL=(\d{8})(T\d{6}Z?)?", re.IGNORECASE)
+_UNTIL = re.compile(r"UNTIL=[^;]*", re.IGNORECASE)
+_NO_MARKS = str.maketrans("", "", "-:")
+_FURTHEST_ZONES = 2 * _DAY
+"""More than the clocks of any two zones differ by."""
 
 
 class IcsError(ValueError):
@@ -59,7 +63,7 @@ def days_of(text: str, first: date, last: date, zone_name: str | None) -> Days:
         if calendar.name != "VCALENDAR":
             raise IcsError(f"it is no iCalendar file: it has a {calendar.name}, not a VCALENDAR")
         if not found.zone:
-            found.zone_name = str(calendar.get("X-WR-TIMEZONE", "")).strip() or found.zone_name
+            found.zone_name = _zone_name(calendar) or found.zone_name
             found.zone = _zone(found.zone_name)
     if not calendars:
         raise IcsError("it is no iCalendar file: it has no VCALENDAR")
@@ -67,24 +71,34 @@ def days_of(text: str, first: date, last: date, zone_name: str | None) -> Days:
     events = [event for calendar in calendars for event in calendar.walk("VEVENT") if isinstance(event, Event)]
     for event in events:
         _refuse_unreadable(event)
-    moved = {(str(event.get("UID")), _moved_from(event, zone)) for event in events if "RECURRENCE-ID" in event}
+    moved: dict[str, list[date]] = {}
+    for event in events:
+        if "RECURRENCE-ID" in event:
+            moved.setdefault(str(event.get("UID")), []).append(_stands_for(event))
     for event in events:
         found.events += 1
         if str(event.get("STATUS", "")).upper() == "CANCELLED":
             continue
-        start, length, whole_days = _span(event, zone)
-        own = str(event.get("UID"))
-        instance = "RECURRENCE-ID" in event
-        for begin in _occurrences(event, start, length, first, last, zone):
-            if not instance and (own, begin) in moved:
-                continue
-            low, high = max(begin, first), min(begin + _DAY * (length - 1), last)
-            touched = {low + _DAY * number for number in range((high - low).days + 1)}
-            if whole_days:
-                found.days |= touched
-            elif touched:
-                found.timed.setdefault(_title(event), set()).update(touched)
+        elsewhere = [] if "RECURRENCE-ID" in event else moved.get(str(event.get("UID")), [])
+        try:
+            _take(event, elsewhere, found, first, last, zone)
+        except OverflowError as error:
+            raise IcsError(f"'{_title(event)}' has a date outside of the years 1 to 9999") from error
     return found
+
+
+def _take(event: Event, elsewhere: list[date], found: Days, first: date, last: date, zone: ZoneInfo) -> None:
+    """Take the days of an event, but for the occurrences that other events stand for."""
+    series = _series(event, zone)
+    occurrences = series.without(series.occurrences(first, last), [*event.exdates, *elsewhere])
+    for at, length in occurrences.items():
+        begin, until, whole_days = series.span(at, length)
+        low, high = max(begin, first), min(until, last)
+        touched = {low + _DAY * number for number in range((high - low).days + 1)}
+        if whole_days:
+            found.days |= touched
+        elif touched:
+            found.timed.setdefault(_title(event), set()).update(touched)
 
 
 def joined(days: set[date]) -> list[str]:
@@ -96,6 +110,14 @@ def joined(days: set[date]) -> list[str]:
         else:
             ranges.append((day, day))
     return [f"{begin}" if begin == end else f"{begin}/{end}" for begin, end in ranges]
+
+
+def _zone_name(calendar: Calendar) -> str:
+    """The zone that a calendar says it is for: as publishers do, or by the only one that it defines."""
+    if stated := str(calendar.get("X-WR-TIMEZONE", "")).strip():
+        return stated
+    defined = {str(zone.get("TZID", "")).strip() for zone in calendar.walk("VTIMEZONE")}
+    return defined.pop() if len(defined) == 1 else ""
 
 
 def _zone(name: str) -> str:
@@ -113,10 +135,88 @@ def _refuse_unreadable(event: Event) -> None:
     for name, problem in event.errors:
         if name is None or name in _DECIDING:
             raise IcsError(f"the {name or 'event'} of '{_title(event)}' cannot be read: {problem}")
+    if "EXRULE" in event:
+        raise IcsError(
+            f"'{_title(event)}' has an EXRULE, which RFC 5545 does not know any more; name the dates in an EXDATE"
+        )
 
 
-def _span(event: Event, zone: ZoneInfo) -> tuple[date, int, bool]:
-    """The first day, the number of days, and whether they are whole days."""
+@dataclass(frozen=True, slots=True)
+class _Series:
+    """The occurrences of one event, by the clock of its own time zone: without a zone, as that clock shows them.
+
+    Each date property of the event comes through here, so that all of them are in one zone before they are compared.
+    """
+
+    event: Event
+    own: tzinfo
+    """The zone of DTSTART; of an all-day event and of one without a zone, that of the days."""
+    zone: ZoneInfo
+    """The zone that days begin and end in."""
+    all_day: bool
+    begin: datetime
+    length: timedelta
+
+    def on_own_clock(self, value: date, *, bare_date_at: time = time()) -> datetime:
+        """What the event's own clock shows at this value; a date without a time is this time of that day."""
+        return _on_clock(value, self.own, bare_date_at)
+
+    def on_days_clock(self, moment: datetime) -> datetime:
+        """When the day of an occurrence begins is for its own zone to say. Only UTC is nobody's clock."""
+        if self.own is UTC:
+            return moment.replace(tzinfo=UTC).astimezone(self.zone).replace(tzinfo=None)
+        return moment
+
+    def occurrences(self, first: date, last: date) -> dict[datetime, timedelta]:
+        """When those that may touch the span begin, and how long each is."""
+        begin, end = _shifted(first, -self.length - _FURTHEST_ZONES), _shifted(last, _FURTHEST_ZONES)
+        found = {self.begin: self.length}
+        for rule in self.event.rrules:
+            found |= dict.fromkeys(self._expanded(rule).between(begin, end, inc=True), self.length)
+        for added, until in self.event.rdates:
+            at = self.on_own_clock(added, bare_date_at=self.begin.time())
+            found[at] = self.length if until is None else self.on_own_clock(until) - at
+        return found
+
+    def without(self, found: dict[datetime, timedelta], excluded: Iterable[date]) -> dict[datetime, timedelta]:
+        """The occurrences but for those excluded: a time excludes what begins then, a date what begins on it."""
+        days, moments = set(), set()
+        for value in excluded:
+            if self.all_day or not isinstance(value, datetime):
+                days.add(self.on_own_clock(value).date())
+            else:
+                moments.add(self.on_own_clock(value))
+        return {at: length for at, length in found.items() if at not in moments and at.date() not in days}
+
+    def span(self, at: datetime, length: timedelta) -> tuple[date, date, bool]:
+        """The first and the last day of an occurrence, and whether they are whole days."""
+        begin, until = self.on_days_clock(at), self.on_days_clock(at + length)
+        whole = self.all_day or (begin.time() == time() == until.time() and until > begin)
+        last = until - timedelta(microseconds=1) if until > begin else begin
+        return begin.date(), last.date(), whole
+
+    def _expanded(self, rule: vRecur) -> rrulebase:
+        text: str = rule.to_ical().decode()  # type: ignore[no-untyped-call]
+        frequency = str(rule.get("FREQ", [""])[0]).upper()
+        if frequency not in _DAILY_RULES:
+            raise IcsError(f"the RRULE of '{_title(self.event)}' names no days: {text}")
+        for until in rule.get("UNTIL", [])[:1]:
+            # The parser wants an end of the same sort as the beginning; a date alone means that whole day.
+            moment = self.on_own_clock(until, bare_date_at=time(23, 59, 59))
+            text = _UNTIL.sub(f"UNTIL={moment.isoformat(timespec='seconds').translate(_NO_MARKS)}", text)
+        try:
+            return rrulestr(text, dtstart=self.begin)
+        except ValueError as error:
+            raise IcsError(f"the RRULE of '{_title(self.event)}' cannot be read: {text}: {error}") from error
+
+
+def _on_clock(value: date, zone: tzinfo, bare_date_at: time = time()) -> datetime:
+    if not isinstance(value, datetime):
+        return datetime.combine(value, bare_date_at)
+    return value if value.tzinfo is None else value.astimezone(zone).replace(tzinfo=None)
+
+
+def _series(event: Event, zone: ZoneInfo) -> _Series:
     try:
         start = event.start
         end = event.end
@@ -124,47 +224,26 @@ def _span(event: Event, zone: ZoneInfo) -> tuple[date, int, bool]:
         raise IcsError(f"'{_title(event)}' has no readable beginning and end: {error}") from error
     if not isinstance(start, datetime) and not isinstance(end, datetime):
         # Some write the last day as the end of an event of one day, though it is exclusive.
-        return start, max(1, (end - start).days), True
-    begin, until = _local(start, zone), _local(end, zone)
-    if begin.time() == time() == until.time() and until > begin:
-        return begin.date(), (until.date() - begin.date()).days, True
-    last = until - timedelta(microseconds=1) if until > begin else begin
-    return begin.date(), (last.date() - begin.date()).days + 1, False
+        length = max(_DAY, end - start)
+        return _Series(event, zone, zone, True, datetime.combine(start, time()), length)
+    own: tzinfo = zone
+    if isinstance(start, datetime) and start.tzinfo is not None:
+        own = UTC if start.tzname() == "UTC" and start.utcoffset() == timedelta() else start.tzinfo
+    instant = _Series(event, own, zone, False, _on_clock(start, own), timedelta())
+    return replace(instant, length=max(timedelta(), instant.on_own_clock(end) - instant.begin))
 
 
-def _local(moment: date, zone: ZoneInfo) -> datetime:
-    """By the clock of the event's own zone; a time in UTC, by that of the calendar's."""
-    if not isinstance(moment, datetime):
-        return datetime.combine(moment, time())
-    if moment.tzinfo is not None and moment.utcoffset() == timedelta(0) and moment.tzname() == "UTC":
-        moment = moment.astimezone(zone)
-    return moment.replace(tzinfo=None)
+def _shifted(day: date, by: timedelta) -> datetime:
+    """Midnight of the day, moved; no further than there are dates."""
+    try:
+        return datetime.combine(day, time()) + by
+    except OverflowError:
+        return datetime.combine(date.max if by > timedelta() else date.min, time())
 
 
-def _occurrences(event: Event, start: date, length: int, first: date, last: date, zone: ZoneInfo) -> set[date]:
-    """The first days of the occurrences that touch the span."""
-    earliest = date.fromordinal(max(1, first.toordinal() - length + 1))
-    starts = {start} if earliest <= start <= last else set()
-    for rule in event.rrules:
-        text = rule.to_ical().decode()
-        frequency = str(rule.get("FREQ", [""])[0]).upper()
-        if frequency not in _DAILY_RULES:
-            raise IcsError(f"the RRULE of '{_title(event)}' names no days: {text}")
-        # Days have no zone, and the parser wants an end of the same sort as the beginning.
-        text = _UNTIL.sub(r"UNTIL=\1T235959", text)
-        try:
-            expanded = rrulestr(text, dtstart=datetime.combine(start, time()))
-        except ValueError as error:
-            raise IcsError(f"the RRULE of '{_title(event)}' cannot be read: {text}: {error}") from error
-        begin, end = datetime.combine(earliest, time()), datetime.combine(last, time())
-        starts |= {moment.date() for moment in expanded.between(begin, end, inc=True)}
-    starts |= {day for day in (_local(added, zone).date() for added, _ in event.rdates) if earliest <= day <= last}
-    return starts - {_local(excluded, zone).date() for excluded in event.exdates}
-
-
-def _moved_from(event: Event, zone: ZoneInfo) -> date:
-    """The day of the occurrence that this event stands for instead."""
-    stands_for = event.RECURRENCE_ID
-    if stands_for is None or event["RECURRENCE-ID"].params.get("RANGE"):
+def _stands_for(event: Event) -> date:
+    """The occurrence that this event stands for instead."""
+    occurrence: date | None = event.RECURRENCE_ID
+    if occurrence is None or event["RECURRENCE-ID"].params.get("RANGE"):
         raise IcsError(f"'{_title(event)}' has a RECURRENCE-ID that cannot be read, or one for all that follows it")
-    return _local(stands_for, zone).date()
+    return occurrence
