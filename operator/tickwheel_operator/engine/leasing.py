@@ -82,18 +82,14 @@ class Leasing:
             self._lose_predecessors(seen, number)
             if number:
                 # What a leader before has asked it to stop, it may not have heard.
-                worker.cancelled = [
-                    d.token
-                    for d in self._state.attempts.values()
-                    if d.worker == number and d.run.cancelling is not None
-                ]
+                worker.cancelled = [d.token for d in self._state.attempts_of(number) if d.run.cancelling is not None]
         worker.seen_ms = self._journal.boot_ms
         return worker
 
     def _lose_predecessors(self, seen: WorkerSeen, number: int) -> None:
         """Attempts that an earlier process of this place holds, as the ledger tells a new leader."""
-        for other, name in list(self._state.workers.items()):
-            if name.key == seen.key and other != number:
+        for other in self._state.processes(seen.key):
+            if other != number:
                 self._fail_all(other, "another process took the worker's place")
 
     def gone(self, command: WorkerGone, effects: list[Effect]) -> None:
@@ -101,8 +97,8 @@ class Leasing:
         if worker is not None and command.instance in ("", worker.instance):
             self._lose(worker, "its pod is gone", effects)
         elif worker is None:
-            for number, name in list(self._state.workers.items()):
-                if name.key == command.key and command.instance in ("", name.instance):
+            for number in self._state.processes(command.key):
+                if command.instance in ("", self._state.workers[number].instance):
                     self._fail_all(number, "its pod is gone")
 
     def _lose(self, worker: LiveWorker, why: str, effects: list[Effect]) -> None:
@@ -111,9 +107,7 @@ class Leasing:
         self._fail_all(worker.number, why)
 
     def _fail_all(self, number: int, why: str) -> None:
-        if not number:
-            return
-        for dispatch in [d for d in self._state.attempts.values() if d.worker == number]:
+        for dispatch in self._state.attempts_of(number):
             if dispatch.token:  # the end of one before may have ended it
                 self._fail(dispatch, f.FailureReason.LOST, message=f"the worker was lost: {why}")
 
@@ -125,9 +119,7 @@ class Leasing:
         self._router.update(worker, command.worker)
         lost_on_the_way = []
         if command.received < worker.last_token or worker.last_token == 0:
-            lost_on_the_way = [
-                d for token, d in self._state.attempts.items() if d.worker == worker.number and token > command.received
-            ]
+            lost_on_the_way = [d for d in self._state.attempts_of(worker.number) if d.token > command.received]
         worker.last_token = max([worker.last_token, command.received, *(d.token for d in lost_on_the_way)])
         again = []
         for dispatch in lost_on_the_way:

@@ -156,8 +156,7 @@ def load(state: State, chunks: Sequence[bytes]) -> None:
             case "workers":
                 for number, namespace, pool, name, instance in rows:
                     worker = WorkerName(WorkerKey(namespace, pool, name), instance)
-                    state.workers[number] = worker
-                    state.worker_numbers[worker] = number
+                    state.name_worker(number, worker)
             case "tasks":
                 for row in rows:
                     _load_task(state, row)
@@ -192,7 +191,7 @@ def _prune_workers(state: State) -> None:
     used = {run.worker for run in state.runs.values()}
     spare = [number for number in state.workers if number not in used]
     for number in spare[:-_WORKER_MEMORY]:
-        del state.worker_numbers[state.workers.pop(number)]
+        state.forget_worker(number)
 
 
 def _key_row(key: str, known: Run | RunState) -> tuple[str, str, int]:
@@ -266,4 +265,4 @@ def _load_run(state: State, row: list[Any]) -> None:
     state.runs[number] = run
     task.runs[number] = run
     if d.token:
-        state.attempts[d.token] = d
+        state.open_attempt(d)

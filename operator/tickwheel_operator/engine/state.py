@@ -38,8 +38,13 @@ class State:
         self.by_uid: dict[str, TaskState] = {}
         self.runs: dict[int, Run] = {}
         self.attempts: dict[int, Dispatch] = {}
+        """Open attempts, by token."""
+        self._attempts_of: dict[int, dict[int, Dispatch]] = {}
+        """The same, by worker: one that joins or leaves must not cost a look at all the others."""
         self.workers: dict[int, WorkerName] = {}
         self.worker_numbers: dict[WorkerName, int] = {}
+        self._processes: dict[WorkerKey, dict[int, None]] = {}
+        """The numbers of the processes that had a worker's place, in order."""
         # Ordered dicts, since a plain one looks through all that was deleted from its front to find its first.
         self.keys: OrderedDict[str, Run | RunState] = OrderedDict()
         self.max_keys = max_keys
@@ -85,6 +90,43 @@ class State:
         if self.watcher is not None:
             self.watcher.before(fact)
         self._handlers[type(fact)](fact)
+
+    # --- attempts and workers, by worker ---
+
+    def attempts_of(self, worker: int) -> list[Dispatch]:
+        """The open attempts of the worker process with this number, in the order of their tokens."""
+        return list(self._attempts_of.get(worker, {}).values())
+
+    def processes(self, key: WorkerKey) -> list[int]:
+        """The numbers of all processes that the ledger knows in this worker's place."""
+        return list(self._processes.get(key, {}))
+
+    def open_attempt(self, dispatch: Dispatch) -> None:
+        """The dispatch's worker holds it, with its token."""
+        self.attempts[dispatch.token] = dispatch
+        self._attempts_of.setdefault(dispatch.worker, {})[dispatch.token] = dispatch
+
+    def _close_attempt(self, token: int) -> Dispatch:
+        """The attempt has ended. Raises KeyError where none is open."""
+        dispatch = self.attempts.pop(token)
+        held = self._attempts_of[dispatch.worker]
+        del held[token]
+        if not held:
+            del self._attempts_of[dispatch.worker]
+        return dispatch
+
+    def name_worker(self, number: int, worker: WorkerName) -> None:
+        self.workers[number] = worker
+        self.worker_numbers[worker] = number
+        self._processes.setdefault(worker.key, {})[number] = None
+
+    def forget_worker(self, number: int) -> None:
+        worker = self.workers.pop(number)
+        del self.worker_numbers[worker]
+        processes = self._processes[worker.key]
+        del processes[number]
+        if not processes:
+            del self._processes[worker.key]
 
     # --- one method a fact ---
 
@@ -223,13 +265,12 @@ class State:
 
     def _worker_named(self, fact: f.WorkerNamed) -> None:
         worker = WorkerName(WorkerKey(fact.namespace, fact.pool, fact.name), fact.instance)
-        self.workers[fact.worker] = worker
-        self.worker_numbers[worker] = fact.worker
+        self.name_worker(fact.worker, worker)
         self.next_worker = max(self.next_worker, fact.worker + 1)
 
     def _leased(self, fact: f.Leased) -> None:
         token, worker, now = fact.first_token, fact.worker, self.clock_ms
-        runs, attempts, touched = self.runs, self.attempts, self.touched
+        runs, touched, open_attempt = self.runs, self.touched, self.open_attempt
         for number in fact.dispatches:
             run = runs[number]
             dispatch = run.dispatch
@@ -243,20 +284,20 @@ class State:
             run.worker = worker
             if not run.started_ms:
                 run.started_ms = now if now > dispatch.ready_ms else dispatch.ready_ms
-            attempts[token] = dispatch
+            open_attempt(dispatch)
             touched[run.task] = None
             token += 1
         self.next_token = token
 
     def _succeeded(self, fact: f.Succeeded) -> None:
         for token in fact.tokens:
-            self._end(self.attempts.pop(token).run, RunState.SUCCEEDED)
+            self._end(self._close_attempt(token).run, RunState.SUCCEEDED)
 
     def _succeeded_with(self, fact: f.SucceededWith) -> None:
-        self._end(self.attempts.pop(fact.token).run, RunState.SUCCEEDED, result=fact.result)
+        self._end(self._close_attempt(fact.token).run, RunState.SUCCEEDED, result=fact.result)
 
     def _failed(self, fact: f.Failed) -> None:
-        dispatch = self.attempts.pop(fact.token)
+        dispatch = self._close_attempt(fact.token)
         dispatch.token = 0
         error_type = fact.error_type or fact.reason.name.title()
         if fact.retry_ms:
@@ -274,7 +315,7 @@ class State:
 
     def _returned(self, fact: f.Returned) -> None:
         for token in fact.tokens:
-            dispatch = self.attempts.pop(token)
+            dispatch = self._close_attempt(token)
             dispatch.token = 0
             dispatch.attempts -= 1
             dispatch.run.attempts -= 1
@@ -297,7 +338,7 @@ class State:
     def _cancelled(self, fact: f.Cancelled) -> None:
         run = self.runs[fact.run]
         if run.dispatch.token:
-            del self.attempts[run.dispatch.token]
+            self._close_attempt(run.dispatch.token)
             run.dispatch.token = 0
         self._end(run, RunState.CANCELLED, message=fact.message)
 
