@@ -58,6 +58,8 @@ class Attempt:
         """The handler must not begin before."""
         self.jumps = 0
         """How often that leader's clock had jumped."""
+        self.given_back = False
+        """Its worker said that it did not begin it, and will not: the run was cancelled."""
         self.front = False
         self.group = ""
         """The runs with which it is counted; empty: none."""
@@ -290,11 +292,10 @@ class Record:
             return
         if run.number not in self.asked_to_stop:
             self.violated(f"{run.id} was cancelled, but its worker was not asked to stop it")
-        lost = any(why in message for why in ("was lost", "without a renewal", "never had it", "did not stop it"))
+        lost = any(why in message for why in ("was lost", "without a renewal", "did not stop it"))
         if attempt.started and attempt.outcome is None and not lost:
             self.violated(f"{run.id} ended as cancelled, but its handler still runs ({message})")
-        if attempt.started and "never had it" in message:
-            self.violated(f"{run.id} ended as cancelled since its worker never had it, but its handler began")
+        attempt.given_back = not lost and not attempt.started
         if "without a renewal" in message or "was lost" in message:
             self._check_lost(attempt)
 
@@ -367,6 +368,8 @@ class Record:
         attempt = self.attempts[token]
         if attempt.started:
             self.violated(f"{worker} starts the attempt with token {token} a second time")
+        if attempt.given_back:
+            self.violated(f"{worker} starts {run_id} with token {token}, which it gave back when it was cancelled")
         attempt.started = True
         clock = self.clocks.get(attempt.epoch)
         known = self.clock_quality.get(worker) == "good" and clock is not None and not clock.jumps and not attempt.jumps

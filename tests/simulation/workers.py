@@ -59,6 +59,7 @@ class Worker:
         self._begun: set[int] = set()
         self._epoch = 0
         self._received = 0
+        self._pulls = 0
         self._held: dict[int, asyncio.Task[object]] = {}
         self._seen: set[int] = set()
         self._succeeded: list[int] = []
@@ -112,8 +113,9 @@ class Worker:
                 await asyncio.sleep(0.03)
                 continue
             self._estimate(operator)
+            self._pulls += 1
             pull = Pull(
-                request=0, worker=self._identity(), free=free, received=self._received,
+                request=0, worker=self._identity(), free=free, received=self._received, sequence=self._pulls,
                 until_ms=operator.clock.now_ms() + 1_000,
             )  # fmt: skip
             try:
@@ -156,6 +158,13 @@ class Worker:
     def _cancel(self, tokens: Sequence[int]) -> None:
         """The leader wants these to stop, and to hear that they did."""
         for token in tokens:
+            if token not in self._seen:
+                # Its lease has not come: it is given back, and not begun if it still comes.
+                self._seen.add(token)
+                self._received = max(self._received, token)
+                self._returned.append(token)
+                self._wake.set()
+                continue
             task = self._held.get(token)
             if task is None or token in self._stopping:
                 continue

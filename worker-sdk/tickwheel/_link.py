@@ -84,6 +84,7 @@ class Link:
         self._names = sorted(handlers)
         self._outbox = Outbox()
         self._received = 0
+        self._pulls = 0
         self._seen: dict[int, None] = {}
         self._draining = False
         self._leaving = False
@@ -207,12 +208,14 @@ class Link:
 
     def _pull_request(self, *, free: int, wait_ms: int) -> PullRequest:
         wall_us = time_ns() // 1000
+        self._pulls += 1
         return PullRequest(
             worker=self._identity,
             handlers=self._names,
             free=free,
             slots=self._execution.slots,
             received=self._received,
+            sequence=self._pulls,
             epoch=self.epoch,
             load=self._load.read(),
             draining=self._draining,
@@ -248,7 +251,7 @@ class Link:
                 if due < self.held.look_at:
                     self.held.look_by(due, now)
         for token in answer.cancel:
-            self.held.stop(token, Stop.CANCELLED, now)
+            self._cancel(token, now)
         if begin:
             self._execution.begin(begin)
         if answer.leases:
@@ -259,6 +262,15 @@ class Link:
         if len(self._seen) > 2 * _REMEMBERED_TOKENS:
             recent = list(self._seen)[-_REMEMBERED_TOKENS:]
             self._seen = dict.fromkeys([*held, *recent])
+
+    def _cancel(self, token: int, now: float) -> None:
+        """Stop the attempt. One whose lease has not come is given back, and never begun if it still comes."""
+        if token in self._seen:
+            self.held.stop(token, Stop.CANCELLED, now)
+            return
+        self._seen[token] = None
+        self._received = max(self._received, token)
+        self._outbox.returned.append(token)
 
     # Reporting.
 

@@ -93,6 +93,8 @@ class PullRequest(_Message):
     """How many attempts the worker runs at once."""
     received: Token = 0
     """The highest fencing token that the worker has received in this epoch; leases above it are sent again."""
+    sequence: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
+    """Grows with each pull that this process sends, so that a late one decides nothing. 0: not told."""
     epoch: Epoch = 0
     """The highest epoch that the worker has seen. An operator of a lower one answers 409 `epoch-passed`."""
     load: Load | None = None

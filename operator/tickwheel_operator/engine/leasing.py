@@ -114,7 +114,11 @@ class Leasing:
     # --- pulls ---
 
     def pull(self, command: Pull, effects: list[Effect]) -> None:
+        if self._is_outrun(command):
+            effects.append(Pulled(request=command.request))
+            return
         worker = self._meet(command.worker, effects)
+        worker.last_pull = command.sequence
         self._answer(worker, [], effects)
         self._router.update(worker, command.worker)
         lost_on_the_way = []
@@ -124,7 +128,9 @@ class Leasing:
         again = []
         for dispatch in lost_on_the_way:
             if dispatch.run.cancelling is not None:
-                self._stopped(dispatch, dispatch.run.cancelling, "its worker never had it")
+                # Only the worker knows whether it has it: an answer that holds the lease may still be on its way.
+                if dispatch.token not in worker.cancelled:
+                    worker.cancelled.append(dispatch.token)
                 continue
             dispatch.lease_until_ms = self._lease_end(dispatch)
             if self._scheduler.knows(dispatch.run.task):
@@ -134,13 +140,23 @@ class Leasing:
                 # until it pulls again, and sent when the task is mended.
                 dispatch.lease_until_ms = max(dispatch.lease_until_ms, self._boot(command) + self._config.lease_ms)
         if again:
-            effects.append(Pulled(request=command.request, deliveries=[self._delivery(d) for d in again]))
+            deliveries = [self._delivery(d) for d in again]
+            effects.append(Pulled(request=command.request, deliveries=deliveries, cancel=worker.take_cancelled()))
             return
         credit = 0 if command.worker.draining else min(command.free, self._config.max_leases_per_pull)
         self._pulls[command.request] = worker
         self._router.wait(worker, command.request, credit, self._boot(command), command.free)
         if worker.cancelled:
             self._answer(worker, [], effects)
+
+    def _is_outrun(self, command: Pull) -> bool:
+        """Whether the same process has sent a later pull, which came first: this one says what was true before."""
+        worker = self._router.find(command.worker.key)
+        return (
+            worker is not None
+            and worker.instance == command.worker.instance
+            and 0 < command.sequence <= worker.last_pull
+        )
 
     def _boot(self, command: Pull) -> int:
         """When the pull's time is up, by the boot clock."""

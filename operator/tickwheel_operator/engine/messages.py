@@ -156,6 +156,8 @@ class Pull(_Value, frozen=True, kw_only=True):
     worker: WorkerSeen
     free: int
     received: int = 0
+    sequence: int = 0
+    """Grows with each pull of the process; 0: it does not count them."""
     until_ms: int = 0
 
 
@@ -280,7 +282,7 @@ class Pulled(_Value, frozen=True, kw_only=True):
     """Answer of a `Pull`; empty when its time is up."""
 
     request: Hashable
-    deliveries: list[Delivery]
+    deliveries: list[Delivery] = []
     cancel: list[int] = []
 
 

@@ -19,7 +19,8 @@ class LiveWorker:
     __slots__ = (
         "cancelled",
         "clock_error_us", "clock_offset_us", "cpu", "credit", "draining", "early", "free", "handlers", "instance",
-        "key", "labels", "last_token", "memory", "number", "pool", "request", "seen_ms", "slots", "until_ms",
+        "key", "labels", "last_pull", "last_token", "memory", "number", "pool", "request", "seen_ms", "slots",
+        "until_ms",
     )  # fmt: skip
 
     def __init__(self, key: WorkerKey, instance: str, pool: PoolQueue) -> None:
@@ -47,6 +48,8 @@ class LiveWorker:
         self.free = 0
         """How many of its slots are free, what the open pull has got already taken off."""
         self.until_ms = 0
+        self.last_pull = 0
+        """The sequence of its latest pull."""
         self.last_token = 0
         """The highest token sent to it."""
         self.cancelled: list[int] = []

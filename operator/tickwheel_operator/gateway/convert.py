@@ -137,6 +137,7 @@ def pull_command(message: PullRequest, *, request: Hashable, now_ms: int, config
         ),
         free=message.free,
         received=message.received,
+        sequence=message.sequence,
         until_ms=now_ms + min(max(message.wait_ms, 0), config.max_wait_ms),
     )
 

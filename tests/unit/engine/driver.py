@@ -65,13 +65,14 @@ class Driver:
 
     def pull(self, worker: str = "w0", free: int = 10, **options: Any) -> list[m.Effect]:
         self._requests += 1
-        received = options.pop("received", 0)
+        received, sequence = options.pop("received", 0), options.pop("sequence", 0)
         return self.do(
             m.Pull(
                 request=self._requests,
                 worker=self.seen(worker, **options),
                 free=free,
                 received=received,
+                sequence=sequence,
                 until_ms=self.now_ms + 20_000,
             )
         )

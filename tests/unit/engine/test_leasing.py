@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.unit.engine.driver import T0, Driver, deliveries, only, task_spec
 
 from tickwheel_operator.engine import messages as m
-from tickwheel_operator.engine.spec import Backoff, EngineConfig, Guarantee, RetryPolicy
+from tickwheel_operator.engine.spec import Backoff, EngineConfig, Guarantee, Overlap, OverlapPolicy, RetryPolicy
 from tickwheel_operator.ledger import facts as f
 
 
@@ -374,14 +374,55 @@ def test_a_cancel_that_was_lost_on_its_way_is_told_with_each_renewal() -> None:
         assert driver.report(renew=[delivery.token]).cancel == [delivery.token]
 
 
-def test_a_cancelled_run_whose_lease_its_worker_never_had_ends_with_the_next_pull() -> None:
+def test_a_cancelled_run_whose_lease_its_worker_never_had_ends_when_the_worker_says_so() -> None:
+    driver = Driver.leading(task_spec(trigger=None, overlap=Overlap(policy=OverlapPolicy.QUEUE, max_concurrent=1)))
+    submitted = driver.submit("k")
+    assert isinstance(submitted, m.Submitted)
+    [delivery] = deliveries(driver.pull())  # its append takes long, and the worker gives up waiting for the answer
+    driver.submit("next")
+    driver.cancel(submitted.runs[0].run_id)
+    told = only(driver.pull(received=0), m.Pulled)
+    assert (told.deliveries, told.cancel) == ([], [delivery.token])
+    assert len(driver.open_runs()) == 2, "the first answer may still come: the worker would begin"
+    driver.report(returned=[delivery.token])
+    [left] = driver.open_runs()
+    [following] = deliveries(driver.pull(received=delivery.token))
+    assert (left.key, following.run_id) == ("next", left.id)
+
+
+def test_a_lease_and_a_cancel_that_were_lost_together_are_sent_together() -> None:
+    driver = Driver.leading(task_spec(trigger=None))
+    first, second = driver.submit("1"), driver.submit("2")
+    assert isinstance(first, m.Submitted)
+    assert isinstance(second, m.Submitted)
+    one, two = deliveries(driver.pull())
+    driver.cancel(first.runs[0].run_id)
+    again = only(driver.pull(received=0), m.Pulled)
+    assert ([d.token for d in again.deliveries], again.cancel) == ([two.token], [one.token])
+
+
+def test_a_pull_that_comes_after_a_later_one_decides_nothing() -> None:
     driver = Driver.leading(task_spec(trigger=None))
     submitted = driver.submit("k")
     assert isinstance(submitted, m.Submitted)
-    driver.pull()
+    [delivery] = deliveries(driver.pull(sequence=2))
+    assert driver.pull(sequence=3, received=delivery.token) == [], "it waits"
     driver.cancel(submitted.runs[0].run_id)
-    assert deliveries(driver.pull(received=0)) == []
-    assert driver.open_runs() == []
+    driver.pull(sequence=4, received=delivery.token)
+    late = only(driver.pull(sequence=1, received=0, handlers=(), free=1), m.Pulled)
+    assert (late.deliveries, late.cancel) == ([], [])
+    assert len(driver.open_runs()) == 1
+    driver.submit("other")
+    assert len(deliveries(driver.do(m.Tick()))) == 0
+    assert [run.dispatch.token > 0 for run in driver.open_runs()] == [True, True], "the later pull still waits for work"
+
+
+def test_pulls_of_a_process_in_anothers_place_are_counted_from_the_start() -> None:
+    driver = Driver.leading(task_spec(trigger=None))
+    driver.pull(sequence=7)
+    driver.pull(sequence=1, instance="new")
+    driver.submit("k")
+    assert len(driver.of(f.Leased)) == 1
 
 
 def test_a_successor_tells_the_worker_again_what_it_must_stop() -> None:

@@ -39,6 +39,41 @@ async def test_a_lease_that_is_sent_again_runs_once(operator, start):
     assert sorted(runs) == tokens
 
 
+async def test_a_cancelled_lease_that_comes_after_its_cancel_is_given_back_and_never_begun(operator, start):
+    runs, go_on = [], asyncio.Event()
+
+    async def handler(ctx):
+        runs.append(ctx.token)
+        await go_on.wait()
+
+    await start({"h": handler}, slots=1)
+    first = operator.lease("h")
+    await operator.until(lambda: runs)
+    late = operator.lease("h")  # there is no room: for the worker its answer is still on its way
+    operator.stop_attempt(late)
+    await operator.until(lambda: late in operator.returned)
+    operator.cancel.clear()
+    operator.open.add(late)
+    go_on.set()
+    await operator.until(lambda: operator.sent[late])
+    last = operator.lease("h")
+    await operator.until(lambda: operator.succeeded[last])
+    assert runs == [first, last]
+    assert operator.pulls[-1].received >= late
+
+
+async def test_each_pull_has_a_higher_sequence_than_the_one_before(operator, start):
+    async def handler(ctx): ...
+
+    operator.lose_pull_answers = 2
+    await start({"h": handler})
+    operator.lease("h")
+    await operator.until(lambda: not operator.open and len(operator.pulls) > 3)
+    told = [pull.sequence for pull in operator.pulls]
+    assert told == sorted(set(told))
+    assert told[0] > 0
+
+
 async def test_a_report_whose_answer_is_lost_is_sent_again_unchanged(operator, start):
     async def handler(ctx):
         return "done"
