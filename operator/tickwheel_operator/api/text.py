@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import enum
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from decimal import Decimal
 from difflib import get_close_matches
 from typing import Any, ClassVar, Self
@@ -21,6 +21,7 @@ from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from tickwheel_operator.api.faults import shown
 from tickwheel_operator.api.schema import RULES, Rule
+from tickwheel_operator.engine.instants import instant_of
 
 __all__ = [
     "Choice",
@@ -47,9 +48,6 @@ __all__ = [
     "TimeZone",
     "Weekday",
 ]
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MILLISECOND = timedelta(milliseconds=1)
 
 
 class Text(str):
@@ -212,16 +210,37 @@ class DelayInterval(PositiveDuration):
 
 
 class Instant(Text):
-    """A moment, RFC 3339 with its offset: `2026-12-24T18:00:00Z`."""
+    """A moment, RFC 3339 with its offset: `2026-12-24T18:00:00Z`. Years 1 to 9999 in UTC."""
 
     longest = 40
     schema_format = "date-time"
     expected = "an RFC 3339 time with its offset, such as 2026-12-24T18:00:00Z or 2026-12-24T18:00:00.5+08:00"
+    rules = (
+        Rule(
+            "self.getFullYear() >= 1 && self.getFullYear() <= 9999",
+            "in UTC it must be in the years 1 to 9999, for example 2026-12-24T18:00:00Z",
+            lambda text: text.is_in_range(),
+        ),
+    )
 
     @property
     def milliseconds(self) -> int:
         """Since the Unix epoch, UTC; what is below a millisecond is cut off."""
-        return (self._datetime() - _EPOCH) // _MILLISECOND
+        return instant_of(self._datetime())
+
+    def is_in_range(self) -> bool:
+        """Whether the moment is an instant in UTC too. What is no moment at all is refused by `check`."""
+        try:
+            moment = self._datetime()
+        except ValueError:
+            return True
+        if moment.tzinfo is None:
+            return True
+        try:
+            instant_of(moment)
+        except ValueError:
+            return False
+        return True
 
     def check(self) -> None:
         shape = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})$"
@@ -229,7 +248,7 @@ class Instant(Text):
             raise self._refused(shown(str(self)), "is not allowed")
         try:
             self._datetime()
-        except (ValueError, OverflowError) as error:
+        except ValueError as error:
             raise self._refused(shown(str(self)), "is no date and time of the calendar") from error
 
     def _datetime(self) -> datetime:

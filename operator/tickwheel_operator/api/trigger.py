@@ -60,7 +60,13 @@ class CalendarRule(Choice):
 class DailyInterval(Model):
     """Every so often between two times of day."""
 
-    rules = (Rule("self.from != self.to", "from and to must differ", lambda daily: daily.from_ != daily.to),)
+    rules = (
+        Rule(
+            "(self.from + ':00').substring(0, 8) != (self.to + ':00').substring(0, 8)",
+            "from and to must differ",
+            lambda daily: daily.from_.milliseconds != daily.to.milliseconds,
+        ),
+    )
 
     every: RateInterval
     """The interval, counted from `from` on each day: `15m`. 10 ms to 24 h."""

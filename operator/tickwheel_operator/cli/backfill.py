@@ -18,11 +18,12 @@ import msgspec
 
 from tickwheel_operator.api import API_VERSION, InvalidManifest, TaskRun, parse
 from tickwheel_operator.cli.following import follow, state_of
-from tickwheel_operator.cli.moments import MOMENT, moment_ms, utc
+from tickwheel_operator.cli.moments import MOMENT, moment_ms
 from tickwheel_operator.cli.objects import AlreadyThere, NotThere, Objects, objects_of
 from tickwheel_operator.cli.options import Cluster, Output, cluster_options, output_option, structured
 from tickwheel_operator.cli.schedules import Schedule, of_cluster
 from tickwheel_operator.engine.cron import zone_named
+from tickwheel_operator.engine.instants import timestamp
 from tickwheel_operator.engine.spec import EngineConfig
 from tickwheel_operator.engine.triggers import counted_until
 
@@ -135,10 +136,12 @@ def _span(schedule: Schedule, since: datetime, until: datetime) -> Span:
     zone = zone_named(schedule.zone)
     since_ms, until_ms = moment_ms(since, zone), moment_ms(until, zone)
     if until_ms <= since_ms:
-        raise click.BadParameter(f"{utc(until_ms)} is not after --from, {utc(since_ms)}", param_hint="'--to'")
+        raise click.BadParameter(
+            f"{timestamp(until_ms)} is not after --from, {timestamp(since_ms)}", param_hint="'--to'"
+        )
     if until_ms > time.time_ns() // 1_000_000:
         raise click.BadParameter(
-            f"{utc(until_ms)} is in the future, and a backfill makes up for past instants", param_hint="'--to'"
+            f"{timestamp(until_ms)} is in the future, and a backfill makes up for past instants", param_hint="'--to'"
         )
     after_ms, last_ms = since_ms - 1, until_ms - 1
     if counted_until(trigger, after_ms, last_ms) < last_ms:
@@ -146,11 +149,11 @@ def _span(schedule: Schedule, since: datetime, until: datetime) -> Span:
     first = trigger.next_after(after_ms)
     last = trigger.last_at_or_before(last_ms, after_ms)
     return Span(
-        since=utc(since_ms),
-        to=utc(until_ms),
+        since=timestamp(since_ms),
+        to=timestamp(until_ms),
         instants=trigger.count_between(after_ms, last_ms, _MOST + 1),
-        first=None if first is None or last is None else utc(first),
-        last=None if last is None else utc(last),
+        first=None if first is None or last is None else timestamp(first),
+        last=None if last is None else timestamp(last),
     )
 
 

@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,6 +19,7 @@ from rich.text import Text
 
 from tickwheel_operator.cli.options import Cluster, Output, cluster_options, output_option, structured
 from tickwheel_operator.dev.session import LEDGER_FILE, STATE_FOLDER
+from tickwheel_operator.engine.instants import by_clock_of
 from tickwheel_operator.ledger import inspect
 from tickwheel_operator.ledger.kubernetes import KubernetesSegmentStore
 from tickwheel_operator.ledger.protocol import LedgerError, SegmentKind, SegmentStore
@@ -151,4 +151,4 @@ def _size(size_bytes: int) -> str:
 
 
 def _time(instant_ms: int) -> str:
-    return datetime.fromtimestamp(instant_ms / 1000, tz=UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    return by_clock_of(None, instant_ms).replace(tzinfo=None).isoformat(" ", timespec="seconds")

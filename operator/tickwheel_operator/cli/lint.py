@@ -17,7 +17,6 @@ import click
 from tickwheel_operator.api import FieldFault, InvalidManifest, Resource, ScheduledTask, WorkerPool, unsupported
 from tickwheel_operator.api.calendar import Calendar
 from tickwheel_operator.cli.manifests import Finding, Manifest, read
-from tickwheel_operator.cli.moments import utc
 from tickwheel_operator.cli.options import Output, output_option, structured
 from tickwheel_operator.cli.schedules import bound
 from tickwheel_operator.cli.unheeded import unheeded
@@ -25,6 +24,7 @@ from tickwheel_operator.controllers.compile import compile_calendar
 from tickwheel_operator.controllers.completions import Completions
 from tickwheel_operator.engine.calendar import CalendarDates
 from tickwheel_operator.engine.cron import warnings as cron_warnings
+from tickwheel_operator.engine.instants import timestamp
 from tickwheel_operator.engine.triggers import looked_until
 from tickwheel_operator.pools import constraints
 
@@ -72,7 +72,7 @@ def _findings(manifests: Sequence[Manifest], namespace: str) -> Iterator[Finding
     calendars: dict[str, dict[str, CalendarDates]] = {}
     for manifest in manifests:
         try:
-            resource = manifest.resource(namespace=namespace, creationTimestamp=utc(now_ms))
+            resource = manifest.resource(namespace=namespace, creationTimestamp=timestamp(now_ms))
             if gaps := unsupported(resource):
                 raise InvalidManifest(gaps)
             if isinstance(resource, WorkerPool) and (faults := constraints.faults(resource)):

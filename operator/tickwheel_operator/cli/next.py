@@ -18,13 +18,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tickwheel_operator.cli.moments import MOMENT, distance, local, moment_ms, utc
+from tickwheel_operator.cli.moments import MOMENT, distance, local, moment_ms
 from tickwheel_operator.cli.objects import objects_of
 from tickwheel_operator.cli.options import Cluster, Output, cluster_options, output_option, structured
 from tickwheel_operator.cli.schedules import Schedule, of_cluster, of_expression, of_files
 from tickwheel_operator.engine.cron import UnknownZoneError, zone_named
 from tickwheel_operator.engine.filters import Search
 from tickwheel_operator.engine.identity import jitter_ms
+from tickwheel_operator.engine.instants import timestamp
 from tickwheel_operator.engine.triggers import spell_duration
 
 __all__ = ["next_instants"]
@@ -118,7 +119,7 @@ def _show(
         for schedule, _ in found:
             if schedule.assumed:
                 click.echo(": ".join(filter(None, (schedule.title, schedule.assumed))), err=True)
-        lists = {schedule.title: [utc(instant) for instant in instants] for schedule, instants in found}
+        lists = {schedule.title: [timestamp(instant) for instant in instants] for schedule, instants in found}
         click.echo(structured(lists if several else next(iter(lists.values())), output))
         return
     console = Console(highlight=False)
@@ -160,7 +161,7 @@ def _print(
     for heading in ("UTC", "FROM NOW", *(("STARTS",) if jittered else ())):
         table.add_column(heading, no_wrap=True)
     for instant in instants:
-        row = [utc(instant), distance(instant, now_ms)]
+        row = [timestamp(instant), distance(instant, now_ms)]
         if zone_name != "UTC":
             row.insert(0, local(instant, zone))
         if jittered:

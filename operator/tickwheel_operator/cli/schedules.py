@@ -18,12 +18,12 @@ import msgspec
 from tickwheel_operator.api import FieldFault, InvalidManifest, Resource, ScheduledTask, parse, sentence, unsupported
 from tickwheel_operator.api.calendar import Calendar
 from tickwheel_operator.cli.manifests import Manifest, read
-from tickwheel_operator.cli.moments import utc
 from tickwheel_operator.cli.objects import NotThere, Objects
 from tickwheel_operator.controllers.compile import NeverFires, bind_calendars, compile_calendar, compile_task
 from tickwheel_operator.engine.calendar import CalendarDates
 from tickwheel_operator.engine.cron import CronError, UnknownZoneError
 from tickwheel_operator.engine.cron import parse as parse_cron
+from tickwheel_operator.engine.instants import timestamp
 from tickwheel_operator.engine.spec import Completion, FixedDelay, TaskSpec
 from tickwheel_operator.engine.triggers import CronTrigger, Trigger, looked_until
 
@@ -184,7 +184,7 @@ def _of_file(
     trigger = task.spec.trigger
     if trigger is None or task.metadata.creation_timestamp:
         return _schedule(task, own)
-    created = utc(created_ms(str(trigger.time_zone)) // 1_000 * 1_000)  # API servers know whole seconds
+    created = timestamp(created_ms(str(trigger.time_zone)) // 1_000 * 1_000)  # API servers know whole seconds
     metadata = task.metadata.model_copy(update={"creation_timestamp": created})
     assumed = ""
     if trigger.fixed_rate is not None and trigger.anchor is None:

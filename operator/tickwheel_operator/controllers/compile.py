@@ -25,6 +25,7 @@ from tickwheel_operator.api.trigger import Trigger as TriggerSpec
 from tickwheel_operator.engine.calendar import CalendarDates
 from tickwheel_operator.engine.cron import CronError, CronSchedule, UnknownZoneError, parse, zone_named
 from tickwheel_operator.engine.filters import ANSWERS, Filter, Search
+from tickwheel_operator.engine.instants import is_instant, timestamp
 from tickwheel_operator.engine.spec import (
     AfterRun,
     Backoff,
@@ -41,7 +42,6 @@ from tickwheel_operator.engine.spec import (
     RetryPolicy,
     TaskSpec,
 )
-from tickwheel_operator.engine.spelling import spell_instant
 from tickwheel_operator.engine.triggers import (
     AnyTrigger,
     CronTrigger,
@@ -258,7 +258,12 @@ def _trigger(trigger: TriggerSpec, identity: str, created_ms: int) -> AnyTrigger
     once = trigger.once
     if once is None:
         raise _fault("spec.trigger", "has a source that this version of Tickwheel does not have")
-    return OnceTrigger(created_ms + (_ms(once.after) or 0) if once.at is None else once.at.milliseconds)
+    if once.at is not None:
+        return OnceTrigger(once.at.milliseconds)
+    at_ms = created_ms + _read_ms(once.after)
+    if not is_instant(at_ms):
+        raise _fault("spec.trigger.once.after", f"{once.after} after {timestamp(created_ms)} is past the year 9999")
+    return OnceTrigger(at_ms)
 
 
 def _daily_interval(daily: DailyInterval, zone_name: str) -> DailyIntervalTrigger:
@@ -270,8 +275,9 @@ def _daily_interval(daily: DailyInterval, zone_name: str) -> DailyIntervalTrigge
             "period use fixedRate",
         )
     from_ms, to_ms = daily.from_.milliseconds, daily.to.milliseconds
-    if from_ms and from_ms % _DAY_MS == to_ms % _DAY_MS:
-        raise _fault("spec.trigger.dailyInterval.to", f"{daily.to} is the same time of day as from; they must differ")
+    if from_ms == to_ms or from_ms - to_ms == _DAY_MS:
+        what = f'{daily.to} is the same time of day as from; for the whole day write from: "00:00", to: "24:00"'
+        raise _fault("spec.trigger.dailyInterval.to", what)
     days = sum(1 << _WEEKDAYS.index(day) for day in daily.days or _WEEKDAYS)
     try:
         return _same(DailyIntervalTrigger(every_ms, from_ms, to_ms, days, zone_name))
@@ -402,7 +408,7 @@ def _read_ms(duration: Duration) -> int:
 
 
 def _never(path: str, what: str, created_ms: int) -> NeverFires:
-    created = spell_instant(created_ms)
+    created = timestamp(created_ms)
     return NeverFires([FieldFault(path, f"{what} after the object's creation at {created}, so it can never fire")])
 
 

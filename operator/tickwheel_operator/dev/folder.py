@@ -9,7 +9,6 @@ is worked out by the catalog, as in a cluster. Used by `dev.session`, which post
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from tickwheel_operator.controllers.compile import compile_calendar, compile_poo
 from tickwheel_operator.controllers.observe import ObservedCalendar, ObservedPool, ObservedTask
 from tickwheel_operator.dev.memory import Known, Memory
 from tickwheel_operator.dev.watched import Watched, listed
+from tickwheel_operator.engine.instants import timestamp
 from tickwheel_operator.engine.messages import Command, TaskRemoved
 from tickwheel_operator.engine.spec import PoolSpec, TaskSpec
 
@@ -251,13 +251,12 @@ def _compiled(known: Known) -> _Object:
     document = known.document
     metadata = document.get("metadata")
     if isinstance(metadata, dict):
-        created = datetime.fromtimestamp(known.created_ms / 1000, tz=UTC).isoformat()
         metadata = {
             **metadata,
             "namespace": metadata.get("namespace") or "default",
             "uid": known.uid,
             "generation": known.generation,
-            "creationTimestamp": created,
+            "creationTimestamp": timestamp(known.created_ms),
         }
         document = {**document, "metadata": metadata}
     manifest = parse(document)

@@ -6,13 +6,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
 
 import msgspec
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from tickwheel_operator.engine.instants import by_clock_of
 from tickwheel_operator.engine.messages import RunState
 from tickwheel_operator.engine.spec import AfterRun, TaskSpec
 from tickwheel_operator.engine.triggers import CronTrigger, FilteredTrigger, FixedRateTrigger, OnceTrigger, Trigger
@@ -308,6 +308,6 @@ def _span(milliseconds: int, *, exact: bool = False) -> str:
 
 
 def _clock(instant_ms: int | None) -> str:
-    if not instant_ms:
+    if instant_ms is None:
         return "-"
-    return datetime.fromtimestamp(instant_ms / 1000, tz=UTC).astimezone().strftime("%H:%M:%S")
+    return f"{by_clock_of(None, instant_ms):%H:%M:%S}"

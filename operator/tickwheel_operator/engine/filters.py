@@ -13,7 +13,7 @@ from enum import Enum
 import msgspec
 
 from .calendar import FOREVER_MS, CalendarDates
-from .spelling import spell_instant
+from .instants import timestamp
 
 __all__ = ["ANSWERS", "HORIZON_MS", "Budget", "Filter", "GaveUp", "Search"]
 
@@ -166,9 +166,9 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
         """One line for people: the window, and the calendars by name."""
         parts = []
         if self.not_before_ms is not None:
-            parts.append(f"not before {spell_instant(self.not_before_ms)}")
+            parts.append(f"not before {timestamp(self.not_before_ms)}")
         if self.not_after_ms is not None:
-            parts.append(f"not after {spell_instant(self.not_after_ms)}")
+            parts.append(f"not after {timestamp(self.not_after_ms)}")
         parts += [f"except on {name}" for name in sorted(calendar.name for calendar in self.exclude)]
         if self.include:
             parts.append(f"only on {' or '.join(sorted(calendar.name for calendar in self.include))}")

@@ -7,10 +7,11 @@ calendars are not in a fingerprint, so that instants on excluded days count too.
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 
 from tickwheel_operator.engine.cron import CronError, UnknownZoneError
 from tickwheel_operator.engine.filters import Filter
+from tickwheel_operator.engine.instants import instant_of
 from tickwheel_operator.engine.triggers import (
     CronTrigger,
     DailyIntervalTrigger,
@@ -30,7 +31,6 @@ _DAILY = re.compile(r"every (\S+) from ([\d:.]+) to ([\d:.]+)(?: on ([\w, ]+))? 
 _BOUND = re.compile(rf"not (before|after) {_INSTANT}")
 _SIZES = {"d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1_000, "ms": 1}
 _WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def trigger_of(schedule: str, identity: str) -> Trigger | None:
@@ -62,7 +62,7 @@ def _base(text: str, identity: str) -> CronTrigger | FixedRateTrigger | OnceTrig
 
 
 def _instant(text: str) -> int:
-    return (datetime.fromisoformat(text).replace(tzinfo=UTC) - _EPOCH) // timedelta(milliseconds=1)
+    return instant_of(datetime.fromisoformat(f"{text}Z"))
 
 
 def _duration(text: str) -> int:

@@ -1,23 +1,9 @@
-"""How instants and durations are spelt for people: in what `describe` says, and so in the fingerprints of schedules.
+"""How durations and times of day are spelt for people: in what `describe` says, and in the fingerprints of schedules.
 
 Invariant: the spelling never changes, or every schedule would seem edited after an upgrade.
 """
 
-from datetime import UTC, datetime, timedelta
-
-__all__ = ["spell_clock", "spell_duration", "spell_instant"]
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-def spell_instant(instant_ms: int) -> str:
-    """Return an instant as RFC 3339 in UTC, with milliseconds where it has any."""
-    try:
-        moment = _EPOCH + timedelta(milliseconds=instant_ms)
-    except OverflowError:  # past the year 9999
-        return f"{instant_ms} ms"
-    precision = "milliseconds" if instant_ms % 1000 else "seconds"
-    return moment.replace(tzinfo=None).isoformat(timespec=precision) + "Z"
+__all__ = ["spell_clock", "spell_duration"]
 
 
 def spell_duration(milliseconds: int) -> str:

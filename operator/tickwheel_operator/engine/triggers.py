@@ -18,7 +18,8 @@ import msgspec
 from .calendar import weekday_of
 from .cron import CronSchedule, daylight, parse, zone_named
 from .filters import ANSWERS, Budget, Filter, GaveUp, Search
-from .spelling import spell_clock, spell_duration, spell_instant
+from .instants import LAST_MS, timestamp
+from .spelling import spell_clock, spell_duration
 
 __all__ = [
     "AnyTrigger",
@@ -133,7 +134,8 @@ class FixedRateTrigger(msgspec.Struct, frozen=True, gc=False, tag_field="type", 
             )
 
     def next_after(self, instant_ms: int) -> int | None:
-        return self.anchor_ms + self._begun_until(instant_ms) * self.period_ms
+        following = self.anchor_ms + self._begun_until(instant_ms) * self.period_ms
+        return following if following <= LAST_MS else None
 
     def last_at_or_before(self, instant_ms: int, after_ms: int) -> int | None:
         latest = self.anchor_ms + (self._begun_until(instant_ms) - 1) * self.period_ms
@@ -146,7 +148,7 @@ class FixedRateTrigger(msgspec.Struct, frozen=True, gc=False, tag_field="type", 
         return self  # no tuple beside it: there may be a million
 
     def describe(self) -> str:
-        return f"every {spell_duration(self.period_ms)} from {spell_instant(self.anchor_ms)}"
+        return f"every {spell_duration(self.period_ms)} from {timestamp(self.anchor_ms)}"
 
     def _begun_until(self, instant_ms: int) -> int:
         """Return how many instants there are at or before `instant_ms`."""
@@ -171,7 +173,7 @@ class OnceTrigger(msgspec.Struct, frozen=True, gc=False, tag_field="type", tag="
         return self
 
     def describe(self) -> str:
-        return f"once at {spell_instant(self.at_ms)}"
+        return f"once at {timestamp(self.at_ms)}"
 
 
 class DailyIntervalTrigger(msgspec.Struct, frozen=True, tag_field="type", tag="dailyInterval"):

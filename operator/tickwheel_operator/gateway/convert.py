@@ -266,7 +266,7 @@ def submit_command(
         runs=[
             Submission(
                 key=_checked_key(run.idempotency_key, index) or secrets.token_hex(16),
-                scheduled_ms=run.scheduled_ms or now_ms,
+                scheduled_ms=now_ms if run.scheduled_ms is None else run.scheduled_ms,
                 parameters=_run_parameters(run, config, f"runs[{index}].parameters"),
                 delay_ms=_checked_delay(run, index),
                 front=run.on_expiry == "FireNow",
@@ -303,7 +303,7 @@ def backfill_command(
 
 
 def _checked_delay(run: RunRequest, index: int) -> int:
-    if run.delay_ms and run.scheduled_ms:
+    if run.delay_ms and run.scheduled_ms is not None:
         raise problems.bad_request(
             f"runs[{index}].scheduledMs: excludes delayMs, since the end of the delay is the run's logical instant"
         )

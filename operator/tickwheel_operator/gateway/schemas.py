@@ -17,6 +17,8 @@ from typing import Annotated, Literal, TypeAlias
 import msgspec
 from msgspec import Meta
 
+from tickwheel_operator.engine.instants import FIRST_MS, LAST_MS
+
 __all__ = [
     "BackfillRequest",
     "ClockEstimate",
@@ -247,11 +249,11 @@ class RunRequest(_Message, kw_only=True, forbid_unknown_fields=True):
     """The same key is the same run, up to 200 characters; without one every request is a run of its own."""
     parameters: dict[str, msgspec.Raw] = {}
     """Merged over the task's; up to 64 KiB of JSON."""
-    scheduled_ms: Annotated[int, Meta(ge=0, le=253_402_300_799_999)] = 0
-    """The logical instant; 0 means now."""
+    scheduled_ms: Annotated[int, Meta(ge=FIRST_MS, le=LAST_MS)] | None = None
+    """The logical instant, in the years 1 to 9999. Default: now."""
     delay_ms: Annotated[int, Meta(ge=0, le=31_536_000_000)] = 0
     """The run starts so long after it was asked for, up to a year; that instant is then its logical one too, so that
-    `scheduledMs` must be 0."""
+    `scheduledMs` may not be set."""
     on_expiry: Literal["Enqueue", "FireNow"] = "Enqueue"
     """When the delay is over. Enqueue: at the tail of what waits. FireNow: ahead of it."""
 
@@ -260,9 +262,9 @@ class BackfillRequest(_Message, kw_only=True, forbid_unknown_fields=True):
     """`POST /v1/tasks/{namespace}/{name}/backfills`: a run for each instant of a span of the past. Each instant is made
     up for once, however often and in whatever spans it is asked for."""
 
-    from_ms: Annotated[int, Meta(ge=0, le=253_402_300_799_999)]
+    from_ms: Annotated[int, Meta(ge=FIRST_MS, le=LAST_MS)]
     """The first instant, as milliseconds since the Unix epoch."""
-    to_ms: Annotated[int, Meta(ge=0, le=253_402_300_799_999)]
+    to_ms: Annotated[int, Meta(ge=FIRST_MS, le=LAST_MS)]
     """The end, exclusive; not in the future. Up to 1,000,000 instants may lie between."""
     max_parallel: Annotated[int, Meta(ge=1, le=1_000)] = 10
     """How many of the runs may be open at a time."""

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from datetime import UTC, datetime
+from datetime import UTC
 
 import msgspec
 
+from tickwheel_operator.engine.instants import by_clock_of
 from tickwheel_operator.engine.views import Due
 
 __all__ = ["Bounds", "Coming", "Demand", "Need", "coming", "need"]
@@ -102,7 +103,7 @@ def need(demand: Demand, bounds: Bounds) -> Need:
     if not slots:
         reason = "nothing runs, waits or is due"
     elif due > demand.used + waiting:
-        runs, first = _up(at_once), datetime.fromtimestamp(demand.coming.first_ms // 1000, UTC)
+        runs, first = _up(at_once), by_clock_of(UTC, demand.coming.first_ms)
         # The instant itself, not how far it is: the reason is the same at each look.
         reason = f"{runs} {_many('run', runs)} at once from {first:%H:%M:%S} UTC on, at {per_slot} per slot: {size}"
     else:

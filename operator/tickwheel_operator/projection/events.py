@@ -15,11 +15,11 @@ import msgspec
 from kubernetes.aio.client import ApiClient
 
 from tickwheel_operator.clock import Clock
+from tickwheel_operator.engine.instants import timestamp
 from tickwheel_operator.engine.messages import RunState
 from tickwheel_operator.engine.views import TaskView
 from tickwheel_operator.projection.bucket import Bucket
 from tickwheel_operator.projection.skips import EXPLANATIONS
-from tickwheel_operator.projection.statuses import timestamp
 from tickwheel_operator.projection.stored import Stored
 from tickwheel_operator.projection.subjects import Task
 from tickwheel_operator.projection.writer import Writer

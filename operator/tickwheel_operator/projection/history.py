@@ -12,9 +12,10 @@ import logging
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from tickwheel_operator.engine.instants import timestamp
 from tickwheel_operator.engine.messages import RunState
 from tickwheel_operator.engine.views import RunView, TaskView
-from tickwheel_operator.projection.statuses import run_status, timestamp
+from tickwheel_operator.projection.statuses import run_status
 from tickwheel_operator.projection.stored import digests
 from tickwheel_operator.projection.writer import WriteFailed, Writer
 from tickwheel_operator.projection.writing import with_transition_times

@@ -19,6 +19,7 @@ import msgspec
 from kubernetes.aio.client import ApiClient
 
 from tickwheel_operator.clock import Clock
+from tickwheel_operator.engine.instants import timestamp
 from tickwheel_operator.engine.views import PoolView, RunView, TaskView, Views
 from tickwheel_operator.projection.bucket import Bucket
 from tickwheel_operator.projection.events import EventRecorder
@@ -32,7 +33,6 @@ from tickwheel_operator.projection.statuses import (
     request_status,
     run_status,
     task_status,
-    timestamp,
     unbuilt_status,
 )
 from tickwheel_operator.projection.stored import NOTHING, Stored

@@ -7,12 +7,12 @@ field is to be absent; a condition's lastTransitionTime is added when it is writ
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
 
 from tickwheel_operator.engine.filters import Search
+from tickwheel_operator.engine.instants import timestamp
 from tickwheel_operator.engine.messages import RunState
 from tickwheel_operator.engine.spec import FixedDelay
 from tickwheel_operator.engine.triggers import looked_until
@@ -29,13 +29,11 @@ __all__ = [
     "request_status",
     "run_status",
     "task_status",
-    "timestamp",
     "unbuilt_status",
 ]
 
 ENDED = "Ended"
 HANDLER_NOT_REGISTERED = "HandlerNotRegistered"
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NAMES_SHOWN = 20
 _MESSAGE_CHARS = 32_000
 _TRACEBACK_CHARS = 64_000
@@ -46,13 +44,6 @@ _Words = tuple[str, str, str]
 _ACCEPTED: _Words = ("True", "Accepted", "workers may connect")
 _USABLE: _Words = ("True", "Accepted", "triggers may name it")
 _SETTLED: _Words = ("False", "Settled", "")
-
-
-def timestamp(instant_ms: int) -> str:
-    """RFC 3339, UTC; with milliseconds where there are any."""
-    moment = _EPOCH + timedelta(milliseconds=instant_ms)
-    precision = "milliseconds" if instant_ms % 1000 else "seconds"
-    return moment.replace(tzinfo=None).isoformat(timespec=precision) + "Z"
 
 
 def missing_handler(handler: str, pool_name: str, pool: PoolView | None) -> str:

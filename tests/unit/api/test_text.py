@@ -25,6 +25,7 @@ from tickwheel_operator.api.text import (
     Text,
     TimeZone,
 )
+from tickwheel_operator.engine.instants import FIRST_MS, LAST_MS
 
 
 @pytest.mark.parametrize(
@@ -112,3 +113,19 @@ def test_numbers_are_read_from_their_texts() -> None:
     assert Quantity.read("500m").amount == Decimal("0.5")
     assert Quantity.read("256Mi").amount == 256 * 2**20
     assert Quantity.read(2).amount == 2
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["9999-12-31T23:59:59-08:00", "9999-12-31T23:59:59.9999-00:01", "0001-01-01T00:00:00+08:00"],
+)
+def test_an_instant_that_utc_cannot_write_is_refused(text: str) -> None:
+    with pytest.raises(PydanticCustomError, match="in UTC it must be in the years 1 to 9999"):
+        Instant.read(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["9999-12-31T23:59:59.999999999Z", "0001-01-01T00:00:00Z", "0001-01-01T08:00:00+08:00"]
+)
+def test_the_first_and_the_last_instant_are_allowed(text: str) -> None:
+    assert Instant.read(text).milliseconds in (FIRST_MS, LAST_MS)

@@ -323,3 +323,29 @@ def test_a_file_that_is_not_there_is_named(tickwheel: Call) -> None:
 def test_the_examples_of_this_repository_have_no_fault(tickwheel: Call) -> None:
     result = tickwheel("lint", Path(__file__).parents[3] / "examples")
     assert (result.exit_code, result.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("trigger", "path"),
+    [
+        ({"once": {"at": "9999-12-31T23:59:59-08:00"}}, "spec.trigger.once.at"),
+        ({"once": {"at": "0001-01-01T00:00:00+08:00"}}, "spec.trigger.once.at"),
+        ({"fixedRate": "1h", "anchor": "0001-01-01T00:00:00+08:00"}, "spec.trigger.anchor"),
+        ({"cron": "@daily", "window": {"notBefore": "0001-01-01T00:00:00+08:00"}}, "spec.trigger.window.notBefore"),
+        ({"cron": "@daily", "window": {"notAfter": "9999-12-31T23:59:59-08:00"}}, "spec.trigger.window.notAfter"),
+        ({"dailyInterval": {"every": "15m", "from": "00:00", "to": "00:00:00"}}, "spec.trigger.dailyInterval"),
+        ({"dailyInterval": {"every": "15m", "from": "24:00", "to": "00:00"}}, "spec.trigger.dailyInterval.to"),
+    ],
+)
+def test_what_the_engine_cannot_express_is_a_fault_of_its_field(
+    tickwheel: Call, write: Write, trigger: dict[str, Any], path: str
+) -> None:
+    result = tickwheel("lint", write("tasks.yaml", task(trigger)))
+    assert result.exit_code == 1
+    assert f" {path}: " in result.output, result.output
+
+
+def test_a_delay_past_the_last_year_is_a_fault_of_its_field(tickwheel: Call, write: Write) -> None:
+    metadata = {"creationTimestamp": "9999-12-31T23:59:59Z"}
+    result = tickwheel("lint", write("tasks.yaml", task({"once": {"after": "1d"}}, metadata=metadata)))
+    assert "spec.trigger.once.after: 1d after 9999-12-31T23:59:59Z is past the year 9999" in result.output

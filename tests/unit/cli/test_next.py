@@ -330,3 +330,27 @@ def _by_the_operator(wanted: str, closed: str, moment: datetime, count: int) -> 
         found.append(instant)
         after = instant
     return found
+
+
+# --- the ends of what can be written ---
+
+
+def test_a_rate_of_years_ends_with_the_last_year_that_can_be_written(tickwheel: Call, write: Write) -> None:
+    path = write("tasks.yaml", task({"fixedRate": "3650d", "anchor": "2026-01-01T00:00:00Z"}))
+    found = instants(tickwheel("next", "-f", path, *FROM, "--count", 1_000, "-o", "json"))
+    assert len(found) == 797 and found[-1].startswith("999")
+    assert tickwheel("next", "-f", path, *FROM, "--count", 1_000, "--time-zone", "Asia/Shanghai").exit_code == 0
+
+
+@pytest.mark.parametrize("since", ["9999-12-31T23:59:59-08:00", "0001-01-01T00:00:00+08:00", "9999-12-31T23:59"])
+def test_a_from_that_utc_cannot_write_is_told_in_words(tickwheel: Call, since: str) -> None:
+    result = tickwheel("next", "--cron", "@daily", "--time-zone", "America/New_York", "--from", since)
+    assert (result.exit_code, "outside of the years 1 to 9999 in UTC" in result.output) == (2, True)
+
+
+def test_the_last_instant_is_shown_by_the_clock_of_utc_where_a_zone_has_no_year_for_it(
+    tickwheel: Call, write: Write
+) -> None:
+    path = write("tasks.yaml", task({"once": {"at": "9999-12-31T23:00:00Z"}}))
+    result = tickwheel("next", "-f", path, *FROM, "--time-zone", "Asia/Shanghai")
+    assert "Fri 9999-12-31 23:00:00 UTC" in result.output

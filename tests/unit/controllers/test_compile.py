@@ -466,7 +466,7 @@ def test_a_once_in_the_past_and_an_instant_far_ahead_are_not_refused(trigger: di
         ({"dailyInterval": {"every": "9ms", "from": "08:00", "to": "18:00"}}, "dailyInterval.every"),
         ({"dailyInterval": {"every": "25h", "from": "08:00", "to": "18:00"}}, "dailyInterval.every"),
         ({"dailyInterval": {"every": "15m", "from": "24:00", "to": "00:00"}}, "dailyInterval.to"),
-        ({"dailyInterval": {"every": "15m", "from": "08:00", "to": "08:00:00"}}, "dailyInterval.to"),
+        ({"dailyInterval": {"every": "15m", "from": "08:00", "to": "08:00:00"}}, "dailyInterval"),
         ({"window": {"notAfter": "2027-01-01T00:00:00Z"}}, "window"),
         ({"calendars": [{"name": "holidays"}]}, "calendars"),
         ({"jitter": "10s"}, "jitter"),

@@ -47,6 +47,14 @@ async def test_runs_keep_their_order_keys_and_parameters():
     assert [run["created"] for run in answer["runs"]] == [True, False]
 
 
+async def test_the_epoch_is_an_instant_like_any_other():
+    backend = ScriptedBackend(accept)
+    async with serving(backend) as (caller, _):
+        await caller.post(PATH, {"runs": [{"scheduledMs": 0}, {"scheduledMs": -62_135_596_800_000}]})
+    (command,) = backend.commands
+    assert [run.scheduled_ms for run in command.runs] == [0, -62_135_596_800_000]
+
+
 async def test_each_run_without_a_key_gets_one_of_its_own():
     backend = ScriptedBackend(accept)
     async with serving(backend) as (caller, _):
@@ -85,7 +93,14 @@ async def test_each_refusal_of_the_engine_has_its_problem(reason, status, name):
             "runs[1].idempotencyKey: must be a string of at most 200 in length",
         ),
         ({"runs": [{"parameters": [1]}]}, "runs[0].parameters: must be an object, not an array"),
-        ({"runs": [{"scheduledMs": -1}]}, "runs[0].scheduledMs: must be an integer of at least 0"),
+        (
+            {"runs": [{"scheduledMs": -62_135_596_800_001}]},
+            "runs[0].scheduledMs: must be an integer of at least -62,135,596,800,000",
+        ),
+        (
+            {"runs": [{"scheduledMs": 253_402_300_800_000}]},
+            "runs[0].scheduledMs: must be an integer of at most 253,402,300,799,999",
+        ),
     ],
 )
 async def test_what_is_out_of_bounds_is_named_with_its_path(body, detail):
