@@ -48,7 +48,7 @@
   resources: [configmaps]
   resourceNames: [tickwheel-ca]
   verbs: [create, patch]
-- apiGroups: [events.k8s.io]
+- apiGroups: [""]
   resources: [events]
   verbs: [create, patch]
 {{- end }}
@@ -78,7 +78,7 @@
   verbs: [get, list, create, delete, deletecollection]
 {{- if .Values.watchNamespaces }}
 # Who leads since when.
-- apiGroups: [events.k8s.io]
+- apiGroups: [""]
   resources: [events]
   verbs: [create, patch]
 {{- end }}

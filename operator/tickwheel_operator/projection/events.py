@@ -1,13 +1,15 @@
 """Kubernetes Events for what a person must see: tasks that stall, dead letters, skipped instants, pools that grow.
 
 Events of one object and reason are one Event with a count. They have a token bucket of their own, so that a storm of
-failures delays no status. Invariant: the name of an Event follows from what it tells, so that a new leader that sees
-the same failure tells it no second time.
+failures delays no status. They are Events of the core group, whose count and message may change: those of
+events.k8s.io keep their first note. Invariant: the name of an Event follows from what it tells, so that a new leader
+that sees the same failure tells it no second time.
 """
 
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,12 +24,15 @@ from tickwheel_operator.projection.bucket import Bucket
 from tickwheel_operator.projection.skips import EXPLANATIONS
 from tickwheel_operator.projection.stored import Stored
 from tickwheel_operator.projection.subjects import Task
-from tickwheel_operator.projection.writer import Writer
+from tickwheel_operator.projection.writer import Writer, WriteRefused
 from tickwheel_operator.workqueue import WorkQueue
 
 __all__ = ["EventConfig", "EventRecorder"]
 
+_log = logging.getLogger(__name__)
+
 _CONTROLLER = "tickwheel.io/operator"
+_COMPONENT = "tickwheel"
 _NOTE_CHARS = 1_024
 _RECENT_MS = 600_000
 _WINDOW_MS = 3_600_000
@@ -49,7 +54,7 @@ class EventConfig(msgspec.Struct, frozen=True, kw_only=True):
 class _Series:
     """One Event, however often it happened."""
 
-    __slots__ = ("action", "count", "created", "kind", "last_ms", "name", "namespace", "note", "reason", "regarding",
+    __slots__ = ("count", "created", "first_ms", "kind", "last_ms", "name", "namespace", "note", "reason", "regarding",
                  "sent")  # fmt: skip
 
     def __init__(self, namespace: str, name: str, regarding: Mapping[str, str], kind: str, reason: str) -> None:
@@ -59,10 +64,10 @@ class _Series:
         self.kind = kind
         self.reason = reason
         self.note = ""
-        self.action = reason
         self.count = 0
         self.sent = 0
         self.created = False
+        self.first_ms = 0
         self.last_ms = 0
 
 
@@ -179,6 +184,7 @@ class EventRecorder:
                 self._queue.discard(oldest)
         event.count += times
         event.note = note[:_NOTE_CHARS]
+        event.first_ms = event.first_ms or now
         event.last_ms = now
         if is_new:
             self._queue.add(told)
@@ -189,34 +195,43 @@ class EventRecorder:
         series = self._series.get(told)
         if series is None or series.count == series.sent:
             return None
-        count, time = series.count, _micro(series.last_ms)
-        repeated = {"count": count, "lastObservedTime": time}
-        if not series.created:
-            body: dict[str, Any] = {
-                "metadata": {"name": series.name, "namespace": series.namespace},
-                "eventTime": time,
-                "reportingController": _CONTROLLER,
-                "reportingInstance": self._instance,
-                "action": series.action,
-                "reason": series.reason,
-                "regarding": dict(series.regarding),
-                "note": series.note,
-                "type": series.kind,
-            }
-            if count > 1:
-                body["series"] = repeated
-            made = await self._writer.create_event(series.namespace, body)
-            series.created = True
-            if not made.ok:
-                series.sent = count  # told before, by this leader or the last one
-                return None
-        else:
-            patch = {"series": {**repeated, "count": max(2, count)}, "note": series.note}
-            if not (await self._writer.patch_event(series.namespace, series.name, patch)).ok:
-                series.created = False  # it has expired
-                return self._config.interval_s
+        count = series.count
+        try:
+            again_s = await self._patch(series) if series.created else await self._create(series)
+        except WriteRefused as error:
+            # The same content would be refused again: the next time that it happens, it has another.
+            _log.warning("an Event is given up: %s", error)
+            again_s = None
+        if again_s is not None:
+            return again_s
         series.sent = count
         return None if series.count == count else self._config.interval_s
+
+    async def _create(self, series: _Series) -> float | None:
+        body = {
+            "metadata": {"name": series.name, "namespace": series.namespace},
+            "involvedObject": dict(series.regarding),
+            "reason": series.reason,
+            "message": series.note,
+            "type": series.kind,
+            "source": {"component": _COMPONENT},
+            "reportingComponent": _CONTROLLER,
+            "reportingInstance": self._instance,
+            "firstTimestamp": _second(series.first_ms),
+            "lastTimestamp": _second(series.last_ms),
+            "count": series.count,
+        }
+        # One that exists was told before, by this leader or the last one.
+        await self._writer.create_event(series.namespace, body)
+        series.created = True
+        return None
+
+    async def _patch(self, series: _Series) -> float | None:
+        patch = {"count": series.count, "lastTimestamp": _second(series.last_ms), "message": series.note}
+        if (await self._writer.patch_event(series.namespace, series.name, patch)).ok:
+            return None
+        series.created = False  # it has expired
+        return self._config.interval_s
 
 
 def _task(uid: str, namespace: str, name: str) -> dict[str, str]:
@@ -226,7 +241,6 @@ def _task(uid: str, namespace: str, name: str) -> dict[str, str]:
     }  # fmt: skip
 
 
-def _micro(instant_ms: int) -> str:
-    """Kubernetes' MicroTime."""
-    text = timestamp(instant_ms).removesuffix("Z")
-    return f"{text}000Z" if "." in text else f"{text}.000000Z"
+def _second(instant_ms: int) -> str:
+    """Kubernetes' Time, of whole seconds."""
+    return timestamp(instant_ms // 1000 * 1000)

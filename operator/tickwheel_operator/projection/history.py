@@ -91,7 +91,7 @@ class History:
 
     async def _drop(self, view: TaskView, known: dict[str, _View], wanted: Mapping[str, RunView]) -> None:
         for name in _old(known, wanted):
-            await self._writer.delete_run(view.namespace, name)
+            await self._writer.delete_run(view.namespace, name, known[name].uid)
             known.pop(name, None)
 
     async def _create(self, view: TaskView, run: RunView) -> _View:
@@ -105,11 +105,12 @@ class History:
         return _View(0, "", final=False)
 
     async def _update(self, view: TaskView, run: RunView, known: dict[str, _View]) -> None:
-        uid = known[run.name].uid
+        before, uid = known[run.name].digest, known[run.name].uid
         status = run_status(run, 1)
         written = await self._writer.patch_status(
-            "TaskRun", view.namespace, run.name, uid, with_transition_times(status, _since(run))
-        )
+            "TaskRun", view.namespace, run.name, uid, with_transition_times(status, _since(run)),
+            has_status=before != 0,
+        )  # fmt: skip
         if written.ok:
             known[run.name] = _View(digests("TaskRun", status)[0], uid, final=run.state.is_final)
         else:

@@ -461,7 +461,9 @@ class Projector:
         if not patch:
             return False
         timed = with_transition_times(patch, timestamp(self._clock.now_ms() // 1000 * 1000), stored)
-        outcome = await self._writer.patch_status(kind, namespace, name, uid, timed)
+        outcome = await self._writer.patch_status(
+            kind, namespace, name, uid, timed, has_status=any(stored.digests) or bool(stored.since)
+        )
         if not outcome.ok:
             return None  # the watch will say so
         self._wrote_at[key] = asyncio.get_running_loop().time()
