@@ -120,7 +120,7 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
 
     def horizon(self, instant_ms: int) -> int:
         """Where a search from `instant_ms` on ends: 40 years after it, and after the window begins."""
-        return max(instant_ms, self.not_before_ms or instant_ms) + HORIZON_MS
+        return max(instant_ms, instant_ms if self.not_before_ms is None else self.not_before_ms) + HORIZON_MS
 
     def previous_admitted(self, instant_ms: int, after_ms: int, budget: Budget | None = None) -> int | None:
         """The last instant at or before `instant_ms`, but after `after_ms`, that is admitted; None: there is none.

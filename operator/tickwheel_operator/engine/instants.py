@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta, tzinfo
 
-__all__ = ["FIRST_MS", "LAST_MS", "by_clock_of", "instant_of", "is_instant", "timestamp"]
+__all__ = ["FIRST_MS", "LAST_MS", "NO_INSTANT_MS", "by_clock_of", "instant_of", "is_instant", "timestamp"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
@@ -18,6 +18,8 @@ FIRST_MS = -62_135_596_800_000
 """0001-01-01T00:00:00Z."""
 LAST_MS = 253_402_300_799_999
 """9999-12-31T23:59:59.999Z."""
+NO_INSTANT_MS = FIRST_MS - 1
+"""Earlier than any instant."""
 
 
 def is_instant(instant_ms: int) -> bool:

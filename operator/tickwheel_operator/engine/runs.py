@@ -23,6 +23,7 @@ from tickwheel_operator.engine.identity import (
     run_name,
     scheduled_run_id,
 )
+from tickwheel_operator.engine.instants import NO_INSTANT_MS
 from tickwheel_operator.engine.messages import RunState, WorkerKey
 from tickwheel_operator.ledger import facts as f
 from tickwheel_operator.ledger.facts import Origin
@@ -241,7 +242,7 @@ class TaskState:
         """Fingerprint of the schedule that the watermark belongs to."""
         self.watermark_ms = 0
         """Instants up to this one are settled: fired or skipped."""
-        self.last_scheduled_ms = 0
+        self.last_scheduled_ms = NO_INSTANT_MS
         self.last_ended_ms = 0
         """When a run of its schedule ended last."""
         self.runs: dict[int, Run] = {}

@@ -320,7 +320,7 @@ class Scheduler:
     def _fire_due(self, group: Group, instant: int, entries: list[Entry]) -> None:
         late_ms = self._journal.wall_ms - instant
         if late_ms:
-            late = [e for e in entries if late_ms > (e.spec.misfire.starting_deadline_ms or late_ms)]
+            late = [e for e in entries if e.spec.misfire.is_too_late(late_ms)]
             for entry in late:
                 self._settle(entry, group.trigger)
             if late:

@@ -121,6 +121,10 @@ class Misfire(msgspec.Struct, frozen=True, kw_only=True):
     max_catch_up: int = 100
     """How many overdue instants `FIRE_ALL` fires at most; the latest win."""
 
+    def is_too_late(self, late_ms: int) -> bool:
+        """Whether an instant that is overdue by so many milliseconds never fires."""
+        return self.starting_deadline_ms is not None and late_ms > self.starting_deadline_ms
+
 
 class Backoff(msgspec.Struct, frozen=True, kw_only=True):
     """Delay before delivery n + 1 is `min(initial * factor ** (n - 1), max)`, plus up to `jitter` of itself."""

@@ -152,7 +152,7 @@ class FixedRateTrigger(msgspec.Struct, frozen=True, gc=False, tag_field="type", 
 
     def _begun_until(self, instant_ms: int) -> int:
         """Return how many instants there are at or before `instant_ms`."""
-        return max(0, (instant_ms - self.anchor_ms) // self.period_ms + 1)
+        return max(0, (min(instant_ms, LAST_MS) - self.anchor_ms) // self.period_ms + 1)
 
 
 class OnceTrigger(msgspec.Struct, frozen=True, gc=False, tag_field="type", tag="once"):

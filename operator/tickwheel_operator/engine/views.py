@@ -14,6 +14,7 @@ import msgspec
 from tickwheel_operator.engine.following import Following
 from tickwheel_operator.engine.groups import Entry, Group
 from tickwheel_operator.engine.identity import run_name
+from tickwheel_operator.engine.instants import is_instant
 from tickwheel_operator.engine.messages import RunState
 from tickwheel_operator.engine.overlap import Group as RunGroup
 from tickwheel_operator.engine.overlap import Overlaps
@@ -99,8 +100,8 @@ class TaskView(msgspec.Struct, frozen=True):
     armed: bool
     """False: its object is gone or invalid; the projection leaves it to the controllers."""
     next_ms: int | None
-    last_ms: int
-    """The last instant that fired; 0: none."""
+    last_ms: int | None
+    """The last instant that fired; None: none yet."""
     active: int
     succeeded: int
     failed: int
@@ -320,7 +321,7 @@ def _task_view(
         generation=spec.generation if spec is not None else 0,
         armed=entry is not None and not entry.paused,
         next_ms=next_ms,
-        last_ms=task.last_scheduled_ms if task else 0,
+        last_ms=task.last_scheduled_ms if task is not None and is_instant(task.last_scheduled_ms) else None,
         active=len(task.runs) if task else 0,
         succeeded=task.succeeded if task else 0,
         failed=task.failed if task else 0,

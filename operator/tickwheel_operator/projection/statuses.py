@@ -110,7 +110,7 @@ def task_status(task: Task, view: TaskView | None, pool: PoolView | None, *, end
         status["nextScheduleTime"] = timestamp(view.next_ms)
     newest = max(view.runs, key=lambda run: (run.created_ms, run.scheduled_ms), default=None)
     status |= {
-        "lastScheduleTime": timestamp(view.last_ms) if view.last_ms else None,
+        "lastScheduleTime": None if view.last_ms is None else timestamp(view.last_ms),
         "lastRun": None if newest is None else _last_run(newest),
         "active": view.active,
         "counters": {

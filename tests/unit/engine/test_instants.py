@@ -137,5 +137,33 @@ def test_a_run_may_stand_for_any_instant() -> None:
     assert [run.scheduled_ms for run in driver.open_runs()] == [FIRST_MS, 0, LAST_MS]
 
 
+@pytest.mark.parametrize("at_ms", [FIRST_MS, -1, 0, 1])
+def test_the_last_instant_that_fired_may_be_any(at_ms: int) -> None:
+    spec = task_spec(trigger=OnceTrigger(at_ms), misfire=Misfire(policy=MisfirePolicy.FIRE_ONCE))
+    driver = Driver.leading(spec)
+    for engine in (driver.engine, driver.successor(spec).engine):
+        (view,) = engine.views(10).tasks
+        assert view.last_ms == at_ms
+
+
+def test_a_task_that_never_fired_has_no_last_instant() -> None:
+    (view,) = Driver.leading(task_spec(trigger=OnceTrigger(LAST_MS))).engine.views(10).tasks
+    assert view.last_ms is None
+
+
+def test_a_deadline_of_zero_lets_nothing_fire_late() -> None:
+    spec = task_spec(trigger=OnceTrigger(T0 + 5_000), misfire=Misfire(starting_deadline_ms=0))
+    driver = Driver.leading(spec)
+    driver.at(5_500)
+    assert not driver.open_runs()
+
+
+def test_a_window_that_begins_with_the_epoch_is_searched_from_there() -> None:
+    long_before_ms = FIRST_MS + 4 * _DAY_MS
+    admitted = Filter(not_before_ms=0)
+    assert admitted.horizon(long_before_ms) > 0
+    assert admitted.next_admitted(long_before_ms) == 0
+
+
 def test_a_text_of_the_machines_zone_needs_no_zone() -> None:
     assert by_clock_of(None, 0).astimezone(UTC) == datetime(1970, 1, 1, tzinfo=UTC)
