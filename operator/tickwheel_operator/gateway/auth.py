@@ -2,16 +2,15 @@
 
 The gateway authenticates every request that names a worker, a task or the topology, and then asks one of two
 questions: may the caller speak for this pool (pull, report), may it start runs in this namespace (submit). The
-implementations that ask Kubernetes are in `gateway.token_review`; those here are for dev mode and tests. Why somebody
-is not let in is a `refusals.Refused`, which the server logs. A token is a secret: it is never logged, stored, or put
-into a message.
+implementations that ask Kubernetes are in `gateway.token_review` and `gateway.permission`; those here are for dev
+mode and tests. Why somebody is not let in is a `refusals.Refused`, which the server logs. A token is a secret: it is
+never logged, stored, or put into a message.
 """
 
 from __future__ import annotations
 
 import enum
 import hmac
-from collections.abc import Mapping
 from typing import Protocol
 
 import msgspec
@@ -72,9 +71,9 @@ class PoolAccess(msgspec.Struct, frozen=True, kw_only=True):
 class Authenticator(Protocol):
     """Tells who holds a token. Called for every request: an answer that is known costs no I/O."""
 
-    async def authenticate(self, token: str, headers: Mapping[str, str]) -> Principal:
-        """`token` is what followed `Bearer` (empty: there was none). Raises `Refused`: the problem `unauthenticated`,
-        or `not-ready` when it cannot be told now."""
+    async def authenticate(self, token: str, source: str) -> Principal:
+        """`token` is what followed `Bearer` (empty: there was none), `source` the caller's address. Raises `Refused`:
+        the problem `unauthenticated`, `too-many-requests`, or `not-ready` when it cannot be told now."""
         ...
 
     async def check_worker(self, principal: Principal, namespace: str, pool: str, worker: str) -> None:
@@ -101,7 +100,7 @@ class StaticTokenAuthenticator:
 
     _PRINCIPAL = Principal(username="static", kind=PrincipalKind.STATIC)
 
-    async def authenticate(self, token: str, headers: Mapping[str, str]) -> Principal:
+    async def authenticate(self, token: str, source: str) -> Principal:
         if hmac.compare_digest(token.encode(errors="surrogateescape"), self._token):
             return self._PRINCIPAL
         raise Refused(

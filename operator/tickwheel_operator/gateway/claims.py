@@ -35,7 +35,7 @@ class _Payload(msgspec.Struct, frozen=True):
 
 
 class Claims(msgspec.Struct, frozen=True):
-    """All fields are empty for a token that is no JWT."""
+    """What it says; a field that it does not say is empty."""
 
     expires_s: float | None = None
     """Seconds since the epoch; None: it does not say."""
@@ -64,17 +64,17 @@ class Claims(msgspec.Struct, frozen=True):
         return f" (of {', '.join(parts)}, as it says itself)" if parts else ""
 
 
-def read_claims(token: str) -> Claims:
-    """Of anything: what is no JWT has none."""
+def read_claims(token: str) -> Claims | None:
+    """None: it is no JWT, or not one whose claims are of the right types."""
+    parts = token.split(".")
+    if len(parts) != 3 or not all(parts):
+        return None
+    payload = parts[1]
     try:
-        payload = token.split(".")[1]
         text = base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4))
-    except (IndexError, ValueError, binascii.Error):
-        return Claims()
-    try:
         found = msgspec.json.decode(text, type=_Payload)
-    except (msgspec.DecodeError, RecursionError):
-        return Claims()
+    except (ValueError, binascii.Error, msgspec.DecodeError, RecursionError):
+        return None
     audiences = (found.aud,) if isinstance(found.aud, str) else tuple(found.aud)
     of = found.kubernetes
     return Claims(found.exp, tuple(a for a in audiences if a), of.namespace, of.pod.name, of.serviceaccount.name)

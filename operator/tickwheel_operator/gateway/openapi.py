@@ -81,7 +81,7 @@ def document() -> _JSON:
 
 
 def _paths() -> _JSON:
-    common = ("bad-request", "unauthenticated", "forbidden", "too-large", "internal", "not-ready")
+    common = ("bad-request", "unauthenticated", "forbidden", "too-large", "too-many-requests", "internal", "not-ready")
     leader = ("epoch-passed", "not-leader")
     name = {"type": "string", "minLength": 1, "maxLength": 253}
     task = [
@@ -119,7 +119,7 @@ def _paths() -> _JSON:
                 "Which replica leads which partition",
                 None,
                 schemas.Topology,
-                ("unauthenticated", "internal", "not-ready"),
+                ("unauthenticated", "too-many-requests", "internal", "not-ready"),
             )
         },
         "/v1/tasks/{namespace}/{name}/backfills": {

@@ -45,6 +45,7 @@ PROBLEMS: Mapping[str, tuple[int, str]] = {
     "too-large": (413, "The request is too large"),
     "not-leader": (421, "This replica is not the leader"),
     "backlog-full": (429, "The pool's backlog is full"),
+    "too-many-requests": (429, "The caller asks too often"),
     "internal": (500, "The operator failed"),
     "not-ready": (503, "The operator is not ready"),
 }

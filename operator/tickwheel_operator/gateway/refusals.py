@@ -42,6 +42,8 @@ class Reason(enum.Enum):
     """RBAC does not let the caller submit runs."""
     CANNOT_BE_CHECKED = "CannotBeChecked"
     """The API server could not be asked; the caller tries again."""
+    TOO_MANY = "TooMany"
+    """The caller asked too often, or from an address that did."""
     PLAIN_HTTP = "PlainHTTP"
     """No TLS at the TLS port."""
     HANDSHAKE = "HandshakeFailed"
@@ -53,10 +55,12 @@ _PROBLEMS = {
     Reason.WRONG_AUDIENCE: "unauthenticated",
     Reason.NO_SUCH_POOL: "no-such-pool",
     Reason.CANNOT_BE_CHECKED: "not-ready",
+    Reason.TOO_MANY: "too-many-requests",
 }
 _HEADERS: Mapping[str, Mapping[str, str]] = {
     "unauthenticated": {"WWW-Authenticate": 'Bearer realm="tickwheel"'},
     "not-ready": {"Retry-After": "1"},
+    "too-many-requests": {"Retry-After": "5"},
 }
 
 

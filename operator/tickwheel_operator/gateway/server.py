@@ -176,7 +176,7 @@ class Gateway:
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         if token and scheme.lower() != "bearer":
             token = ""
-        return await self._authenticator.authenticate(token.strip(), request.headers)
+        return await self._authenticator.authenticate(token.strip(), request.remote or "")
 
     def _leadership(self, seen_epoch: int) -> Leadership:
         """The present leadership, if this replica may answer one who has seen `seen_epoch`."""

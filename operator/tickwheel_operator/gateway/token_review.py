@@ -1,154 +1,55 @@
-"""Authentication and permission by Kubernetes: TokenReview and SubjectAccessReview.
+"""Authentication by Kubernetes: TokenReview, what it costs, and what is remembered of it.
 
 A worker presents the token that kubelet projects into its pod, of audience `tickwheel`, so that it is of no use
-against the API server. Who holds it and what RBAC grants is asked of the API server and remembered for seconds. Caches
-are keyed by the token's hash, are bounded, and never outlive the token; tokens themselves are not kept. Which of them
-may speak for which pool is `gateway.pool_rules`.
+against the API server. Who holds it is asked of the API server and remembered for seconds. Caches are keyed by the
+token's hash, are bounded, and never outlive the token; tokens themselves are not kept. Which of them may speak for
+which pool is `gateway.pool_rules`.
 
-Invariant: nothing is granted that the API server did not grant at most `cache_s` ago, and an API server that cannot be
-asked grants nothing (503, not 401: the worker is to try again, not to give up).
+Whoever reaches the port may send tokens, so a review is asked only of what can be a ServiceAccount's token, in fair
+turns by address, and of an address whose tokens were refused often only at a bounded rate.
+
+Invariants: nobody is let in whom the API server did not accept before; it did so at most `cache_s` ago, or, while it
+cannot be asked, at most `outage_s` ago. Whoever is not known yet is not let in meanwhile (503, not 401: the worker is
+to try again, not to give up).
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Mapping
-from typing import Generic, Protocol, TypeVar
-
-import aiohttp
-import msgspec
-from kubernetes.aio import client as kubernetes_client
+import logging
 
 from tickwheel_operator.clock import Clock, SystemClock
+from tickwheel_operator.gateway.answers import Answers
 from tickwheel_operator.gateway.auth import Principal, PrincipalKind
 from tickwheel_operator.gateway.claims import Claims, read_claims
 from tickwheel_operator.gateway.pool_rules import Owners, PoolRules, Pools
 from tickwheel_operator.gateway.refusals import Reason, Refused
+from tickwheel_operator.gateway.reviewer import Review, Reviewer, ReviewUnavailable
+from tickwheel_operator.turns import Allowance, Crowded, Turns
 
-__all__ = [
-    "KubernetesReviewer",
-    "Review",
-    "ReviewUnavailable",
-    "Reviewer",
-    "SubjectAccessAuthorizer",
-    "TokenReviewAuthenticator",
-]
+__all__ = ["TokenReviewAuthenticator"]
 
+_log = logging.getLogger(__name__)
 _ACCOUNT_PREFIX = "system:serviceaccount:"
 _POD_NAME = "authentication.kubernetes.io/pod-name"
 _POD_UID = "authentication.kubernetes.io/pod-uid"
-_CONCURRENT_REVIEWS = 16
-"""How many reviews are asked of the API server at once: a restart brings all workers together."""
-
-
-class ReviewUnavailable(Exception):
-    """The API server could not be asked. The message is for the operator's log."""
-
-
-class Review(msgspec.Struct, frozen=True, kw_only=True):
-    """What the API server says of a token."""
-
-    authenticated: bool
-    username: str = ""
-    uid: str = ""
-    groups: tuple[str, ...] = ()
-    extra: tuple[tuple[str, tuple[str, ...]], ...] = ()
-    audiences: tuple[str, ...] = ()
-    """Those of the asked-for audiences that the token has; empty from an authenticator that knows none."""
-    error: str = ""
-
-
-class Reviewer(Protocol):
-    """The two questions. Both raise `ReviewUnavailable`."""
-
-    async def review_token(self, token: str, audience: str) -> Review:
-        """Whose token is it."""
-        ...
-
-    async def may_create_runs(self, principal: Principal, namespace: str) -> tuple[bool, str]:
-        """Whether RBAC lets the principal create TaskRuns there, and the API server's reason."""
-        ...
-
-
-class KubernetesReviewer:
-    """The questions, put to the API server. Its account needs `create` on tokenreviews and subjectaccessreviews
-    (the ClusterRole `system:auth-delegator`)."""
-
-    def __init__(self, api_client: kubernetes_client.ApiClient, *, timeout_s: float = 10.0) -> None:
-        self._authentication = kubernetes_client.AuthenticationV1Api(api_client)
-        self._authorization = kubernetes_client.AuthorizationV1Api(api_client)
-        self._timeout_s = timeout_s
-
-    async def review_token(self, token: str, audience: str) -> Review:
-        body = kubernetes_client.V1TokenReview(
-            spec=kubernetes_client.V1TokenReviewSpec(token=token, audiences=[audience])
-        )
-        try:
-            answer = await self._authentication.create_token_review(body, _request_timeout=self._timeout_s)
-        except (kubernetes_client.ApiException, aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise ReviewUnavailable(_cause("create a TokenReview", error)) from None
-        status = answer.status
-        if status is None:
-            return Review(authenticated=False)
-        user = status.user
-        return Review(
-            authenticated=bool(status.authenticated),
-            username=(user and user.username) or "",
-            uid=(user and user.uid) or "",
-            groups=tuple((user and user.groups) or ()),
-            extra=tuple((key, tuple(values)) for key, values in ((user and user.extra) or {}).items()),
-            audiences=tuple(status.audiences or ()),
-            error=status.error or "",
-        )
-
-    async def may_create_runs(self, principal: Principal, namespace: str) -> tuple[bool, str]:
-        body = kubernetes_client.V1SubjectAccessReview(
-            spec=kubernetes_client.V1SubjectAccessReviewSpec(
-                user=principal.username,
-                uid=principal.uid or None,
-                groups=list(principal.groups),
-                extra={key: list(values) for key, values in principal.extra},
-                resource_attributes=kubernetes_client.V1ResourceAttributes(
-                    group="tickwheel.io", resource="taskruns", verb="create", namespace=namespace
-                ),
-            )
-        )
-        try:
-            answer = await self._authorization.create_subject_access_review(body, _request_timeout=self._timeout_s)
-        except (kubernetes_client.ApiException, aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise ReviewUnavailable(_cause("create a SubjectAccessReview", error)) from None
-        status = answer.status
-        return (False, "") if status is None else (bool(status.allowed), status.reason or "")
-
-
-def _cause(what: str, error: Exception) -> str:
-    """Why the API server did not answer, without anything of the request in it: that holds the token."""
-    if isinstance(error, kubernetes_client.ApiException):
-        hint = " (grant the operator's account the ClusterRole system:auth-delegator)" if error.status == 403 else ""
-        return f"the API server refused to {what}: {error.status} {error.reason}{hint}"
-    return f"the API server could not be reached to {what}: {type(error).__name__}"
-
-
-_Value = TypeVar("_Value")
-
-
-class _Cache(Generic[_Value]):
-    """Answers with an end, at most `size` of them; the oldest go first. Times are of the boot clock, milliseconds."""
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._entries: dict[bytes, tuple[int, _Value]] = {}
-
-    def get(self, key: bytes, boot_ms: int) -> _Value | None:
-        entry = self._entries.get(key)
-        return entry[1] if entry is not None and boot_ms < entry[0] else None
-
-    def put(self, key: bytes, value: _Value, until_ms: int) -> None:
-        self._entries.pop(key, None)
-        if len(self._entries) >= self._size:
-            del self._entries[next(iter(self._entries))]
-        self._entries[key] = (until_ms, value)
+_CONCURRENT = 16
+"""How many reviews are asked of the API server at once: a restart brings all workers together. As many again for
+callers that are known."""
+_OF_ONE = 8
+"""How many of these for one address, or one account that is known."""
+_WAITING = 2_000
+_REFUSED_PER_S = 20.0
+_REFUSED_BURST = 100
+_PATIENCE_S = 2.0
+"""How long a caller that was accepted before waits for the next review: its work must be renewed within seconds."""
+_OUTAGE_PAUSE_MS = 5_000
+"""After a review that failed, those who were accepted before are not asked about."""
+_OUTAGE_QUIET_MS = 30_000
+"""An outage is logged once: when there was none for so long."""
+_SKEW_MS = 60_000
+"""How far the operator's clock may be ahead before a token that is good is refused as expired."""
 
 
 class TokenReviewAuthenticator:
@@ -162,37 +63,110 @@ class TokenReviewAuthenticator:
         *,
         audience: str = "tickwheel",
         cache_s: float = 60.0,
+        outage_s: float = 600.0,
         refused_cache_s: float = 5.0,
         cache_size: int = 20_000,
+        patience_s: float = _PATIENCE_S,
         clock: Clock | None = None,
     ) -> None:
-        """Good tokens are remembered for `cache_s` or until they expire, refused ones for `refused_cache_s`."""
+        """Good tokens are remembered for `cache_s` or until they expire, refused ones for `refused_cache_s`. While
+        the API server cannot be asked, a token that it accepted goes on for up to `outage_s` after that."""
         self._reviewer = reviewer
         self._rules = PoolRules(pools, owners)
         self._audience = audience
         self._cache_ms = int(cache_s * 1000)
+        self._outage_ms = int(outage_s * 1000)
         self._refused_cache_ms = int(refused_cache_s * 1000)
+        self._patience_s = patience_s
         self._clock = clock or SystemClock()
-        self._good: _Cache[Principal] = _Cache(cache_size)
+        self._good: Answers[Principal] = Answers(cache_size)
+        self._earlier: Answers[Principal] = Answers(cache_size)
+        """The same for longer: for while the API server cannot be asked."""
         # Apart from the good ones, so that a flood of bad tokens cannot push them out.
-        self._refused: _Cache[tuple[Reason, str, str]] = _Cache(cache_size)
-        self._turn = asyncio.Semaphore(_CONCURRENT_REVIEWS)
+        self._refused: Answers[tuple[Reason, str, str]] = Answers(cache_size)
+        self._turns = Turns(_CONCURRENT, most_of_one=_OF_ONE, waiting=_WAITING)
+        self._allowance = Allowance(per_s=_REFUSED_PER_S, burst=_REFUSED_BURST)
+        self._known_turns = Turns(_CONCURRENT, most_of_one=_OF_ONE, waiting=_WAITING)
+        self._outage_until_ms = -_OUTAGE_QUIET_MS
 
-    async def authenticate(self, token: str, headers: Mapping[str, str]) -> Principal:
+    async def authenticate(self, token: str, source: str) -> Principal:
         key = hashlib.sha256(token.encode(errors="surrogateescape")).digest()
-        principal = self._good.get(key, self._clock.boot_ms())
+        boot_ms = self._clock.boot_ms()
+        principal = self._good.get(key, boot_ms)
         if principal is not None:
             return principal
-        if not token:
+        earlier = self._earlier.get(key, boot_ms)
+        if earlier is not None:
+            return await self._confirm(token, key, source, earlier)
+        refusal = self._refused.get(key, boot_ms) or self._refusal_unasked(token)
+        if refusal is not None:
+            raise Refused(*refusal[:2], who=refusal[2])
+        if not self._allowance.is_left(source, boot_ms):
             raise Refused(
+                Reason.TOO_MANY,
+                f"too many tokens from this address were refused: after {_REFUSED_BURST} refusals "
+                f"{_REFUSED_PER_S:g} new tokens a second are looked at",
+            )
+        return await self._ask(token, key, source)
+
+    def _refusal_unasked(self, token: str) -> tuple[Reason, str, str] | None:
+        """Why it cannot be a token of ours, by its own words; None: it can. No trust, only a filter: what passes is
+        reviewed."""
+        if not token:
+            return (
                 Reason.NO_TOKEN,
                 "there is no token: send the header `Authorization: Bearer <token>` with a ServiceAccount token of "
                 f"audience `{self._audience}`",
+                "",
             )
-        async with self._turn:
-            return await self._review(token, key)
+        claims = read_claims(token)
+        if claims is None:
+            return (
+                Reason.INVALID_TOKEN,
+                "what was sent is no ServiceAccount token (a JWT: three parts with dots between them): send the one "
+                f"that is projected with audience `{self._audience}`",
+                "",
+            )
+        now_ms = self._clock.now_ms()
+        if self._audience not in claims.audiences or claims.remaining_ms(now_ms - _SKEW_MS) <= 0:
+            return self._why(claims, False, now_ms)
+        return None
 
-    async def _review(self, token: str, key: bytes) -> Principal:
+    async def _confirm(self, token: str, key: bytes, source: str, earlier: Principal) -> Principal:
+        """Review a token again that was accepted. A worker is not sent away because the API server cannot be asked:
+        its attempts would be lost."""
+        try:
+            # Apart from those who are not known: they may share an address.
+            async with self._known_turns.of(earlier.username):
+                if self._clock.boot_ms() < self._outage_until_ms:
+                    return earlier
+                try:
+                    async with asyncio.timeout(self._patience_s):
+                        return await self._review(token, key, source)
+                except TimeoutError:
+                    self._note_outage(f"no answer within {self._patience_s:g} s")
+                except Refused as refused:
+                    if refused.reason is not Reason.CANNOT_BE_CHECKED:
+                        raise
+                    self._note_outage(refused.detail)
+                return earlier
+        except Crowded:
+            raise _crowded() from None
+
+    def _note_outage(self, why: str) -> None:
+        boot_ms = self._clock.boot_ms()
+        if boot_ms >= self._outage_until_ms + _OUTAGE_QUIET_MS:
+            _log.warning("callers that were accepted before go on for up to %d s: %s", self._outage_ms // 1000, why)
+        self._outage_until_ms = boot_ms + _OUTAGE_PAUSE_MS
+
+    async def _ask(self, token: str, key: bytes, source: str) -> Principal:
+        try:
+            async with self._turns.of(source):
+                return await self._review(token, key, source)
+        except Crowded:
+            raise _crowded() from None
+
+    async def _review(self, token: str, key: bytes, source: str) -> Principal:
         boot_ms = self._clock.boot_ms()
         # Another request with the same token may have been before this one in the queue.
         principal = self._good.get(key, boot_ms)
@@ -200,7 +174,7 @@ class TokenReviewAuthenticator:
             return principal
         refusal = self._refused.get(key, boot_ms)
         if refusal is None:
-            claims = read_claims(token)
+            claims = read_claims(token) or Claims()
             try:
                 review = await self._reviewer.review_token(token, self._audience)
             except ReviewUnavailable as error:
@@ -210,9 +184,13 @@ class TokenReviewAuthenticator:
             now_ms = self._clock.now_ms()
             if review.authenticated and review.username and self._audience in review.audiences:
                 principal = _principal(review)
-                self._good.put(key, principal, boot_ms + min(self._cache_ms, claims.remaining_ms(now_ms)))
+                remaining_ms = claims.remaining_ms(now_ms)
+                self._good.put(key, principal, boot_ms + min(self._cache_ms, remaining_ms))
+                self._earlier.put(key, principal, boot_ms + min(self._outage_ms, remaining_ms))
                 return principal
             refusal = self._why(claims, review.authenticated, now_ms)
+            self._allowance.spend(source, boot_ms)
+            self._earlier.forget(key)
             self._refused.put(key, refusal, boot_ms + self._refused_cache_ms)
         reason, detail, who = refusal
         raise Refused(reason, detail, who=who)
@@ -235,6 +213,12 @@ class TokenReviewAuthenticator:
         await self._rules.check(principal, namespace, pool, worker)
 
 
+def _crowded() -> Refused:
+    return Refused(
+        Reason.CANNOT_BE_CHECKED, "the token cannot be checked now: too many callers wait for the API server's answer"
+    )
+
+
 def _principal(review: Review) -> Principal:
     namespace, _, account = review.username.removeprefix(_ACCOUNT_PREFIX).partition(":")
     is_account = review.username.startswith(_ACCOUNT_PREFIX) and bool(namespace and account)
@@ -251,46 +235,3 @@ def _principal(review: Review) -> Principal:
         pod=pod,
         pod_uid=pod_uid,
     )
-
-
-class SubjectAccessAuthorizer:
-    """Kubernetes RBAC: whoever may create TaskRuns in a namespace may submit runs there."""
-
-    def __init__(
-        self,
-        reviewer: Reviewer,
-        *,
-        cache_s: float = 10.0,
-        refused_cache_s: float = 5.0,
-        cache_size: int = 10_000,
-        clock: Clock | None = None,
-    ) -> None:
-        self._reviewer = reviewer
-        self._cache_ms = int(cache_s * 1000)
-        self._refused_cache_ms = int(refused_cache_s * 1000)
-        self._clock = clock or SystemClock()
-        self._answers: _Cache[tuple[bool, str]] = _Cache(cache_size)
-
-    async def check_submit(self, principal: Principal, namespace: str) -> None:
-        # All that RBAC decides by is in the key: two tokens of one user may differ in groups and extra.
-        key = hashlib.sha256(msgspec.json.encode((namespace, principal))).digest()
-        boot_ms = self._clock.boot_ms()
-        answer = self._answers.get(key, boot_ms)
-        if answer is None:
-            try:
-                answer = await self._reviewer.may_create_runs(principal, namespace)
-            except ReviewUnavailable as error:
-                raise Refused(
-                    Reason.CANNOT_BE_CHECKED, f"the permission cannot be checked now: {error}", who=principal.username
-                ) from None
-            life_ms = self._cache_ms if answer[0] else self._refused_cache_ms
-            self._answers.put(key, answer, boot_ms + life_ms)
-        allowed, reason = answer
-        if not allowed:
-            raise Refused(
-                Reason.NOT_PERMITTED,
-                f"{principal.username} may not create taskruns.tickwheel.io in namespace {namespace!r}"
-                f"{': ' + reason if reason else ''}; grant it by a Role with `apiGroups: [tickwheel.io], resources: "
-                "[taskruns], verbs: [create]` and a RoleBinding",
-                who=f"{principal.username} {namespace}",
-            )

@@ -4,7 +4,7 @@ The gateway asks, for the pod that a token is bound to. Labels say nothing here:
 its pool. Every step compares uids, so that an object that took another's name is not taken for it. The pod's own
 controller is known from the watch (`note`), else it is asked for, as the others are: their metadata only, once, since
 an object's controller hardly ever changes. Invariant: all is bounded, nothing is believed for longer than `_TRUST_S`,
-and an API server that cannot be asked makes nobody an owner (`OwnerUnknown`).
+or `_OUTAGE_S` while the API server cannot be asked, which makes nobody an owner who was none before (`OwnerUnknown`).
 """
 
 from __future__ import annotations
@@ -19,13 +19,22 @@ from tickwheel_operator.api import GROUP
 from tickwheel_operator.clock import Clock
 from tickwheel_operator.ledger.protocol import OutcomeUnknown, StoreUnavailable
 from tickwheel_operator.ledger.transport import Transport
+from tickwheel_operator.turns import Crowded, Turns
 
 __all__ = ["Controller", "OwnerUnknown", "PodOwners", "PoolOwner", "controller_of"]
 
 _TRUST_S = 60
 """As long as a token is (gateway.token_review)."""
 _METADATA = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+_OUTAGE_S = 600
+"""As long as a token is while it cannot be reviewed (gateway.token_review)."""
+_OUTAGE_PAUSE_MS = 5_000
+_PATIENCE_S = 2.0
+"""How long a pod that is known waits for the next look-up: its work must be renewed within seconds."""
 _CONCURRENT = 16
+_OF_ONE = 8
+"""How many of these for pods of one namespace."""
+_WAITING = 2_000
 _STEPS = 4
 """Pod, ReplicaSet, Deployment, and one to spare: a chain of owners that goes in a circle must end."""
 _PATHS = {
@@ -83,8 +92,9 @@ class PodOwners:
         self._asked: dict[str, _Known] = {}
         """By uid of anything that was asked about."""
         self._owners: dict[str, tuple[PoolOwner | None, int]] = {}
-        """By uid of pods: the result of the walk, and until when it holds."""
-        self._turn = asyncio.Semaphore(_CONCURRENT)
+        """By uid of pods: the result of the walk, and when it was found."""
+        self._outage_until_ms = 0
+        self._turns = Turns(_CONCURRENT, most_of_one=_OF_ONE, waiting=_WAITING)
 
     # --- the watch's side ---
 
@@ -105,10 +115,21 @@ class PodOwners:
         """The pool that the pod belongs to; None: it belongs to none, or there is no such pod. What is known costs no
         I/O. Raises `OwnerUnknown`."""
         known = self._owners.get(pod_uid)
-        if known is not None and self._clock.boot_ms() < known[1]:
+        age_ms = self._clock.boot_ms() - known[1] if known is not None else 0
+        if known is not None and age_ms < _TRUST_S * 1000:
             return known[0]
-        found = await self._walk(namespace, pod, pod_uid)
-        _put(self._owners, pod_uid, (found, self._clock.boot_ms() + _TRUST_S * 1000), self._size)
+        if known is None or age_ms >= _OUTAGE_S * 1000:
+            found = await self._walk(namespace, pod, pod_uid)
+        elif self._clock.boot_ms() < self._outage_until_ms:
+            return known[0]
+        else:
+            try:
+                async with asyncio.timeout(_PATIENCE_S):
+                    found = await self._walk(namespace, pod, pod_uid)
+            except (OwnerUnknown, TimeoutError):
+                self._outage_until_ms = self._clock.boot_ms() + _OUTAGE_PAUSE_MS
+                return known[0]
+        _put(self._owners, pod_uid, (found, self._clock.boot_ms()), self._size)
         return found
 
     async def _walk(self, namespace: str, pod: str, pod_uid: str) -> PoolOwner | None:
@@ -124,13 +145,16 @@ class PodOwners:
     async def _controller(self, namespace: str, thing: Controller) -> Controller | None:
         if thing.uid in self._watched:
             return self._watched[thing.uid]
-        async with self._turn:
-            known = self._asked.get(thing.uid)
-            if known is not None and self._clock.boot_ms() < known.until_ms:
-                return known.controller
-            controller = await self._ask(namespace, thing)
-            _put(self._asked, thing.uid, _Known(controller, self._clock.boot_ms() + _TRUST_S * 1000), self._size)
-            return controller
+        try:
+            async with self._turns.of(namespace):
+                known = self._asked.get(thing.uid)
+                if known is not None and self._clock.boot_ms() < known.until_ms:
+                    return known.controller
+                controller = await self._ask(namespace, thing)
+                _put(self._asked, thing.uid, _Known(controller, self._clock.boot_ms() + _TRUST_S * 1000), self._size)
+                return controller
+        except Crowded:
+            raise OwnerUnknown("too many pods' owners are looked up at once") from None
 
     async def _ask(self, namespace: str, thing: Controller) -> Controller | None:
         path = _PATHS[thing.group, thing.kind].format(namespace=namespace, name=thing.name)
@@ -143,9 +167,12 @@ class PodOwners:
             return None
         if not answer.ok:
             raise OwnerUnknown(f"cannot {what}: the API server answers {answer.message}")
-        metadata = msgspec.json.decode(answer.body)["metadata"]
-        # Another object has the name by now: then this one is gone, and has no owner.
-        return controller_of(metadata) if metadata["uid"] == thing.uid else None
+        try:
+            metadata = msgspec.json.decode(answer.body)["metadata"]
+            # Another object has the name by now: then this one is gone, and has no owner.
+            return controller_of(metadata) if metadata["uid"] == thing.uid else None
+        except (msgspec.MsgspecError, KeyError, TypeError, AttributeError) as error:
+            raise OwnerUnknown(f"cannot {what}: the API server's answer cannot be read: {error!r}") from error
 
 
 def _put(memory: dict[str, Any], key: str, value: object, size: int) -> None:

@@ -16,7 +16,8 @@ from tickwheel_operator.engine.messages import Pulled
 from tickwheel_operator.gateway import convert
 from tickwheel_operator.gateway.auth import PoolAccess
 from tickwheel_operator.gateway.config import GatewayConfig
-from tickwheel_operator.gateway.token_review import Review, TokenReviewAuthenticator
+from tickwheel_operator.gateway.reviewer import Review
+from tickwheel_operator.gateway.token_review import TokenReviewAuthenticator
 from tickwheel_operator.pools.ownership import PoolOwner
 
 BATCH = 200
@@ -73,7 +74,7 @@ def main() -> None:
 
     async def authenticate() -> None:
         for _ in range(BATCH):
-            principal = await authenticator.authenticate(token, {})
+            principal = await authenticator.authenticate(token, "127.0.0.1")
             await authenticator.check_worker(principal, "shops", "shops", "shops-0")
 
     _show("authentication of a known token", lambda: asyncio.run(authenticate()), BATCH)

@@ -43,7 +43,7 @@ def test_every_problem_that_an_operation_may_answer_is_described():
     document = openapi.document()
     assert len(document["components"]["responses"]) == len(PROBLEMS)
     pull = document["paths"]["/v1/pull"]["post"]["responses"]
-    assert set(pull) == {"200", "400", "401", "403", "404", "409", "413", "421", "500", "503"}
+    assert set(pull) == {"200", "400", "401", "403", "404", "409", "413", "421", "429", "500", "503"}
 
 
 @pytest.mark.parametrize(

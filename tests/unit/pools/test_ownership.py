@@ -36,6 +36,8 @@ class ApiServer:
         self.objects: dict[str, dict[str, Any]] = {}
         self.asked: list[str] = []
         self.status = 200
+        self.body: bytes | None = None
+        """Sent instead of an object."""
 
     async def answer(self, request: web.BaseRequest) -> web.Response:
         assert "PartialObjectMetadata" in request.headers["Accept"], "a pod's spec may be large, and is not needed"
@@ -43,6 +45,8 @@ class ApiServer:
         await asyncio.sleep(0.01)
         if self.status != 200:
             return web.json_response({"reason": "Forbidden", "message": "no"}, status=self.status)
+        if self.body is not None:
+            return web.Response(body=self.body)
         found = self.objects.get(request.path)
         return web.json_response({"metadata": found} if found else {}, status=200 if found else 404)
 
@@ -154,6 +158,35 @@ async def test_an_api_server_that_refuses_makes_nobody_an_owner(api, owners, sta
         await owners.owner("ns", "p1", "u-p1")
     api.status = 200
     assert await owners.owner("ns", "p1", "u-p1") == OWN, "a failure is not remembered"
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"[]", b"7", b"{}", b'{"metadata":[]}', b'{"metadata":{"uid":"u-p1","ownerReferences":[7]}}']
+)
+async def test_an_answer_that_cannot_be_read_makes_nobody_an_owner(api, owners, body):
+    api.body = body
+    with pytest.raises(OwnerUnknown):
+        await owners.owner("ns", "p1", "u-p1")
+
+
+@pytest.mark.parametrize("owned", [True, False])
+async def test_pods_that_are_known_go_on_for_ten_minutes_while_the_api_server_cannot_be_asked(
+    api, owners, clock, owned
+):
+    if not owned:
+        api.objects[f"{PODS}/p1"]["ownerReferences"] = []
+    known = OWN if owned else None
+    assert await owners.owner("ns", "p1", "u-p1") == known
+    api.status, clock.ms = 503, 60_000
+    asked = len(api.asked)
+    for _ in range(3):
+        assert await owners.owner("ns", "p1", "u-p1") == known
+    assert len(api.asked) == asked + 1, "an outage is asked about once in five seconds"
+    with pytest.raises(OwnerUnknown):
+        await owners.owner("ns", "p2", "u-p2")
+    clock.ms = 600_000
+    with pytest.raises(OwnerUnknown):
+        await owners.owner("ns", "p1", "u-p1")
 
 
 async def test_many_pods_that_start_together_ask_little(api, owners):
