@@ -239,6 +239,8 @@ class Elector:
                             self._released.set()
             except LeaseError as error:
                 _LOG.debug("the watch of %s ended: %s", self._name, error)
+            except Exception:
+                _LOG.exception("the watch of %s ended for a reason that it does not know", self._name)
             await asyncio.sleep(self._config.retry_period_ms / 1000)
 
 

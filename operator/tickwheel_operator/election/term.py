@@ -75,7 +75,8 @@ class Term:
         try:
             async with asyncio.timeout(patience_ms / 1000):
                 await self._holder.release()
-        except (LeaseError, TimeoutError) as error:
+        except Exception as error:
+            # Whatever it is, nothing may keep a leader that ends from ending.
             _LOG.warning("the lease could not be released and expires by itself: %r", error)
 
     async def _renew(self) -> None:
@@ -109,6 +110,10 @@ class Term:
             return ""
         except LeaseError as error:
             return str(error)
+        except Exception as error:
+            # A renewal that ended here would end in silence, and the replica would seem to lead.
+            _LOG.exception("renewing the lease failed for a reason that it does not know; it is tried again")
+            return repr(error)
         if lost:
             self._end(lost)
             return lost

@@ -99,14 +99,15 @@ class Transport:
         """
         total_s = timeout_s or self._timeout_s
         timeout = aiohttp.ClientTimeout(total=total_s, connect=min(_CONNECT_S, total_s))
+        headers = await self._headers(accept, what)
         try:
-            response = await self._send(method, self._url(path, query), await self._headers(accept), body, timeout)
+            response = await self._send(method, self._url(path, query), headers, body, timeout)
             return Answer(response.status, await response.response.read())
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise StoreUnavailable(f"{what}: {self._host} cannot be reached: {error}") from error
         except TimeoutError as error:
             raise OutcomeUnknown(f"{what}: {self._host} did not answer within {total_s:g} s") from error
-        except aiohttp.ClientError as error:
+        except (aiohttp.ClientError, OSError) as error:
             raise OutcomeUnknown(f"{what}: the connection to {self._host} failed: {error!r}") from error
 
     async def lines(
@@ -114,8 +115,8 @@ class Transport:
     ) -> AsyncGenerator[bytes, None]:
         """The lines of a watch, as they come. Ends with the watch; raises as `request`, and for any answer but 200."""
         timeout = aiohttp.ClientTimeout(total=timeout_s, connect=_CONNECT_S)
+        headers = await self._headers("application/json", what)
         try:
-            headers = await self._headers("application/json")
             response = await self._send("GET", self._url(path, query), headers, None, timeout)
             try:
                 if response.status != 200:
@@ -125,7 +126,7 @@ class Transport:
                     yield line
             finally:
                 response.response.close()
-        except (aiohttp.ClientError, TimeoutError) as error:
+        except (aiohttp.ClientError, OSError) as error:
             raise StoreUnavailable(f"{what}: the watch at {self._host} broke off: {error!r}") from error
 
     async def _send(
@@ -144,10 +145,14 @@ class Transport:
     def _url(self, path: str, query: Mapping[str, str | int] | None) -> str:
         return f"{self._host}{path}?{urlencode(query)}" if query else f"{self._host}{path}"
 
-    async def _headers(self, accept: str) -> dict[str, str]:
+    async def _headers(self, accept: str, what: str) -> dict[str, str]:
         headers = {**self._client.default_headers, "Accept": accept, "Content-Type": "application/json"}
-        # Asks the configuration's hook each time, which refreshes a projected or short-lived token.
-        bearer = (await self._client.configuration.auth_settings()).get("BearerToken")
+        try:
+            # Asks the configuration's hook each time, which refreshes a projected or short-lived token.
+            bearer = (await self._client.configuration.auth_settings()).get("BearerToken")
+        except Exception as error:
+            # The hook reads files and may run programs: whatever it raises, nothing was sent, and it may work again.
+            raise StoreUnavailable(f"{what}: the operator's own credentials cannot be read: {error!r}") from error
         if bearer:
             headers["Authorization"] = bearer["value"]
         return headers

@@ -13,15 +13,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import random
 import secrets
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from urllib.request import getproxies
 
-from kubernetes.aio import client as kubernetes_client
-from kubernetes.aio import config as kubernetes_config
+from kubernetes.aio.client import ApiClient
 
 from tickwheel_operator.clock import SystemClock
 from tickwheel_operator.controllers.catalog import Catalog
@@ -45,6 +40,7 @@ from tickwheel_operator.pools.deployments import Deployments
 from tickwheel_operator.pools.ownership import PodOwners
 from tickwheel_operator.pools.reconciler import PoolConfig
 from tickwheel_operator.runtime import identity
+from tickwheel_operator.runtime.api_clients import ApiClients, open_clients
 from tickwheel_operator.runtime.backend import HostBackend
 from tickwheel_operator.runtime.leadership import Leadership, LeadershipConfig
 from tickwheel_operator.runtime.memory import settle_memory
@@ -77,16 +73,16 @@ class Operator:
 
     async def run(self) -> None:
         """Serve until `stop()`. Raises what ended it, such as `LedgerCorrupt`: a person must look."""
-        async with self._api_client() as client:
-            await self._serve(client)
+        async with open_clients(self._settings.kubeconfig) as clients:
+            await self._serve(clients)
 
-    async def _serve(self, client: kubernetes_client.ApiClient) -> None:
-        settings, clock = self._settings, self._clock
+    async def _serve(self, clients: ApiClients) -> None:
+        settings, clock, client = self._settings, self._clock, clients.objects
         catalog = Catalog()
         requests = Requests(clock.now_ms)
         unbuilt = Unbuilt()
         deployments = Deployments()
-        owners = PodOwners(Transport(client), clock)
+        owners = PodOwners(Transport(clients.reviews), clock)
         certificates = identity.certificates(settings, client, clock)
         observability = Observability(
             client, catalog, requests, clock, settings, lease_name=_LEASE_NAME, unbuilt=unbuilt
@@ -113,8 +109,8 @@ class Operator:
             namespaces=settings.watch_namespaces,
             ca_bundle=certificates.ca_bundle if certificates is not None else lambda: "",
         )
-        store = KubernetesSegmentStore(client, namespace=settings.namespace)
-        elector = self._elector(client)
+        store = KubernetesSegmentStore(clients.ledger, namespace=settings.namespace)
+        elector = self._elector(clients.lease)
         backend = HostBackend(
             lambda: leadership.host,
             lambda: (elector.observed.endpoint, elector.observed.transitions),
@@ -152,7 +148,7 @@ class Operator:
             elector, open_ledger, catalog, clock, self._leadership_config(), sink=observability.sink,
             on_lead=lead, on_end=follow,
         )  # fmt: skip
-        authenticator, authorizer = identity.access(settings, client, catalog, owners, clock)
+        authenticator, authorizer = identity.access(settings, clients.reviews, catalog, owners, clock)
         gateway = Gateway(
             backend,
             authenticator,
@@ -181,7 +177,7 @@ class Operator:
             background.append(asyncio.create_task(certificates.run(), name="certificates"))
         if settings.replica_selector:
             peers = Peers(
-                Transport(client),
+                Transport(clients.lease),
                 namespace=settings.namespace,
                 selector=settings.replica_selector,
                 on_end=elector.replica_ended,
@@ -204,22 +200,7 @@ class Operator:
 
     # --- parts -------------------------------------------------------------------------------------------------------
 
-    @asynccontextmanager
-    async def _api_client(self) -> AsyncIterator[kubernetes_client.ApiClient]:
-        configuration = kubernetes_client.Configuration()
-        # Asked to trust the environment, aiohttp looks for a .netrc in another thread before each request: with the
-        # interpreter's lock in between that doubled the time of an append (7.7 ms, of which the server took 3.1).
-        configuration.client_session_kwargs = {"trust_env": bool(getproxies())}
-        if self._settings.kubeconfig:
-            await kubernetes_config.load_kube_config(self._settings.kubeconfig, client_configuration=configuration)  # type: ignore[no-untyped-call]
-        elif "KUBERNETES_SERVICE_HOST" in os.environ:
-            kubernetes_config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
-        else:
-            await kubernetes_config.load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
-        async with kubernetes_client.ApiClient(configuration) as client:
-            yield client
-
-    def _elector(self, client: kubernetes_client.ApiClient) -> Elector:
+    def _elector(self, client: ApiClient) -> Elector:
         settings = self._settings
         return Elector(
             KubernetesLeaseStore(client, namespace=settings.namespace),

@@ -16,6 +16,7 @@ from tests.simulation.loop import Node, SimLoop
 
 from tickwheel_operator.election.config import ElectionConfig
 from tickwheel_operator.election.elector import Elector, Observed
+from tickwheel_operator.election.lease import Lease
 
 
 class LoopClock:
@@ -232,6 +233,34 @@ async def test_a_leader_that_cannot_reach_the_store_is_not_fresh_after_the_renew
     reason = await term.lost()
     assert 10 <= now() - cut_off <= 12.1
     assert "connection refused" in reason
+
+
+@pytest.mark.parametrize("lasting", [True, False], ids=["lasting", "passing"])
+def test_a_renewal_that_fails_for_an_unknown_reason_is_tried_again_and_ends_the_term_in_time(lasting, caplog):
+    @on_virtual_time
+    async def run() -> None:
+        a = a_candidate("a", LeaseTable())
+        term = await a.acquire()
+        await asyncio.sleep(60)
+
+        async def broken(*_: object) -> Lease:
+            raise ValueError("token file exists but empty")
+
+        a.store.update, working = broken, a.store.update
+        broke = now()
+        if not lasting:
+            await asyncio.sleep(7)
+            a.store.update = working
+            await asyncio.sleep(60)
+            assert term.is_fresh()
+            return
+        async with asyncio.timeout(60):
+            reason = await term.lost()
+        assert now() - broke <= 12.1
+        assert "token file exists but empty" in reason
+
+    run()
+    assert "renewing the lease failed" in caplog.text
 
 
 @on_virtual_time
