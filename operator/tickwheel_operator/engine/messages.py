@@ -16,7 +16,7 @@ from typing import TypeAlias
 import msgspec
 
 from tickwheel_operator.engine.spec import PoolSpec, TaskSpec
-from tickwheel_operator.ledger.facts import Fact
+from tickwheel_operator.ledger.facts import Fact, SkipReason
 
 __all__ = [
     "CancelRun",
@@ -39,6 +39,7 @@ __all__ = [
     "Reported",
     "RunState",
     "StartBackfill",
+    "StatusRecord",
     "Submission",
     "Submit",
     "Submitted",
@@ -84,10 +85,30 @@ class WorkerKey(msgspec.Struct, frozen=True, gc=False):
 # --- commands: the catalog ---
 
 
+class StatusRecord(_Value, frozen=True, kw_only=True):
+    """What an object's status says of its task. It is written after the facts, so it never says more than the ledger,
+    unless that was lost or restored from a backup."""
+
+    generation: int
+    """The generation of the spec that it speaks of."""
+    settled_ms: int
+    """Instants up to this one made their run, or are counted as skipped."""
+    last_scheduled_ms: int = 0
+    last_ended_ms: int = 0
+    unfinished: bool = False
+    """The run of the last instant had not ended."""
+    succeeded: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    skips: tuple[tuple[SkipReason, int, int], ...] = ()
+
+
 class TaskApplied(_Value, frozen=True, kw_only=True):
     """The task exists with this spec (again, after each change of it)."""
 
     spec: TaskSpec
+    record: StatusRecord | None = None
+    """None: its status says nothing of earlier runs."""
 
 
 class TaskRemoved(_Value, frozen=True, kw_only=True):

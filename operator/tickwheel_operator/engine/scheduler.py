@@ -22,6 +22,7 @@ from tickwheel_operator.engine.journal import Journal
 from tickwheel_operator.engine.messages import TaskApplied, TaskRemoved
 from tickwheel_operator.engine.misfire import settle
 from tickwheel_operator.engine.overlap import Overlaps, Verdict
+from tickwheel_operator.engine.recovery import Recovery
 from tickwheel_operator.engine.routing import Router
 from tickwheel_operator.engine.runs import Run, TaskState
 from tickwheel_operator.engine.spec import Completion, EngineConfig, FixedDelay, RetryPolicy, TaskSpec
@@ -76,6 +77,7 @@ class Scheduler:
         """Uids of objects that exist but were never valid while this leader watched."""
         self.following = Following(journal, state, self)
         self._edits = Edits(journal, self)
+        self.recovery = Recovery(journal, self, self._edits)
         self.lead_ms = 0
         """How long before their instant runs are made whose start is sure."""
         self.synced = False
@@ -93,6 +95,7 @@ class Scheduler:
         if entry is None:
             entry = Entry(spec, self._state.by_uid.get(spec.uid))
             self.entries[spec.uid] = entry
+            self.recovery.note(entry, command.record)
             self.mark(entry)
             self.names.put(entry)
             if self.synced:
@@ -134,8 +137,7 @@ class Scheduler:
                 self._kept.add(uid)
                 return
             self._kept.discard(uid)
-            task = self._state.by_uid.get(uid)
-            if task is not None:
+            if (task := self._state.by_uid.get(uid)) is not None:
                 self._forget(task, "the task was deleted")
             return
         self._leave(entry)
@@ -216,8 +218,7 @@ class Scheduler:
 
     def spec(self, task: TaskState) -> TaskSpec:
         """The task's spec; of one whose object is invalid since before this leader led: one that never retries."""
-        entry = self.entries.get(task.uid)
-        if entry is not None:
+        if (entry := self.entries.get(task.uid)) is not None:
             return entry.spec
         return TaskSpec(
             uid=task.uid, namespace=task.namespace, name=task.name, generation=0, created_ms=0, trigger=None,
@@ -377,13 +378,12 @@ class Scheduler:
 
     def _fire_limited(self, scheduled_ms: int, entry: Entry) -> None:
         task = self.name(entry)
-        match self.overlaps.verdict(entry.spec, b""):
-            case Verdict.SKIP:
-                self.skip(task, scheduled_ms, 1, f.SkipReason.OVERLAP)
-            case Verdict.FULL:
-                self.skip(task, scheduled_ms, 1, f.SkipReason.QUEUE_FULL)
-            case _:
-                self._make(scheduled_ms, [task.number])
+        verdict = self.overlaps.verdict(entry.spec, b"")
+        if verdict in (Verdict.SKIP, Verdict.FULL):
+            reason = f.SkipReason.OVERLAP if verdict is Verdict.SKIP else f.SkipReason.QUEUE_FULL
+            self.skip(task, scheduled_ms, 1, reason)
+        else:
+            self._make(scheduled_ms, [task.number])
 
     def _make(self, scheduled_ms: int, tasks: list[int]) -> None:
         first = self._state.next_run
@@ -421,10 +421,10 @@ class Scheduler:
     def _adopt(self, entry: Entry) -> None:
         """Bring the task's watermark and its timer in line with its spec. What is overdue is settled in its turn."""
         spec, now = entry.spec, self._journal.wall_ms
-        if entry.task is None:
-            if spec.generation > 1:
-                self._edits.before_the_first_fact(entry)
-        else:
+        self.recovery.adopt(entry)
+        if entry.task is None and spec.generation > 1:
+            self._edits.before_the_first_fact(entry)
+        elif entry.task is not None:
             if entry.task.schedule != spec.schedule:
                 self._edits.unseen(entry.task, spec)
                 # Never back: the clock of the leader before may have been ahead, and what it fired stays fired.

@@ -83,7 +83,7 @@ class Snapshot:
             case f.Fired(tasks=tasks):
                 for number in tasks:
                     self._tasks.keep(state.tasks[number])
-            case f.Armed() | f.Skipped() | f.Requested():
+            case f.Armed() | f.Skipped() | f.Requested() | f.Recovered():
                 self._tasks.keep(state.tasks[fact.task])
             case f.Leased(dispatches=dispatches):
                 for number in dispatches:

@@ -83,6 +83,7 @@ class State:
             f.Backfilled: self._backfilled,
             f.BackfillEnded: self._backfill_ended,
             f.CancelAsked: self._cancel_asked,
+            f.Recovered: self._recovered,
         }
 
     def apply(self, fact: f.Fact) -> None:
@@ -261,6 +262,22 @@ class State:
         task.skips[fact.reason] = (task.skips.get(fact.reason, (0, 0))[0] + fact.count, fact.until_ms)
         if fact.until_ms > task.watermark_ms:
             task.watermark_ms = fact.until_ms
+        self.touched[task] = None
+
+    def _recovered(self, fact: f.Recovered) -> None:
+        task = self.tasks[fact.task]
+        task.watermark_ms = max(task.watermark_ms, fact.settled_ms)
+        task.last_scheduled_ms = max(task.last_scheduled_ms, fact.last_scheduled_ms)
+        task.last_ended_ms = max(task.last_ended_ms, fact.last_ended_ms)
+        task.succeeded = max(task.succeeded, fact.succeeded)
+        task.failed = max(task.failed, fact.failed)
+        task.cancelled = max(task.cancelled, fact.cancelled)
+        skips = dict(task.skips or {})
+        for reason, count, until_ms in fact.skips:
+            known, seen_ms = skips.get(reason, (0, 0))
+            skips[reason] = (max(known, count), max(seen_ms, until_ms))
+        task.skips = skips or None
+        task.skipped = sum(count for count, _ in skips.values())
         self.touched[task] = None
 
     def _worker_named(self, fact: f.WorkerNamed) -> None:

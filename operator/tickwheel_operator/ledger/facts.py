@@ -31,6 +31,7 @@ __all__ = [
     "Fired",
     "Leased",
     "Origin",
+    "Recovered",
     "Requested",
     "Returned",
     "SkipReason",
@@ -281,6 +282,22 @@ class CancelAsked(_Fact, frozen=True, tag=20):
     message: str = ""
 
 
+class Recovered(_Fact, frozen=True, tag=21):
+    """What the object's status says of `task`, and this ledger did not know: an earlier one was lost, or restored from
+    a backup. Counters and instants are never lower than these from now on."""
+
+    task: int
+    settled_ms: int
+    """Instants up to this one are settled."""
+    last_scheduled_ms: int
+    last_ended_ms: int
+    succeeded: int
+    failed: int
+    cancelled: int
+    skips: list[tuple[SkipReason, int, int]]
+    """By reason: how many instants, and up to which."""
+
+
 class Undelivered(_Fact, frozen=True, tag=14):
     """No worker took the dispatch within its dispatch timeout. `retry_ms` as in `Failed`."""
 
@@ -309,4 +326,5 @@ Fact: TypeAlias = (
     | Backfilled
     | BackfillEnded
     | CancelAsked
+    | Recovered
 )
