@@ -81,6 +81,9 @@ class ScheduledTaskStatus(Model):
     """The next instant; none: it will not fire by itself."""
     last_schedule_time: Instant | None = None
     """The last instant that fired."""
+    settled_time: Instant | None = None
+    """Instants up to this one made their run, or are counted in `skips`. An operator whose ledger was lost goes on from
+    here."""
     last_run: LastRun | None = None
     """The newest run."""
     active: Annotated[Whole, Field(ge=0, le=2**31 - 1)] | None = None

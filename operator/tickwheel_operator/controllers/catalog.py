@@ -447,7 +447,9 @@ def _wanted(entry: TaskEntry) -> tuple[int, bool, _Dates]:
 
 def _command(entry: TaskEntry) -> Command:
     spec = entry.spec
-    return TaskRemoved(uid=entry.seen.uid, forget=False) if spec is None else TaskApplied(spec=spec)
+    if spec is None:
+        return TaskRemoved(uid=entry.seen.uid, forget=False)
+    return TaskApplied(spec=spec, record=entry.seen.record)
 
 
 def _discard(index: dict[Name, dict[str, None]], key: Name, uid: str) -> None:

@@ -24,7 +24,9 @@ from tickwheel_operator.api import (
 from tickwheel_operator.api.calendar import Calendar
 from tickwheel_operator.api.taskrun import Backfill, OnExpiry
 from tickwheel_operator.controllers.compile import NeverFires, compile_calendar, compile_pool, compile_task
+from tickwheel_operator.controllers.records import status_record
 from tickwheel_operator.engine.calendar import CalendarDates
+from tickwheel_operator.engine.messages import StatusRecord
 from tickwheel_operator.engine.spec import PoolSpec, TaskSpec
 
 __all__ = [
@@ -73,6 +75,8 @@ class ObservedTask(msgspec.Struct, frozen=True, kw_only=True):
     fault: Fault | None
     deleting: bool
     stored: object
+    record: StatusRecord | None = None
+    """What its status says of earlier runs; None: nothing."""
 
 
 class ObservedPool(msgspec.Struct, frozen=True, kw_only=True):
@@ -160,6 +164,7 @@ def observe_task(raw: RawObject, known: ObservedTask | None, read_status: Status
         fault=fault,
         deleting="deletionTimestamp" in metadata,
         stored=read_status("ScheduledTask", raw.get("status") or {}),
+        record=status_record(metadata["name"], raw.get("status") or {}),
     )
 
 

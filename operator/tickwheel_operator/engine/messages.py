@@ -15,6 +15,7 @@ from typing import TypeAlias
 
 import msgspec
 
+from tickwheel_operator.engine.instants import NO_INSTANT_MS
 from tickwheel_operator.engine.spec import PoolSpec, TaskSpec
 from tickwheel_operator.ledger.facts import Fact, SkipReason
 
@@ -93,7 +94,7 @@ class StatusRecord(_Value, frozen=True, kw_only=True):
     """The generation of the spec that it speaks of."""
     settled_ms: int
     """Instants up to this one made their run, or are counted as skipped."""
-    last_scheduled_ms: int = 0
+    last_scheduled_ms: int = NO_INSTANT_MS
     last_ended_ms: int = 0
     unfinished: bool = False
     """The run of the last instant had not ended."""

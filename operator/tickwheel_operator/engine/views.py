@@ -113,8 +113,8 @@ class TaskView(msgspec.Struct, frozen=True):
     object asked for, once at least."""
     skips: tuple[tuple[str, int, int], ...] = ()
     """Instants that made no run: the reason, how many, and up to which; by reason."""
-    settled_ms: int = 0
-    """Instants up to this one are settled; 0: no fact says so yet."""
+    settled_ms: int | None = None
+    """Instants up to this one are settled; None: no fact says so yet."""
 
 
 class PoolView(msgspec.Struct, frozen=True):
@@ -324,7 +324,7 @@ def _task_view(
         armed=entry is not None and not entry.paused,
         next_ms=next_ms,
         last_ms=task.last_scheduled_ms if task is not None and is_instant(task.last_scheduled_ms) else None,
-        settled_ms=task.watermark_ms if task is not None and is_instant(task.watermark_ms) else 0,
+        settled_ms=task.watermark_ms if task is not None and is_instant(task.watermark_ms) else None,
         active=len(task.runs) if task else 0,
         succeeded=task.succeeded if task else 0,
         failed=task.failed if task else 0,

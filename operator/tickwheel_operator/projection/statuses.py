@@ -111,6 +111,7 @@ def task_status(task: Task, view: TaskView | None, pool: PoolView | None, *, end
     newest = max(view.runs, key=lambda run: (run.created_ms, run.scheduled_ms), default=None)
     status |= {
         "lastScheduleTime": None if view.last_ms is None else timestamp(view.last_ms),
+        "settledTime": None if view.settled_ms is None else timestamp(view.settled_ms),
         "lastRun": None if newest is None else _last_run(newest),
         "active": view.active,
         "counters": {

@@ -22,7 +22,7 @@ SECTIONS: dict[str, tuple[tuple[str, ...], ...]] = {
     "ScheduledTask": (
         ("observedGeneration", "trigger", "conditions"),
         ("nextScheduleTime",),
-        ("lastScheduleTime", "lastRun", "active", "counters", "skips"),
+        ("lastScheduleTime", "settledTime", "lastRun", "active", "counters", "skips"),
     ),
     "WorkerPool": (
         ("observedGeneration", "conditions"),

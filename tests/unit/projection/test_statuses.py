@@ -127,7 +127,7 @@ def test_what_was_written_is_not_written_again() -> None:
 def test_only_the_section_that_differs_is_written() -> None:
     stored = as_stored("ScheduledTask", with_transition_times(task_status(a_task(), a_view(), None), NOW))
     patch = changes("ScheduledTask", task_status(a_task(), a_view(succeeded=2), None), stored)
-    assert set(patch) == {"lastScheduleTime", "lastRun", "active", "counters", "skips"}
+    assert set(patch) == {"lastScheduleTime", "settledTime", "lastRun", "active", "counters", "skips"}
 
 
 def test_a_task_without_a_view_leaves_the_counters_as_they_are() -> None:
