@@ -99,11 +99,20 @@ class EventRecorder:
     def leading(self, *, lease_namespace: str, lease_name: str, epoch: int) -> None:
         """This replica leads now. (And what it has shown is another leader's past.)"""
         self._shown.clear()
-        regarding = {
-            "apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "namespace": lease_namespace, "name": lease_name,
-        }  # fmt: skip
         note = f"{self._instance} leads since epoch {epoch}"
-        self._record(regarding, "Normal", "LeaderElected", note, identity=str(epoch))
+        self._record(_lease(lease_namespace, lease_name), "Normal", "LeaderElected", note, identity=str(epoch))
+
+    def ledger_lost(self, *, lease_namespace: str, lease_name: str, why: str) -> None:
+        """The ledger knows less than the statuses of tasks."""
+        self._record(_lease(lease_namespace, lease_name), "Warning", "LedgerLost", why)
+
+    def task_recovered(self, uid: str, namespace: str, name: str) -> None:
+        """The ledger did not know what the task's status says."""
+        note = (
+            "the ledger did not know this task's earlier runs, and goes on from its status: what status.settledTime "
+            "covers does not run again; idempotency keys and the history of runs are gone"
+        )
+        self._record(_task(uid, namespace, name), "Warning", "LedgerLost", note)
 
     def conditions_written(self, task: Task, status: Mapping[str, Any], before: Stored) -> None:
         """The status of a task was written."""
@@ -239,6 +248,10 @@ def _task(uid: str, namespace: str, name: str) -> dict[str, str]:
         "apiVersion": "tickwheel.io/v1alpha1", "kind": "ScheduledTask", "namespace": namespace, "name": name,
         "uid": uid,
     }  # fmt: skip
+
+
+def _lease(namespace: str, name: str) -> dict[str, str]:
+    return {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "namespace": namespace, "name": name}
 
 
 def _second(instant_ms: int) -> str:

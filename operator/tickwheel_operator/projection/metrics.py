@@ -116,6 +116,10 @@ METRICS = (
         "Bytes retained from which on no new runs are made: the setting ledger_max_bytes.",
     ),
     Declared("tickwheel_intake_held", "gauge", (), "1 while no new runs are made, since the ledger is at its limit."),
+    Declared(
+        "tickwheel_ledger_recovered_tasks", "gauge", (),
+        "Tasks whose status knew more than the ledger in this term, since that was lost or restored. Should be 0.",
+    ),
     Declared("tickwheel_ledger_checkpoints", "counter", (), "Checkpoints that were written."),
     Declared("tickwheel_ledger_retries", "counter", (), "Waits after a failure of the ledger's store."),
     Declared(
@@ -202,6 +206,7 @@ class TermFigures(msgspec.Struct, frozen=True, kw_only=True):
     intake_held: bool = False
     clock_behind_ms: int = 0
     lead_ms: int = 0
+    recovered_tasks: int = 0
     pools: Sequence[PoolFigures]
 
 
@@ -358,6 +363,7 @@ class MetricsCollector(Collector):
             yield _gauge("tickwheel_ledger_retained_bytes", {(): term.ledger.retained_bytes})
             yield _gauge("tickwheel_ledger_limit_bytes", {(): term.ledger.limit_bytes})
             yield _gauge("tickwheel_intake_held", {(): int(term.intake_held)})
+            yield _gauge("tickwheel_ledger_recovered_tasks", {(): term.recovered_tasks})
             yield _gauge("tickwheel_clock_behind_seconds", {(): term.clock_behind_ms / 1000})
 
 

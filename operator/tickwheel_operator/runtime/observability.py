@@ -136,6 +136,10 @@ class Observability:
         self._projector.lead()
         namespace, name = self._lease
         self._events.leading(lease_namespace=namespace, lease_name=name, epoch=host.epoch)
+        if host.ledger_problem:
+            self._events.ledger_lost(lease_namespace=namespace, lease_name=name, why=host.ledger_problem)
+            for spec in host.engine.scheduler.recovery.first:
+                self._events.task_recovered(spec.uid, spec.namespace, spec.name)
 
     def follow(self) -> None:
         """The term is over."""
@@ -161,6 +165,7 @@ class Observability:
             intake_held=host.intake_held,
             clock_behind_ms=host.clock_behind_ms,
             lead_ms=host.lead_ms,
+            recovered_tasks=engine.scheduler.recovery.count,
             pools=[self._pool_figures(view) for view in pool_views(engine.state, engine.router)],
         )
 

@@ -131,6 +131,8 @@ class PartitionHost:
         """Runs that were open when this term began."""
         self.clock_behind_ms = 0
         """How far this replica's clock was behind the last fact when the term began."""
+        self.ledger_problem = ""
+        """Why tasks had to be recovered from their statuses when the term began; empty: none had."""
         self.leading = False
         self._facts: list[Fact] = []
         self._effects: list[Effect] = []
@@ -181,6 +183,26 @@ class PartitionHost:
             self._collect(self.engine.handle_all(catalog(), clock.now_ms(), clock.boot_ms()))
             self.post(LeadSet(lead_ms=self._pace.lead_ms))
             self.post(CatalogSynced())
+        self._look_for_loss(empty=opened.checkpoint is None and not opened.tail_segments)
+
+    def _look_for_loss(self, *, empty: bool) -> None:
+        """Say it loudly when the statuses of tasks know more than the ledger."""
+        recovery = self.engine.scheduler.recovery
+        if not recovery.count:
+            return
+        named = ", ".join(f"{spec.namespace}/{spec.name}" for spec in recovery.first[:3])
+        more = f" and {recovery.count - 3} more" if recovery.count > 3 else ""
+        found = (
+            "the ledger is empty, so an earlier one was lost"
+            if empty
+            else "the ledger is older than they are, or their namespaces were not served for a while"
+        )
+        self.ledger_problem = (
+            f"the status of {named}{more} tells of runs that the ledger does not know: {found}. Instants that a status "
+            "says are settled do not run again; run histories, idempotency keys and backfills of before are gone "
+            "(docs/backup.md)"
+        )
+        _log.error("%s", self.ledger_problem)
 
     def _compare_clocks(self) -> None:
         """Say it when the leader before lived in this replica's future: what it did then is settled, and what it put
