@@ -176,7 +176,7 @@ class Leasing:
         worker = self._pulls.pop(command.request, None)
         if worker is not None and worker.request == command.request:
             self._gathered.pop(worker, None)  # sent again with the next pull
-            self._router.stop_waiting(worker)
+            self._stop_waiting(worker)
 
     def _answer(self, worker: LiveWorker, deliveries: list[Delivery], effects: list[Effect]) -> None:
         """Answer the worker's open pull, if it has one."""
@@ -186,6 +186,11 @@ class Leasing:
             deliveries = gathered + deliveries
         self._pulls.pop(worker.request, None)
         effects.append(Pulled(request=worker.request, deliveries=deliveries, cancel=worker.take_cancelled()))
+        self._stop_waiting(worker)
+
+    def _stop_waiting(self, worker: LiveWorker) -> None:
+        """Its pull is answered or gone. Only from now on is it the worker's turn to speak."""
+        worker.seen_ms = self._journal.boot_ms
         self._router.stop_waiting(worker)
 
     def deal(self, effects: list[Effect]) -> None:
@@ -478,7 +483,6 @@ class Leasing:
             for worker in list(pool.workers.values()):
                 if worker.request is not None:
                     if now >= worker.until_ms:
-                        worker.seen_ms = now
                         self._answer(worker, [], effects)
                 elif now - worker.seen_ms > max(pool.silence_ms, self._config.lease_ms // 2):
                     # A worker whose slots are all taken is heard of only when it renews: each third of a lease.

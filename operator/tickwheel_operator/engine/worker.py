@@ -40,7 +40,7 @@ class LiveWorker:
         self.early = False
         """It knows the operator's clock well enough to be given work ahead of its instant."""
         self.seen_ms = 0
-        """By the boot clock, as `until_ms`."""
+        """Since when it is silent, by the boot clock, as `until_ms`; while a pull of it is open, it is not."""
         self.request: Hashable | None = None
         """The open pull."""
         self.credit = 0

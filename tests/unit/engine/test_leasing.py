@@ -156,6 +156,32 @@ def test_a_dispatch_that_no_worker_takes_in_time_fails() -> None:
     assert driver.engine.state.by_uid["uid-hello"].history_failed[0].error_type == "Undelivered"
 
 
+def test_a_worker_that_waited_long_for_work_is_not_silent_the_moment_that_it_gets_some() -> None:
+    driver = Driver.leading(task_spec(trigger=None))
+    driver.pull()
+    driver.at(15_000)
+    driver.submit("one")
+
+    driver.at(24_000)
+    assert driver.of(f.Failed) == []
+
+    driver.at(26_001)
+    [failed] = driver.of(f.Failed)
+    assert "nothing was heard of it for 11001 ms" in failed.message
+
+
+def test_a_worker_whose_pull_broke_off_has_its_silence_from_then_on() -> None:
+    driver = Driver.leading(task_spec(trigger=None))
+    driver.submit("one")
+    driver.pull()
+    driver.pull(received=1, free=9)
+    driver.at(13_000, m.PullEnded(request=driver._requests))
+
+    driver.at(14_500)
+
+    assert driver.of(f.Failed) == []
+
+
 def test_a_silent_worker_is_lost_and_its_work_moves() -> None:
     driver = Driver.leading(task_spec(trigger=None))
     driver.submit("k")
