@@ -141,6 +141,7 @@ class Run:
         """Type and message of why the last attempt failed. Volatile: no checkpoint has it."""
         self.dispatch = Dispatch(number, self, created_ms)
         self._id = ""
+        """Volatile: computed when it is first asked for."""
 
     @property
     def id(self) -> str:

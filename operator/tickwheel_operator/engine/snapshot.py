@@ -168,6 +168,8 @@ def load(state: State, chunks: Sequence[bytes]) -> None:
                     state.keys[key] = RunState(final) if final else state.runs[run]
             case _:
                 raise ValueError(f"checkpoint section {section!r} is unknown to this release")
+    # In the order in which they were leased, as the leader that wrote this had them.
+    state.attempts = dict(sorted(state.attempts.items()))
     ended = ((e, t) for t in state.tasks.values() for h in (t.history_succeeded, t.history_failed) for e in h)
     # In the order in which they ended, as far as the clocks of the leaders tell.
     for one, task in sorted(ended, key=lambda pair: pair[0].ended_ms):
