@@ -54,6 +54,8 @@ class _Attempt:
         self.most_boot_ms = boot_ms
         """Nor after this."""
         self.begun_boot_ms = boot_ms
+        self.inherited = False
+        """A leader before has leased it, perhaps ahead of its instant."""
 
 
 class _Worker:
@@ -130,7 +132,7 @@ class Account:
             run.delayed = run.origin is Origin.REQUEST and not run.deliveries and run.ready_ms > replayed_ms
         for attempt in self.attempts.values():
             attempt.least_boot_ms, attempt.most_boot_ms = until, until + _LONGEST_LEAD_MS
-            attempt.begun_boot_ms = boot_ms
+            attempt.begun_boot_ms, attempt.inherited = boot_ms, True
 
     # --- a command ---
 
@@ -331,7 +333,9 @@ class Account:
             reported = command.failed if isinstance(command, m.Report) else []
             if not any(one.token == fact.token for one in reported):
                 self.broken(f"{fact}: nobody reported it")
-            if (fact.reason is f.FailureReason.TIMEOUT) is not next(o.timeout for o in reported if o.token == fact.token):
+            if (fact.reason is f.FailureReason.TIMEOUT) is not next(
+                o.timeout for o in reported if o.token == fact.token
+            ):
                 self.broken(f"{fact}: reported otherwise")
         uid = self.uids[run.task]
         if run.cancelling:
@@ -348,7 +352,11 @@ class Account:
         backoff = spec.retry.backoff
         if fact.retry_ms and fact.reason is not f.FailureReason.LOST and "did not stop it" not in fact.message:
             delay = min(backoff.initial_ms * backoff.factor ** (used - 1), backoff.max_ms)
-            if not int(delay) <= fact.retry_ms - self.now_ms <= max(delay * (1 + backoff.jitter) + 1, run.ready_ms - self.now_ms):
+            if (
+                not int(delay)
+                <= fact.retry_ms - self.now_ms
+                <= max(delay * (1 + backoff.jitter) + 1, run.ready_ms - self.now_ms)
+            ):
                 self.broken(f"{fact}: the backoff of delivery {used} is {fact.retry_ms - self.now_ms} ms, not {delay}")
 
     def _check_lost(self, what: object, attempt: _Attempt, command: m.Command) -> None:
@@ -633,9 +641,9 @@ class Account:
             run = self.runs.get(before.get(token, 0))
             if token not in before and token not in fenced:
                 self.broken(f"{seen} reports token {token}, which is not open, and is not fenced")
-            if token in before and token in fenced and token not in lost and token in self.attempts:
-                if self.workers[self.attempts[token].worker] == seen:
-                    self.broken(f"{seen} holds token {token}, and is fenced")
+            open_still = token in before and token not in lost and token in self.attempts
+            if token in fenced and open_still and self.workers[self.attempts[token].worker] == seen:
+                self.broken(f"{seen} holds token {token}, and is fenced")
             if token in ends and token not in fenced and token in self.attempts:
                 self.broken(f"{seen} was told that the end of token {token} is durable, and it is open")
             if token in command.renew and token in self.attempts and token not in fenced:
@@ -646,8 +654,13 @@ class Account:
                     self.broken(f"{seen} renews token {token}, and is not told to stop it")
                 spec = self._spec(attempt.run)
                 limit = spec.timeout_ms if spec is not None and attempt.run.task in self.uids else None
-                over = attempt.begun_boot_ms + (limit or 0) + (spec.grace_ms if spec else 0) + _STOP_PATIENCE_MS
-                if limit is not None and self.uids[attempt.run.task] in self.specs and self.boot_ms > over + self._sweep_ms:
+                begun = attempt.begun_boot_ms + (_LONGEST_LEAD_MS if attempt.inherited else 0)
+                over = begun + (limit or 0) + (spec.grace_ms if spec else 0) + _STOP_PATIENCE_MS
+                if (
+                    limit is not None
+                    and self.uids[attempt.run.task] in self.specs
+                    and self.boot_ms > over + self._sweep_ms
+                ):
                     self.broken(f"token {token} is renewed {self.boot_ms - over} ms after its worker should stop it")
 
     def _told(self, command: m.Pull, output: m.Output) -> None:
@@ -696,7 +709,10 @@ class Account:
         if not self.synced:
             return
         for token, attempt in self.attempts.items():
-            if attempt.most_boot_ms + self._sweep_ms + 1 < self.boot_ms and self.uids[attempt.run.task] not in self.paused:
+            if (
+                attempt.most_boot_ms + self._sweep_ms + 1 < self.boot_ms
+                and self.uids[attempt.run.task] not in self.paused
+            ):
                 self.broken(f"token {token} is open {self.boot_ms - attempt.most_boot_ms} ms after its lease")
         for request, key in self.pulls.items():
             live = self.live.get(key)

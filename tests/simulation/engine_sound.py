@@ -1,6 +1,12 @@
-"""Whether the volatile half of an engine fits the durable one: what waits stands in one place, and what has ended in none."""
+"""Whether the volatile half of an engine fits the durable one.
+
+What waits stands in one place, what has ended in none, and what is counted is there.
+"""
 
 from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
 
 from tickwheel_operator.engine.core import Engine
 
@@ -9,50 +15,65 @@ __all__ = ["unsound"]
 
 def unsound(engine: Engine) -> str:
     """What does not fit, after a command; empty: nothing."""
-    state, router = engine.state, engine.router
-    waits: dict[int, int] = {}
-    aside: dict[int, int] = {}
-    for run in state.runs.values():
+    for check in (_places, _pools, _pulls, _groups, _tasks):
+        for wrong in check(engine):
+            return wrong
+    return ""
+
+
+def _places(engine: Engine) -> Iterator[str]:
+    """An open run waits in one place: in a lane, on a timer, or for others; or a worker has it."""
+    for run in engine.state.runs.values():
         dispatch = run.dispatch
-        if dispatch.lane is not None:
-            waits[id(dispatch.lane._pool)] = waits.get(id(dispatch.lane._pool), 0) + 1
-        if run.aside is not None:
-            aside[id(run.aside)] = aside.get(id(run.aside), 0) + 1
         if dispatch.reserved:
-            return f"run {run.number} is still reserved at a worker"
+            yield f"run {run.number} is still reserved at a worker"
         if not engine.scheduler.synced or run.span is not None or not engine.scheduler.knows(run.task):
             continue
-        places = [dispatch.lane is not None, run.aside is not None]
-        if dispatch.token and (any(places) or run.held):
-            return f"run {run.number} is held by a worker, and waits as well"
-        if not dispatch.token and sum(places) != 1:
-            return f"run {run.number} waits in {sum(places)} places, held={run.held} delayed={run.delayed}"
+        places = (dispatch.lane is not None) + (run.aside is not None)
+        if dispatch.token and (places or run.held):
+            yield f"run {run.number} is held by a worker, and waits as well"
+        if not dispatch.token and places != 1:
+            yield f"run {run.number} waits in {places} places, held={run.held} delayed={run.delayed}"
         if not dispatch.token and run.aside is not None and dispatch.timer is None and not run.held:
-            return f"run {run.number} waits for an instant that no timer wakes it at"
-    for (_, name), pool in router.pools.items():
-        if pool.waits != waits.get(id(pool), 0) or pool.aside != aside.get(id(pool), 0):
-            return f"pool {name} counts {pool.waits} that wait and {pool.aside} aside, not {waits.get(id(pool), 0)} and {aside.get(id(pool), 0)}"
+            yield f"run {run.number} waits for an instant that no timer wakes it at"
+
+
+def _pools(engine: Engine) -> Iterator[str]:
+    runs = engine.state.runs.values()
+    waits = Counter(id(run.dispatch.lane._pool) for run in runs if run.dispatch.lane is not None)
+    aside = Counter(id(run.aside) for run in runs if run.aside is not None)
+    for (_, name), pool in engine.router.pools.items():
+        counted, there = (pool.waits, pool.aside), (waits[id(pool)], aside[id(pool)])
+        if counted != there:
+            yield f"pool {name} counts {counted} that wait and that are aside, and has {there}"
         for handler, lane in pool.lanes.items():
             having = sum(worker.handlers.count(handler) for worker in pool.workers.values())
             if lane.workers != having:
-                return f"lane {handler} counts {lane.workers} workers, not {having}"
+                yield f"lane {handler} counts {lane.workers} workers, not {having}"
             for worker in lane.waiting:
                 if worker.request is None or worker.credit <= 0:
-                    return f"{worker.key.name} stands in lane {handler}, and waits for nothing"
-            for queue in (lane.queue, lane.backfills, lane.ahead):
-                for dispatch in queue:
-                    if dispatch.lane is lane and dispatch.number not in state.runs:
-                        return f"run {dispatch.number} has ended, and waits in lane {handler}"
+                    yield f"{worker.key.name} stands in lane {handler}, and waits for nothing"
+            for dispatch in (*lane.queue, *lane.backfills, *lane.ahead):
+                if dispatch.lane is lane and dispatch.number not in engine.state.runs:
+                    yield f"run {dispatch.number} has ended, and waits in lane {handler}"
+
+
+def _pulls(engine: Engine) -> Iterator[str]:
     for request, worker in engine.leasing._pulls.items():
         if worker.request != request:
-            return f"the pull {request!r} is remembered, and {worker.key.name} waits with {worker.request!r}"
+            yield f"the pull {request!r} is remembered, and {worker.key.name} waits with {worker.request!r}"
+
+
+def _groups(engine: Engine) -> Iterator[str]:
     for group in engine.overlaps._groups.values():
         for runs, held in ((group.admitted, False), (group.held, True)):
             for number, run in runs.items():
-                if number not in state.runs or run.held is not held or run.group is not group:
-                    return f"run {number} is in the group {group.key}, held={held}, and does not belong there"
-    for task in state.tasks.values():
+                if number not in engine.state.runs or run.held is not held or run.group is not group:
+                    yield f"run {number} is in the group {group.key}, held={held}, and does not belong there"
+
+
+def _tasks(engine: Engine) -> Iterator[str]:
+    for task in engine.state.tasks.values():
         for number, run in task.runs.items():
-            if state.runs.get(number) is not run:
-                return f"run {number} is open for its task only"
-    return ""
+            if engine.state.runs.get(number) is not run:
+                yield f"run {number} is open for its task only"

@@ -1,0 +1,65 @@
+"""Random calls of the engine: each seed a story, whole states compared after every append.
+
+`TICKWHEEL_DRIVER_SEEDS=5000` runs more of them, `TICKWHEEL_DRIVER_FROM=100000` others. `TICKWHEEL_DRIVER_SEED=123` runs
+one. One that fails shows the last of its history.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+
+import pytest
+from tests.simulation.engine_driver import EngineStory
+
+from tickwheel_operator.engine import messages as m
+from tickwheel_operator.engine import snapshot
+from tickwheel_operator.ledger import facts as f
+
+SEEDS = int(os.environ.get("TICKWHEEL_DRIVER_SEEDS", "80"))
+FROM = int(os.environ.get("TICKWHEEL_DRIVER_FROM", "0"))
+BLOCKS = 4
+STEPS = 150
+
+
+@pytest.fixture(autouse=True)
+def small_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Checkpoints are written row by row, and forget all but three workers that hold nothing."""
+    monkeypatch.setattr(snapshot, "_ROWS_PER_CHUNK", 1)
+    monkeypatch.setattr(snapshot, "_WORKER_MEMORY", 3)
+
+
+@pytest.mark.parametrize("block", range(BLOCKS))
+def test_the_engine_keeps_its_promises_whatever_it_is_asked(block: int) -> None:
+    one = os.environ.get("TICKWHEEL_DRIVER_SEED")
+    seeds = range(FROM + block, FROM + SEEDS, BLOCKS) if one is None else [int(one)] if block == 0 else []
+    for seed in seeds:
+        story = EngineStory(seed)
+        try:
+            story.run(STEPS)
+        except Exception as error:
+            error.add_note("\n".join(story.history[-60:]))
+            error.add_note(f"again: TICKWHEEL_DRIVER_SEED={seed} pytest tests/simulation/test_engine_driver.py")
+            raise
+
+
+def test_the_stories_have_every_command_and_every_fact() -> None:
+    stories = [EngineStory(seed) for seed in range(16)]
+    for story in stories:
+        story.run(STEPS)
+    told = "\n".join(line for story in stories for line in story.history)
+
+    for kind in (*m.Command.__args__, *f.Fact.__args__):
+        assert re.search(rf"^ *-?\d+ +\d+ {kind.__name__}\(", told, re.MULTILINE), kind.__name__
+    for text in (
+        "LOST",
+        "TIMEOUT",
+        "ERROR",
+        "did not stop it",
+        "replaced by the run",
+        "its delay was over",
+        "never had it",
+    ):
+        assert text in told, text
+    assert max(story.takeovers for story in stories) > 2
+    assert sum(story.checkpoints for story in stories) > 10
