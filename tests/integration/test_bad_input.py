@@ -7,7 +7,6 @@ times a second. Each must say in a condition which field to mend, and the task m
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from tests.integration.installation import apply, create_namespace, edit, get, install_operator
 from tests.integration.processes import PATIENT_LEASE, Crew, OperatorProcess
 from tests.integration.soak.account import Book, Record, Task, order_faults, read_records
@@ -26,7 +24,7 @@ from tests.integration.soak.scenario import HANDLERS, until
 from tests.integration.soak.tail import LedgerTail
 
 from tickwheel_cluster import Access
-from tickwheel_operator.api import KINDS
+from tickwheel_operator.api import KINDS, documents
 
 NAMESPACE = "bad-input"
 SYSTEM = "bad-input-system"
@@ -57,7 +55,7 @@ def _corpus() -> Iterator[Bad]:
         text = path.read_text(encoding="utf-8")
         _, _, by, words = text.splitlines()[0].split(maxsplit=3)
         if by == "stalled":
-            document = json.loads(json.dumps(yaml.safe_load(text)))
+            document = next(documents(text)).body
             yield Bad(document["kind"], path.stem, document["spec"], words)
 
 

@@ -4,9 +4,10 @@ The controllers and the command line parse objects with `parse`, ask `unsupporte
 do, and translate the rest into the engine's values. Invariant: what `parse` returns is valid and complete.
 """
 
+from tickwheel_operator.api.documents import documents, objects
 from tickwheel_operator.api.faults import FieldFault, InvalidManifest, sentence
 from tickwheel_operator.api.kinds import KINDS
-from tickwheel_operator.api.parse import documents, parse
+from tickwheel_operator.api.parse import parse
 from tickwheel_operator.api.resource import API_VERSION, GROUP, VERSION, Resource
 from tickwheel_operator.api.scheduledtask import ScheduledTask, ScheduledTaskSpec
 from tickwheel_operator.api.supported import NOT_SUPPORTED, UNBUILT_KINDS, unsupported, unsupported_kind
@@ -30,6 +31,7 @@ __all__ = [
     "WorkerPool",
     "WorkerPoolSpec",
     "documents",
+    "objects",
     "parse",
     "sentence",
     "unsupported",

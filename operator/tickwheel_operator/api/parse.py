@@ -14,22 +14,21 @@ import types
 import typing
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, NamedTuple
 
-import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from tickwheel_operator.api.faults import FieldFault, InvalidManifest, shown
 from tickwheel_operator.api.kinds import KINDS
 from tickwheel_operator.api.meaning import faults_of_meaning
+from tickwheel_operator.api.nodes import MOST_LEVELS
 from tickwheel_operator.api.resource import API_VERSION, GROUP, Resource
 from tickwheel_operator.api.schema import Model
 from tickwheel_operator.api.text import ObjectName
 
-__all__ = ["documents", "parse"]
+__all__ = ["parse"]
 
-_MERGE = "tag:yaml.org,2002:merge"
 _BY_NAME = {kind.kind_name(): kind for kind in KINDS}
 _JSON_TYPES = {
     "int_type": "a whole number",
@@ -55,7 +54,7 @@ def parse(document: Mapping[str, Any]) -> Resource:
     """
     kind = _kind_of(document)
     body = _written(document)
-    if faults := list(_faults_of_keys(body, "")):
+    if faults := list(_faults_of_shape(body)):
         raise InvalidManifest(faults)
     try:
         # by_name: the models have Python names too; a manifest has not.
@@ -65,62 +64,6 @@ def parse(document: Mapping[str, Any]) -> Resource:
     if faults := [*_faults_of_identity(resource), *faults_of_meaning(resource)]:
         raise InvalidManifest(faults)
     return resource
-
-
-def documents(text: str, *, among_others: bool = False) -> Iterator[dict[str, Any]]:
-    """The documents of a YAML or JSON file, read as kubectl reads them: an unquoted time stays text.
-
-    Parameters
-    ----------
-    among_others
-        Pass over documents that cannot be an object, such as lists of whatever: the file was found, not named.
-
-    Raises
-    ------
-    InvalidManifest
-        It is not YAML, or a document is not an object.
-    """
-    try:
-        for number, document in enumerate(yaml.load_all(text, Loader=_Loader), start=1):
-            if document is None:
-                continue
-            if not isinstance(document, dict):
-                if among_others and not _lists_ours(document):
-                    continue
-                raise InvalidManifest(
-                    [FieldFault("", f"document {number} is not an object with apiVersion, kind, metadata and spec")]
-                )
-            yield document
-    except yaml.YAMLError as error:
-        raise InvalidManifest([FieldFault("", f"this is not YAML: {error}")]) from error
-
-
-def _lists_ours(document: object) -> bool:
-    """Whether somebody wrote objects of ours as a bare list."""
-    entries = document if isinstance(document, list) else ()
-    return any(isinstance(entry, dict) and str(entry.get("apiVersion")).startswith(f"{GROUP}/") for entry in entries)
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.1 without timestamps, which JSON does not have, and without keys that stand twice."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value if key.tag != _MERGE]
-        for position, key in enumerate(keys):
-            if key in keys[:position]:
-                raise yaml.constructor.ConstructorError(
-                    "in a mapping",
-                    node.start_mark,
-                    f"the key {shown(key)} stands twice",
-                    node.value[position][0].start_mark,
-                )
-        return super().construct_mapping(node, deep=deep)
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
 
 
 def _kind_of(document: Mapping[str, Any]) -> type[Resource]:
@@ -147,20 +90,42 @@ def _written(document: Mapping[str, Any]) -> dict[str, Any]:
     return body
 
 
-def _faults_of_keys(value: object, path: str) -> Iterator[FieldFault]:
-    """Keys that YAML does not read as text, such as `on`, which JSON would not have."""
-    if isinstance(value, Mapping):
-        for key, child in value.items():
-            if isinstance(key, str):
-                yield from _faults_of_keys(child, f"{path}.{key}" if path else key)
-            else:
-                yield FieldFault(
-                    path,
-                    f"the key {shown(key)} is not text; quote it (YAML reads on, off, yes and no as true or false)",
-                )
-    elif isinstance(value, list):
-        for position, child in enumerate(value):
-            yield from _faults_of_keys(child, f"{path}[{position}]")
+class _Way(NamedTuple):
+    """How one comes to a member; a path only where somebody asks, since paths may be long and members many."""
+
+    parent: _Way | None
+    step: int | str
+
+    def path(self) -> str:
+        steps: list[int | str] = []
+        way: _Way | None = self
+        while way is not None:
+            steps.append(way.step)
+            way = way.parent
+        return _path(steps[::-1])
+
+
+def _faults_of_shape(body: Mapping[str, Any]) -> Iterator[FieldFault]:
+    """What no schema looks at: keys that are not text, and free JSON that is nested without a bound."""
+    level: list[tuple[_Way | None, Any]] = [(None, body)]
+    for _ in range(MOST_LEVELS):
+        deeper: list[tuple[_Way | None, Any]] = []
+        for way, value in level:
+            if isinstance(value, list):
+                deeper += [(_Way(way, place), child) for place, child in enumerate(value) if _holds(child)]
+                continue
+            for key, child in value.items():
+                if not isinstance(key, str):
+                    yield FieldFault(way.path() if way else "", f"the key {shown(key)} is not text; quote it")
+                elif _holds(child):
+                    deeper.append((_Way(way, key), child))
+        level = deeper
+    for way, _ in level[:1]:
+        yield FieldFault(way.path() if way else "", f"is nested more than {MOST_LEVELS} levels deep")
+
+
+def _holds(value: object) -> bool:
+    return isinstance(value, (Mapping, list))
 
 
 def _faults_of_identity(resource: Resource) -> Iterator[FieldFault]:

@@ -71,6 +71,7 @@ def _findings(manifests: Sequence[Manifest], namespace: str) -> Iterator[Finding
     valid: list[tuple[Manifest, Resource]] = []
     calendars: dict[str, dict[str, CalendarDates]] = {}
     for manifest in manifests:
+        yield from manifest.remarks()
         try:
             resource = manifest.resource(namespace=namespace, creationTimestamp=timestamp(now_ms))
             if gaps := unsupported(resource):

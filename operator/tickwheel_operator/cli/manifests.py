@@ -1,34 +1,29 @@
-"""Manifests in files, with the line that each thing stands on: what `lint` and `next --file` read.
+"""Manifests in files, with the line that each thing is on: what `lint`, `next --file` and `backfill --file` read.
 
 Folders are searched for `.yaml`, `.yml` and `.json`, `-` is the standard input, and a `List` is what it lists. Objects
-of other API groups are passed over, and in folders also what is no object at all. Invariant: nothing that is wrong
-ends the reading; it becomes a `Finding`.
+of other API groups are passed over, and in folders also what is no object at all. How text becomes values is
+`api.documents`' part. Invariant: nothing that is wrong ends the reading; it becomes a `Finding`.
 """
 
 from __future__ import annotations
 
-import ast
-import re
 import sys
 from collections.abc import Iterable, Iterator
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import yaml
 from pydantic_core import PydanticCustomError
 
-from tickwheel_operator.api import GROUP, KINDS, FieldFault, InvalidManifest, Resource, documents, parse
+from tickwheel_operator.api import FieldFault, InvalidManifest, Resource, objects, parse
+from tickwheel_operator.api.documents import MOST_FILE_BYTES, SUFFIXES, Document
+from tickwheel_operator.api.nodes import Unreadable
 from tickwheel_operator.api.text import Instant
 
 __all__ = ["STANDARD_INPUT", "Finding", "Manifest", "Reading", "read", "standard_input"]
 
 STANDARD_INPUT = Path("-")
 _NAME_OF_INPUT = "<stdin>"
-_SUFFIXES = (".yaml", ".yml", ".json")
-_OURS = frozenset(kind.kind_name() for kind in KINDS)
-_STEP = re.compile(r"""\.?([^.\[\]]+)|\[(\d+|'[^']*'|"[^"]*")\]""")
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,6 +32,8 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     file: str
     line: int | None = None
     """The first is 1; None: the whole file."""
+    column: int | None = None
+    """The first is 1; None: the whole line."""
     object: str = ""
     """`ScheduledTask/hello`; empty for the whole file."""
     path: str = ""
@@ -47,22 +44,18 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     """It is valid, and perhaps not what its author meant."""
 
     def __str__(self) -> str:
-        where = self.file if self.line is None else f"{self.file}:{self.line}"
+        where = ":".join(str(part) for part in (self.file, self.line, self.column) if part is not None)
         parts = (where, "warning" if self.warning else "", self.object, self.path, " ".join(self.message.split()))
         return ": ".join(part for part in parts if part)
 
 
 class Manifest:
-    """A document of a file that is ours to read."""
+    """An object of a file that is ours to read."""
 
-    def __init__(self, text: _Text, body: dict[str, Any], place: tuple[int, int | None]) -> None:
-        self.body = body
-        self._text = text
-        self._place = place
-
-    @property
-    def file(self) -> str:
-        return self._text.file
+    def __init__(self, file: str, document: Document) -> None:
+        self.file = file
+        self.body: dict[str, Any] = document.body
+        self._document = document
 
     @property
     def kind(self) -> str:
@@ -96,9 +89,16 @@ class Manifest:
                 raise InvalidManifest([FieldFault("metadata.creationTimestamp", error.message())]) from error
         return resource
 
-    def line(self, path: str = "") -> int | None:
+    def line(self, path: str = "") -> int:
         """The line of a field, or of the nearest one around it that is there."""
-        return self._text.line(self._place, path)
+        return self._document.line(path)
+
+    def remarks(self) -> Iterator[Finding]:
+        """What is read in another way than it seems to be written."""
+        for place, message in self._document.remarks:
+            yield Finding(
+                file=self.file, line=place.line, column=place.column, object=self.title, message=message, warning=True
+            )
 
     def fault(self, fault: FieldFault, *, warning: bool = False) -> Finding:
         """What is wrong with one of its fields."""
@@ -134,16 +134,13 @@ def read(paths: Iterable[Path]) -> Reading:
     for path in seen:
         name = _NAME_OF_INPUT if path == STANDARD_INPUT else str(path)
         try:
-            text = standard_input() if path == STANDARD_INPUT else path.read_bytes()
-            file = _Text(name, text.decode("utf-8"), among_others=path not in named)
-        except (OSError, UnicodeDecodeError) as error:
+            for document in objects(_content(path), among_others=path not in named):
+                manifests.append(Manifest(name, document))
+        except Unreadable as error:
+            line, column = error.place
+            findings.append(Finding(file=name, line=line, column=column, message=error.problem))
+        except OSError as error:
             findings.append(Finding(file=name, message=f"cannot be read: {error}"))
-            continue
-        for found in file.read():
-            if isinstance(found, Manifest):
-                manifests.append(found)
-            else:
-                findings.append(found)
     return Reading(manifests, findings, len(seen))
 
 
@@ -154,88 +151,19 @@ def standard_input() -> bytes:
     return sys.stdin.buffer.read()
 
 
+def _content(path: Path) -> bytes:
+    """The bytes of a file, as many as `objects` takes and one more. Raises OSError."""
+    if path == STANDARD_INPUT:
+        return standard_input()
+    with path.open("rb") as file:
+        return file.read(MOST_FILE_BYTES + 1)
+
+
 def _files(path: Path) -> Iterator[Path]:
     if path == STANDARD_INPUT or not path.is_dir():
         yield path
         return
     for found in sorted(path.rglob("*")):
         hidden = any(part.startswith(".") for part in found.relative_to(path).parts)
-        if found.suffix in _SUFFIXES and not hidden and found.is_file():
+        if found.suffix in SUFFIXES and not hidden and found.is_file():
             yield found
-
-
-class _Text:
-    """One file."""
-
-    def __init__(self, file: str, text: str, *, among_others: bool) -> None:
-        self.file = file
-        self._text = text
-        self._among_others = among_others
-
-    def read(self) -> Iterator[Manifest | Finding]:
-        try:
-            for place, body in _flattened(documents(self._text, among_others=self._among_others)):
-                if _is_ours(body):
-                    yield Manifest(self, body, place)
-        except InvalidManifest as invalid:
-            cause = invalid.__cause__
-            if isinstance(cause, yaml.MarkedYAMLError) and cause.problem_mark is not None:
-                around = f" ({cause.context})" if cause.context else ""
-                message = f"this is not YAML: {cause.problem}{around}"
-                yield Finding(file=self.file, line=cause.problem_mark.line + 1, message=message)
-                return
-            for fault in invalid.faults:
-                yield Finding(file=self.file, path=fault.path, message=fault.message)
-
-    @cached_property
-    def _nodes(self) -> list[yaml.Node]:
-        """The objects once more, with their marks; asked for only when something is wrong."""
-        try:
-            found = yaml.compose_all(self._text, Loader=yaml.SafeLoader)
-            return [node for node in found if isinstance(node, yaml.MappingNode)]
-        except yaml.YAMLError:
-            return []  # a later document is broken, which is a finding of its own
-
-    def line(self, place: tuple[int, int | None], path: str) -> int | None:
-        document, item = place
-        if document >= len(self._nodes):
-            return None
-        steps: list[str | int] = [] if item is None else ["items", item]
-        for plain, bracketed in _STEP.findall(path):
-            steps.append(plain or ast.literal_eval(bracketed))
-        node = self._nodes[document]
-        line: int = node.start_mark.line
-        for step in steps:
-            found = _child(node, step)
-            if found is None:
-                break
-            line, node = found
-        return line + 1
-
-
-def _child(node: yaml.Node, step: str | int) -> tuple[int, yaml.Node] | None:
-    """The line and value of a member."""
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            if getattr(key, "value", None) == step:
-                return key.start_mark.line, value
-    elif isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
-        value = node.value[step]
-        return value.start_mark.line, value
-    return None
-
-
-def _flattened(found: Iterator[dict[str, Any]]) -> Iterator[tuple[tuple[int, int | None], dict[str, Any]]]:
-    """Documents, and those in a `List`, as `kubectl get -o yaml` writes them, each with its place."""
-    for number, document in enumerate(found):
-        items = document.get("items")
-        if document.get("kind") == "List" and isinstance(items, list):
-            yield from (((number, place), item) for place, item in enumerate(items) if isinstance(item, dict))
-        else:
-            yield (number, None), document
-
-
-def _is_ours(document: dict[str, Any]) -> bool:
-    """Others' objects may stand beside ours. One of our kinds without a group is ours, and at fault."""
-    group, _, _ = str(document.get("apiVersion", "")).rpartition("/")
-    return group == GROUP or ("apiVersion" not in document and str(document.get("kind")) in _OURS)

@@ -21,6 +21,8 @@ import yaml
 from kubernetes.aio import client as kubernetes_client
 from kubernetes.aio import config as kubernetes_config
 
+from tickwheel_operator.api.scalars import stays_text
+
 __all__ = ["DURATION", "Cluster", "Output", "cluster_options", "output_option", "structured"]
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -159,4 +161,15 @@ def structured(value: object, output: Output) -> str:
     plain = msgspec.to_builtins(value, str_keys=True)
     if output is Output.JSON:
         return json.dumps(plain, indent=2, ensure_ascii=False)
-    return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True).rstrip("\n")
+    return yaml.dump(plain, Dumper=_Dumper, sort_keys=False, allow_unicode=True).rstrip("\n")
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes what Kubernetes would read as something other than text, such as a name `1e3`."""
+
+
+def _text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=None if stays_text(value) else "'")
+
+
+_Dumper.add_representer(str, _text)

@@ -14,11 +14,10 @@ from typing import Any
 
 import msgspec
 
-from tickwheel_operator.api import documents, parse, unsupported
+from tickwheel_operator.api import objects, parse, unsupported
 from tickwheel_operator.api.calendar import Calendar
+from tickwheel_operator.api.documents import SUFFIXES
 from tickwheel_operator.api.faults import FieldFault, InvalidManifest
-from tickwheel_operator.api.kinds import KINDS
-from tickwheel_operator.api.resource import GROUP
 from tickwheel_operator.api.scheduledtask import ScheduledTask
 from tickwheel_operator.api.workerpool import WorkerPool
 from tickwheel_operator.controllers.catalog import Catalog
@@ -36,7 +35,6 @@ MOST_WORKERS = 8
 """Worker processes of one pool here, whatever its `spec.replicas`: a folder that is meant for a cluster must not
 bring a laptop down."""
 
-_OURS = frozenset(kind.kind_name() for kind in KINDS)
 _SLOTS = 16
 _DRAIN_MS = 60_000
 
@@ -92,7 +90,7 @@ class Folder:
     def __init__(self, directory: Path, memory: Path) -> None:
         self.directory = directory
         self._memory = Memory(memory)
-        self._files = Watched(lambda: listed(directory, (".yaml", ".yml")))
+        self._files = Watched(lambda: listed(directory, SUFFIXES))
         self._catalog = Catalog()
         self.tasks: dict[str, TaskSpec] = {}
         """Those that are armed, by uid."""
@@ -152,19 +150,17 @@ class Folder:
         found = _Read({}, [], set())
         for path in self._files.take():
             try:
-                for document in _flattened(documents(path.read_text(encoding="utf-8"), among_others=True)):
-                    self._read_document(path.name, document, found, now_ms)
+                for document in objects(path.read_bytes(), among_others=True):
+                    self._read_document(path.name, document.body, found, now_ms)
             except InvalidManifest as invalid:
                 found.unreadable.add(path.name)
                 found.faults += [Fault(path.name, "", f.path, " ".join(f.message.split())) for f in invalid.faults]
-            except (OSError, UnicodeDecodeError) as error:
+            except OSError as error:
                 found.unreadable.add(path.name)
                 found.faults.append(Fault(path.name, "", "", f"cannot be read: {error}"))
         return found
 
     def _read_document(self, file: str, document: dict[str, Any], found: _Read, now_ms: int) -> None:
-        if not _is_ours(document):
-            return
         metadata = document.get("metadata")
         named = metadata if isinstance(metadata, dict) else {}
         title = f"{document.get('kind')}/{named.get('name')}"
@@ -227,23 +223,6 @@ class Folder:
         if autoscaled:
             self.remarks.append(f"pool {pool.name}: autoscaling is for clusters; here it has {pool.replicas} workers")
         self.pools[pool.namespace, pool.name] = pool
-
-
-def _flattened(found: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Documents, and those in a `List`, as `kubectl get -o yaml` writes them."""
-    for document in found:
-        items = document.get("items")
-        if document.get("kind") == "List" and isinstance(items, list):
-            yield from (item for item in items if isinstance(item, dict))
-        else:
-            yield document
-
-
-def _is_ours(document: dict[str, Any]) -> bool:
-    """A folder may hold other objects too. One of our kinds under a wrong version is ours, and at fault."""
-    return str(document.get("apiVersion", "")).startswith(f"{GROUP}/") or (
-        str(document.get("kind")) in _OURS and "apiVersion" not in document
-    )
 
 
 def _compiled(known: Known) -> _Object:

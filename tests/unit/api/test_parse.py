@@ -12,7 +12,6 @@ from tickwheel_operator.api import (
     ScheduledTask,
     TaskRun,
     WorkerPool,
-    documents,
     parse,
     sentence,
 )
@@ -260,16 +259,13 @@ def test_a_retry_always_knows_its_backoff() -> None:
     assert [level.milliseconds for level in backoff(backoff={"levels": ["1s", "5s"]})] == [1_000, 5_000]
 
 
-def test_files_are_read_as_kubectl_reads_them() -> None:
-    text = "a: 2026-12-24T18:00:00Z\n---\n---\nb: [1, on]\n"
-    assert list(documents(text)) == [{"a": "2026-12-24T18:00:00Z"}, {"b": [1, True]}]
-    assert list(documents("a: &x {b: 1}\nc: {<<: *x, b: 2}\n")) == [{"a": {"b": 1}, "c": {"b": 2}}]
-
-
-@pytest.mark.parametrize("text", ["a: [", "a: 1\nb: {c: 1, c: 2}", "- 1", "just text", "!!python/object:os.system {}"])
-def test_what_is_no_document_is_refused(text: str) -> None:
-    with pytest.raises(InvalidManifest):
-        list(documents(text))
+def test_an_object_that_is_nested_without_end_is_a_fault() -> None:
+    nested: Any = 1
+    for _ in range(5_000):
+        nested = [nested]
+    [(path, message)] = faults({**task(), "spec": {**task()["spec"], "parameters": {"a": nested}}}).items()
+    assert path.startswith("spec.parameters.a[0][0]")
+    assert message == "is nested more than 100 levels deep"
 
 
 def test_the_other_kinds_parse_to_their_classes() -> None:

@@ -154,8 +154,8 @@ def test_yaml_that_cannot_be_read_is_told_with_its_line_and_the_rest_is_checked(
     result = tickwheel("lint", "set")
     assert result.exit_code == 1
     lines = result.stdout.splitlines()
-    assert lines[0].startswith("set/a.yaml:3: this is not YAML: mapping values are not allowed here")
-    assert lines[1].startswith("set/c.yaml:2: this is not YAML: the key 'kind' stands twice")
+    assert lines[0].startswith("set/a.yaml:3:11: this is not YAML: mapping values are not allowed in this context")
+    assert lines[1].startswith("set/c.yaml:2:1: the key 'kind' is there twice")
     assert lines[2].startswith("set/d.yaml:9: Calendar/closed: spec.dates[0]: '2026-13-01' is no date")
     assert len(lines) == 3
 
@@ -168,9 +168,9 @@ def test_what_is_no_object_is_passed_over_in_a_folder_and_a_fault_where_it_is_na
     result = tickwheel("lint", "set")
     assert [line.split(": ")[0] for line in result.stdout.splitlines()] == ["set/patch.yaml:17"], "the rest is read"
     result = tickwheel("lint", "set/patch.yaml")
-    assert result.stdout.startswith("set/patch.yaml: document 1 is not an object")
+    assert result.stdout.startswith("set/patch.yaml:1:1: document 1 is not an object")
     write("set/patch.yaml", "- apiVersion: tickwheel.io/v1alpha1\n  kind: ScheduledTask\n")
-    assert "set/patch.yaml: document 1 is not an object" in tickwheel("lint", "set").stdout, "it is meant for us"
+    assert "set/patch.yaml:1:1: document 1 is not an object" in tickwheel("lint", "set").stdout, "it is meant for us"
 
 
 def test_tasks_that_follow_each_other_in_a_circle_are_refused(tickwheel: Call, write: Write) -> None:
@@ -349,3 +349,34 @@ def test_a_delay_past_the_last_year_is_a_fault_of_its_field(tickwheel: Call, wri
     metadata = {"creationTimestamp": "9999-12-31T23:59:59Z"}
     result = tickwheel("lint", write("tasks.yaml", task({"once": {"after": "1d"}}, metadata=metadata)))
     assert "spec.trigger.once.after: 1d after 9999-12-31T23:59:59Z is past the year 9999" in result.output
+
+
+def test_a_key_that_yaml_takes_for_true_is_a_warning_with_its_place(tickwheel: Call, write: Write) -> None:
+    write("t.yaml", GOOD.replace("spec:\n", "spec:\n  parameters:\n    on: 1\n"))
+    result = tickwheel("lint", "t.yaml")
+    assert result.exit_code == 0
+    assert "warning: ScheduledTask/" in result.stderr
+    assert "YAML reads the key on as 'true'; quote it" in result.stderr
+
+
+def test_a_key_of_brackets_and_quotes_has_its_line(tickwheel: Call, write: Write) -> None:
+    odd = """apiVersion: tickwheel.io/v1alpha1
+kind: ScheduledTask
+metadata: {name: odd}
+spec:
+  pool: p
+  handler: h
+  retry:
+    "x']\\"": 1
+    limit: no
+"""
+    write("t.yaml", odd)
+    result = tickwheel("lint", "t.yaml")
+    assert [line.split(": ")[0] for line in result.stdout.splitlines()] == ["t.yaml:9", "t.yaml:8"]
+
+
+def test_a_clock_time_without_quotes_is_text_as_for_kubectl(tickwheel: Call, write: Write) -> None:
+    text = GOOD.replace('cron: "0 9 * * MON-FRI"', "dailyInterval: {every: 15m, from: 22:00, to: 23:30}")
+    assert "from: 22:00" in text
+    result = tickwheel("lint", write("t.yaml", text))
+    assert result.exit_code == 0, result.output

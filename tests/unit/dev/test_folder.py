@@ -65,7 +65,7 @@ def test_an_object_that_was_taken_out_and_comes_back_is_another_one(tmp_path: Pa
 @pytest.mark.parametrize(
     ("broken", "fault"),
     [
-        ("kind: [\n", "a.yaml: this is not YAML"),
+        ("kind: [\n", "a.yaml: line 2, column 1: this is not YAML"),
         (HELLO.replace("handler: tick", "handler: 'no name'"), "a.yaml: ScheduledTask/hello: spec.handler"),
         (HELLO.replace("{name: hello}", "[hello]"), "a.yaml: ScheduledTask/None: metadata"),
         (HELLO.replace("v1alpha1\nkind: ScheduledTask", "v9\nkind: ScheduledTask"), "apiVersion: 'tickwheel.io/v9'"),

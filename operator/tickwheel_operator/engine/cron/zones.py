@@ -134,7 +134,7 @@ def zone_named(name: str) -> ZoneInfo:
     try:
         if name in _MACHINES or name.startswith(_COPIES):
             raise ValueError(name)
-        return ZoneInfo(name)
+        return ZoneInfo(str(name))  # plain text also where a subclass of it came: the zone keeps it as its key
     except (ZoneInfoNotFoundError, ValueError, OSError) as error:
         raise UnknownZoneError(f"{name!r} is not a time zone of the IANA data (case matters); {_hint(name)}") from error
 
