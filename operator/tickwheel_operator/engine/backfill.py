@@ -156,9 +156,10 @@ class Backfills:
         """How many instants the span has, and what speaks against it."""
         trigger = entry.spec.trigger
         if trigger is None:
+            source = "no trigger" if entry.spec.after is None else entry.spec.after.describe()
             return 0, (
-                f"{entry.spec.schedule}: only a task whose trigger makes instants of time (cron, fixedRate, "
-                "dailyInterval, once) can be backfilled"
+                f"{source}: only a task whose trigger makes instants of time (cron, fixedRate, dailyInterval, once) "
+                "can be backfilled"
             )
         if not command.from_ms < command.to_ms:
             return 0, "from must be before to"

@@ -41,7 +41,7 @@ class Edits:
     def unseen(self, task: TaskState, spec: TaskSpec) -> None:
         """The trigger was changed while nobody led. What the old one, of which only the fingerprint is left, had due
         until now is counted: some of it perhaps after the change, which nobody saw."""
-        self._drop(task, trigger_of(task.schedule, f"{spec.namespace}/{spec.name}"))
+        self._drop(task, trigger_of(task.schedule))
 
     def before_the_first_fact(self, entry: Entry) -> None:
         """The task was edited before any fact named it, so that its trigger may be another than it was created with:

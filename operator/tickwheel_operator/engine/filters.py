@@ -162,6 +162,11 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
                 met_ms = found_ms
         return met_ms
 
+    def form(self) -> tuple[object, ...]:
+        """The window, and the names of the calendars to exclude and to include: without their dates."""
+        exclude, include = ({calendar.name for calendar in calendars} for calendars in (self.exclude, self.include))
+        return (self.not_before_ms, self.not_after_ms, sorted(exclude), sorted(include))
+
     def describe(self) -> str:
         """One line for people: the window, and the calendars by name."""
         parts = []

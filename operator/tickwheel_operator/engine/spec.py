@@ -32,6 +32,9 @@ __all__ = [
 ]
 
 
+_encode = msgspec.json.Encoder().encode
+
+
 class MisfirePolicy(enum.Enum):
     """What becomes of instants that are overdue."""
 
@@ -73,8 +76,12 @@ class FixedDelay(msgspec.Struct, frozen=True):
 
     delay_ms: int
 
+    def form(self) -> tuple[object, ...]:
+        """As `Trigger.form`."""
+        return ("fixedDelay", self.delay_ms)
+
     def describe(self) -> str:
-        """One line for people, and the fingerprint of the schedule."""
+        """One line for people."""
         return f"{spell_duration(self.delay_ms)} after the end of the last run"
 
 
@@ -84,8 +91,12 @@ class Completion(msgspec.Struct, frozen=True):
     task: str
     outcome: Outcome = Outcome.SUCCEEDED
 
+    def form(self) -> tuple[object, ...]:
+        """As `Trigger.form`."""
+        return ("completion", self.task, self.outcome.value)
+
     def describe(self) -> str:
-        """One line for people, and the fingerprint of the schedule."""
+        """One line for people."""
         ended = "ended" if self.outcome is Outcome.ANY else self.outcome.value.lower()
         return f"after a run of {self.task} {ended}"
 
@@ -178,14 +189,14 @@ class TaskSpec(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     @property
     def schedule(self) -> str:
-        """The fingerprint of what decides its instants: a change of it re-arms the task. A suspend does not: what it
-        passed over is settled by the misfire policy when the task is resumed."""
-        if self.trigger is not None:
-            return self.trigger.describe()
-        if self.after is None:
-            return "manual"
-        admitted = "" if self.filter is None else self.filter.describe()
-        return f"{self.after.describe()}; {admitted}" if admitted else self.after.describe()
+        """The fingerprint of what decides its instants, as JSON: equal for triggers with the same instants, however
+        they are written. A change of it re-arms the task. A suspend does not: what it passed over is settled by the
+        misfire policy when the task is resumed."""
+        source = self.trigger or self.after
+        form: tuple[object, ...] = ("manual",) if source is None else source.form()
+        if self.after is not None and self.filter is not None:
+            form = ("filtered", form, *self.filter.form())
+        return _encode(form).decode()
 
 
 class PoolSpec(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,7 +1,4 @@
-"""How durations and times of day are spelt for people: in what `describe` says, and in the fingerprints of schedules.
-
-Invariant: the spelling never changes, or every schedule would seem edited after an upgrade.
-"""
+"""How durations and times of day are spelt for people, in what `describe` says."""
 
 __all__ = ["spell_clock", "spell_duration"]
 

@@ -16,7 +16,7 @@ from typing import ClassVar, NamedTuple, Protocol
 import msgspec
 
 from .calendar import weekday_of
-from .cron import CronSchedule, daylight, parse, zone_named
+from .cron import CronSchedule, daylight, normal_text, parse, zone_named
 from .filters import ANSWERS, Budget, Filter, GaveUp, Search
 from .instants import LAST_MS, timestamp
 from .spelling import spell_clock, spell_duration
@@ -71,6 +71,12 @@ class Trigger(Protocol):
     def key(self) -> Hashable:
         """Return a value that is equal for triggers with the same instants."""
 
+    def form(self) -> tuple[object, ...]:
+        """Return the trigger as plain values, equal for triggers with the same instants: what the ledger keeps of it.
+
+        The dates of calendars are not in it. `fingerprints.trigger_of` reads it.
+        """
+
     def describe(self) -> str:
         """Return one line for people."""
 
@@ -115,6 +121,9 @@ class CronTrigger(msgspec.Struct, frozen=True, tag_field="type", tag="cron"):
     def key(self) -> Hashable:
         return ("cron", self.schedule, self.zone_name)
 
+    def form(self) -> tuple[object, ...]:
+        return ("cron", normal_text(self.expression, self.identity), self.zone_name)
+
     def describe(self) -> str:
         return f"cron {' '.join(self.expression.split())} ({self.zone_name})"
 
@@ -147,6 +156,9 @@ class FixedRateTrigger(msgspec.Struct, frozen=True, gc=False, tag_field="type", 
     def key(self) -> Hashable:
         return self  # no tuple beside it: there may be a million
 
+    def form(self) -> tuple[object, ...]:
+        return ("fixedRate", self.period_ms, self.anchor_ms)
+
     def describe(self) -> str:
         return f"every {spell_duration(self.period_ms)} from {timestamp(self.anchor_ms)}"
 
@@ -171,6 +183,9 @@ class OnceTrigger(msgspec.Struct, frozen=True, gc=False, tag_field="type", tag="
 
     def key(self) -> Hashable:
         return self
+
+    def form(self) -> tuple[object, ...]:
+        return ("once", self.at_ms)
 
     def describe(self) -> str:
         return f"once at {timestamp(self.at_ms)}"
@@ -221,7 +236,13 @@ class DailyIntervalTrigger(msgspec.Struct, frozen=True, tag_field="type", tag="d
         return min(limit, daylight.count(self, after_ms, until_ms, zone_named(self.zone_name)))
 
     def key(self) -> Hashable:
-        return ("dailyInterval", self.every_ms, self.from_ms, self.to_ms, self.days, self.zone_name)
+        return self.form()
+
+    def form(self) -> tuple[object, ...]:
+        # The earliest end with the same times: 20:00 says no more than 24:00 where the last of them is 18:00.
+        to_ms = self.from_ms + (self._per_day - 1) * self.every_ms + 1
+        to_ms -= _DAY_MS if to_ms > _DAY_MS else 0
+        return ("dailyInterval", self.every_ms, self.from_ms, to_ms, self.days, self.zone_name)
 
     def describe(self) -> str:
         names = [name for weekday, name in enumerate(_WEEKDAYS) if self.days >> weekday & 1]
@@ -310,6 +331,9 @@ class FilteredTrigger(msgspec.Struct, frozen=True, tag_field="type", tag="filter
 
     def key(self) -> Hashable:
         return ("filtered", self.base.key(), self.filter)
+
+    def form(self) -> tuple[object, ...]:
+        return ("filtered", self.base.form(), *self.filter.form())
 
     def describe(self) -> str:
         return f"{self.base.describe()}; {self.filter.describe()}"

@@ -10,6 +10,7 @@ Invariant: the answer depends on the arguments and on the zone data only.
 
 from .advice import quartz_warnings, warnings
 from .errors import CronError, UnknownZoneError
+from .normal import normal_text
 from .parsing import MAX_EXPRESSION_LENGTH, parse
 from .schedule import CronSchedule
 from .zones import zone_named
@@ -19,6 +20,7 @@ __all__ = [
     "CronError",
     "CronSchedule",
     "UnknownZoneError",
+    "normal_text",
     "parse",
     "quartz_warnings",
     "warnings",

@@ -116,9 +116,7 @@ def parse(expression: str, *, identity: str = "") -> CronSchedule:
 @lru_cache(maxsize=8_192)
 def _parse(expression: str, identity: str) -> CronSchedule:
     second, minute, hour, day_of_month, month, day_of_week = split_fields(expression)
-    rule = _read_days_of_month(day_of_month, identity, DayRule())
-    rule = _read_days_of_week(day_of_week, identity, rule)
-    days = days_by_month_shape(rule)
+    days = days_by_month_shape(_read_day_fields(day_of_month, day_of_week, identity))
     months = _read_mask(month, identity)
     return CronSchedule(
         expression=expression,
@@ -137,6 +135,12 @@ def _parse(expression: str, identity: str) -> CronSchedule:
             for length in _lengths_of(number)
         ),
     )
+
+
+def read_day_rule(expression: str, identity: str) -> DayRule:
+    """Return what the two day fields of an expression say. Raises `CronError`."""
+    fields = split_fields(expression)
+    return _read_day_fields(fields[3], fields[5], identity)
 
 
 def split_fields(expression: str) -> tuple[_FieldText, ...]:
@@ -240,6 +244,10 @@ def _follows_clock(field_text: _FieldText, identity: str) -> bool:
     return any(
         place.is_star or (place.step > 1 and len(set(values_of(place, identity))) > 1) for place in field_text.items()
     )
+
+
+def _read_day_fields(day_of_month: _FieldText, day_of_week: _FieldText, identity: str) -> DayRule:
+    return _read_days_of_week(day_of_week, identity, _read_days_of_month(day_of_month, identity, DayRule()))
 
 
 def _read_days_of_month(field_text: _FieldText, identity: str, rule: DayRule) -> DayRule:
