@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
+
+from tickwheel_operator.fair_lanes import FairLanes
 
 __all__ = ["WorkFailed", "WorkQueue"]
 
@@ -50,22 +52,24 @@ class WorkQueue(Generic[_Key]):
         *,
         name: str,
         workers: int,
-        lanes: int = 1,
+        weights: Sequence[int] = (1,),
+        group: Callable[[_Key], Hashable] = lambda key: None,
         initial_s: float = 0.5,
         max_s: float = 60.0,
     ) -> None:
         """`work` returns None when it is done, or seconds after which to look again.
 
-        Lane 0 goes before all others; those take turns. A failure is retried after `initial_s`, then twice as long
-        each time up to `max_s`.
+        There is a lane for each of `weights`, by which they share the turns; in a lane the groups of keys take turns,
+        such as namespaces. A failure is retried after `initial_s`, then twice as long each time up to `max_s`.
         """
         self._work = work
         self._name = name
         self._workers = workers
         self._initial_s = initial_s
         self._max_s = max_s
-        self._lanes: list[dict[_Key, None]] = [{} for _ in range(lanes)]
-        self._turn = 0
+        self._waiting: FairLanes[_Key] = FairLanes(weights, group)
+        self._since: dict[_Key, float] = {}
+        """When a key that has work began to wait for it or to fail (the loop's clock), the oldest first."""
         self._working: dict[_Key, _Meanwhile] = {}
         self._later: dict[_Key, asyncio.TimerHandle] = {}
         self._failures: dict[_Key, int] = {}
@@ -75,7 +79,14 @@ class WorkQueue(Generic[_Key]):
 
     def __len__(self) -> int:
         """Keys that wait, also for a retry."""
-        return sum(map(len, self._lanes)) + len(self._later)
+        return len(self._waiting) + len(self._later)
+
+    @property
+    def oldest_s(self) -> float:
+        """How long the work has not been done that waits the longest: in the queue, in progress or failing. A delay
+        that work asked for does not count."""
+        began = next(iter(self._since.values()), None)
+        return 0.0 if began is None else asyncio.get_running_loop().time() - began
 
     def add(self, key: _Key, lane: int = 0) -> None:
         """Look at the key soon. One that waits in a later lane moves forward."""
@@ -86,12 +97,8 @@ class WorkQueue(Generic[_Key]):
         timer = self._later.pop(key, None)
         if timer is not None:
             timer.cancel()
-        for number, waiting in enumerate(self._lanes):
-            if key in waiting:
-                if number <= lane:
-                    return
-                del waiting[key]
-        self._lanes[lane][key] = None
+        self._waiting.put(key, lane)
+        self._since.setdefault(key, asyncio.get_running_loop().time())
         self._wake.set()
 
     def add_later(self, key: _Key, delay_s: float, lane: int = 0) -> None:
@@ -103,7 +110,7 @@ class WorkQueue(Generic[_Key]):
             if meanwhile.later is None or due < meanwhile.later[0]:
                 meanwhile.later = (due, lane)
             return
-        if any(key in waiting for waiting in self._lanes):
+        if key in self._waiting:
             return
         timer = self._later.get(key)
         if timer is not None:
@@ -114,8 +121,8 @@ class WorkQueue(Generic[_Key]):
 
     def discard(self, key: _Key) -> None:
         """There is nothing to do for the key any more. Work that runs is not stopped."""
-        for waiting in self._lanes:
-            waiting.pop(key, None)
+        self._waiting.discard(key)
+        self._since.pop(key, None)
         timer = self._later.pop(key, None)
         if timer is not None:
             timer.cancel()
@@ -125,9 +132,10 @@ class WorkQueue(Generic[_Key]):
 
     def clear(self) -> None:
         """Forget all keys that wait."""
-        for key in [*self._later, *(key for waiting in self._lanes for key in waiting)]:
+        for key in [*self._later, *self._waiting]:
             self.discard(key)
         self._failures.clear()
+        self._since.clear()
         for key in self._working:
             self._working[key] = _Meanwhile(discarded=True)
 
@@ -141,22 +149,9 @@ class WorkQueue(Generic[_Key]):
         del self._later[key]
         self.add(key, lane)
 
-    def _next(self) -> tuple[_Key, int] | None:
-        others = len(self._lanes) - 1
-        order = [0, *(1 + (self._turn + step) % others for step in range(others))] if others else [0]
-        for number in order:
-            waiting = self._lanes[number]
-            if waiting:
-                key = next(iter(waiting))
-                del waiting[key]
-                if number:
-                    self._turn = number  # the lane after this one is next
-                return key, number
-        return None
-
     async def _serve(self) -> None:
         while True:
-            found = self._next()
+            found = self._waiting.take()
             if found is None:
                 self._wake.clear()
                 await self._wake.wait()
@@ -180,6 +175,8 @@ class WorkQueue(Generic[_Key]):
 
     def _go_on(self, key: _Key, lane: int, again: float | None, failed: bool, meanwhile: _Meanwhile) -> None:
         """Queue a key whose work has ended: by what came meanwhile, and by what its work asks for."""
+        if not failed or meanwhile.discarded:
+            self._since.pop(key, None)
         if meanwhile.discarded:
             # What its work asks for is of no interest any more, only what came after.
             again, failed = None, False

@@ -22,7 +22,6 @@ from kubernetes.aio.client import (
     ApiException,
     CoreV1Api,
     CustomObjectsApi,
-    EventsV1Api,
     V1Namespace,
     V1ObjectMeta,
     V1ResourceQuota,
@@ -57,19 +56,28 @@ class Term:
 class Replica:
     """A leading operator without election and gateway."""
 
-    def __init__(self, client: ApiClient, namespace: str, ledger: Path) -> None:
+    def __init__(
+        self,
+        client: ApiClient,
+        namespace: str,
+        ledger: Path,
+        *,
+        others: tuple[str, ...] = (),
+        writes_per_s: float = 100,
+    ) -> None:
+        """`others` are namespaces that it serves too."""
         self.clock = SystemClock()
         self.namespace = namespace
         self.catalog = Catalog()
         self.requests = Requests(self.clock.now_ms, retry_s=0.1)
         self.watch = Watch(
             client, self.catalog, self.requests, self.clock,
-            config=WatchConfig(namespaces=(namespace,), watch_pods=False), read_status=read_status,
+            config=WatchConfig(namespaces=(namespace, *others), watch_pods=False), read_status=read_status,
         )  # fmt: skip
         self.events = EventRecorder(client, self.clock, instance="replica-0")
         self.projector = Projector(
-            client, self.catalog, self.requests, self.clock, events=self.events, namespaces=(namespace,),
-            config=ProjectionConfig(writes_per_s=100, pool_interval_s=0.2, task_interval_s=0.1),
+            client, self.catalog, self.requests, self.clock, events=self.events, namespaces=(namespace, *others),
+            config=ProjectionConfig(writes_per_s=writes_per_s, burst=10, pool_interval_s=0.2, task_interval_s=0.1),
         )  # fmt: skip
         self.catalog.on_task = self.projector.task_changed
         self.catalog.on_pool.append(self.projector.pool_changed)
@@ -153,7 +161,6 @@ class Objects:
 
     def __init__(self, client: ApiClient, namespace: str) -> None:
         self._api = CustomObjectsApi(client)
-        self._events = EventsV1Api(client)
         self._core = CoreV1Api(client)
         self.namespace = namespace
 
@@ -189,7 +196,7 @@ class Objects:
         await self._api.delete_namespaced_custom_object(GROUP, VERSION, self.namespace, kind.lower() + "s", name)
 
     async def events(self, reason: str) -> list[Any]:
-        found = await self._events.list_namespaced_event(self.namespace)
+        found = await self._core.list_namespaced_event(self.namespace)
         return [event for event in found.items if event.reason == reason]
 
     async def watch(self, kind: str, until: Callable[[list[str]], bool]) -> list[str]:
@@ -340,7 +347,7 @@ async def test_a_failed_run_says_why_and_is_told_of_by_an_event(replica: Replica
     async with asyncio.timeout(PATIENCE_S):
         while not (events := await objects.events("RunFailed")):
             await asyncio.sleep(0.2)
-    assert "OutOfStock: no shoes" in events[0].note
+    assert "OutOfStock: no shoes" in events[0].message
 
 
 async def test_two_requests_with_one_key_are_one_run_and_both_show_it(replica: Replica, objects: Objects) -> None:
@@ -453,6 +460,40 @@ async def test_where_a_quota_is_full_the_old_runs_make_room_for_the_new(
     await objects.quota("taskruns.tickwheel.io", hard=1, used=0)
     await objects.until_listed("TaskRun", lambda runs: not before.issuperset(runs))
     assert "grant the operator's account" not in caplog.text, "it lacks no rights"
+
+
+async def test_an_applied_object_does_not_wait_for_the_tasks_of_another_namespace(
+    client: ApiClient, objects: Objects, tmp_path: Path
+) -> None:
+    crowd = Objects(client, f"{objects.namespace}-crowd")
+    await CoreV1Api(client).create_namespace(V1Namespace(metadata=V1ObjectMeta(name=crowd.namespace)))
+    for place in (crowd, objects):
+        await place.create("WorkerPool", "shops", {})
+    await objects.create("ScheduledTask", "edited", manual(trigger={"cron": "0 4 1 1 *"}))
+    replica = Replica(client, objects.namespace, tmp_path / "l.sqlite", others=(crowd.namespace,), writes_per_s=4)
+    await replica.start()
+    try:
+        await objects.until("ScheduledTask", "edited", lambda s: s.get("observedGeneration") == 1)
+        gate = asyncio.Semaphore(10)
+
+        async def create(number: int) -> None:
+            async with gate:
+                await crowd.create("ScheduledTask", f"task-{number}", manual(trigger={"cron": "0 4 1 1 *"}))
+
+        await asyncio.gather(*(create(number) for number in range(400)))
+        async with asyncio.timeout(PATIENCE_S):
+            while replica.projector.pending < 200:
+                await asyncio.sleep(0.1)
+        before = replica.projector.writes["ScheduledTask", "ok"]
+        assert replica.projector.oldest_s > 0
+        await objects.patch("ScheduledTask", "edited", {"trigger": {"cron": "0 5 1 1 *"}})
+        await objects.create("ScheduledTask", "new", manual())
+        await objects.until("ScheduledTask", "edited", lambda s: s.get("observedGeneration") == 2)
+        await objects.until("ScheduledTask", "new", lambda s: s.get("observedGeneration") == 1)
+        assert replica.projector.pending > 50, "the crowd still waits"
+        assert replica.projector.writes["ScheduledTask", "ok"] - before < 100
+    finally:
+        await replica.stop()
 
 
 async def test_a_new_leader_over_right_statuses_writes_nothing(

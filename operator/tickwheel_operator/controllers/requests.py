@@ -90,7 +90,7 @@ class Requests:
         self._call: Call | None = None
         self._new_request: Callable[[], Hashable] = lambda: None
         self._queue: WorkQueue[str] = WorkQueue(
-            self._work, name="taskrun-requests", workers=_WORKERS, initial_s=retry_s, max_s=30.0
+            self._work, name="taskrun-requests", workers=_WORKERS, group=self._namespace, initial_s=retry_s, max_s=30.0
         )
         self.on_run: Callable[[str], None] = lambda uid: None
         """Called with the uid of a TaskRun whose object or answer changed, or is gone."""
@@ -179,6 +179,10 @@ class Requests:
         if request is None:
             return False
         return entry.state is None or (request.cancel and not entry.cancelled and not entry.state.is_final)
+
+    def _namespace(self, uid: str) -> str:
+        entry = self._entries.get(uid) or self._deleted.get(uid)
+        return entry.seen.namespace if entry is not None else ""
 
     async def _work(self, uid: str) -> float | None:
         if self._call is None:

@@ -125,7 +125,7 @@ class PoolReconciler:
         self._ca_bundle = ca_bundle
         self._desired_replicas = desired_replicas
         self._before_scale_down = before_scale_down
-        self._queue: WorkQueue[PoolKey] = WorkQueue(self._work, name="pools", workers=4)
+        self._queue: WorkQueue[PoolKey] = WorkQueue(self._work, name="pools", workers=4, group=lambda key: key[0])
         self._leading = False
         self._applied: dict[PoolKey, _Applied] = {}
         self._refused: dict[PoolKey, _Refusal] = {}

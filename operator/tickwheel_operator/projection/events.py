@@ -80,8 +80,12 @@ class EventRecorder:
         self._clock = clock
         self._instance = instance[:128]
         self._writer = Writer(client, Bucket(self._config.writes_per_s, self._config.burst))
-        self._queue: WorkQueue[str] = WorkQueue(self._write, name="events", workers=2, initial_s=5.0, max_s=300.0)
+        self._queue: WorkQueue[str] = WorkQueue(
+            self._write, name="events", workers=2, group=self._namespace, initial_s=5.0, max_s=300.0
+        )
         self._series: dict[str, _Series] = {}
+        self._by_namespace: dict[str, dict[str, None]] = {}
+        """What `_series` has of each namespace, the oldest first."""
         self._shown: dict[str, tuple[Mapping[str, int], int]] = {}
         """By task: the counters of skipped instants, and when the last failed run ended, as last shown."""
 
@@ -187,10 +191,9 @@ class EventRecorder:
         if event is None:
             name = f"{regarding['name'][:200]}.{hashlib.sha256(told.encode()).hexdigest()[:16]}"
             event = self._series[told] = _Series(regarding["namespace"], name, regarding, kind, reason)
+            self._by_namespace.setdefault(event.namespace, {})[told] = None
             if len(self._series) > self._config.most_series:
-                oldest = next(iter(self._series))
-                del self._series[oldest]
-                self._queue.discard(oldest)
+                self._forget_one()
         event.count += times
         event.note = note[:_NOTE_CHARS]
         event.first_ms = event.first_ms or now
@@ -199,6 +202,17 @@ class EventRecorder:
             self._queue.add(told)
         else:
             self._queue.add_later(told, self._config.interval_s)
+
+    def _forget_one(self) -> None:
+        """The oldest of the namespace that has the most: nobody's storm takes another's Events away."""
+        most = max(self._by_namespace.values(), key=len)
+        oldest = next(iter(most))
+        del most[oldest], self._series[oldest]
+        self._queue.discard(oldest)
+
+    def _namespace(self, told: str) -> str:
+        series = self._series.get(told)
+        return series.namespace if series is not None else ""
 
     async def _write(self, told: str) -> float | None:
         series = self._series.get(told)

@@ -134,6 +134,10 @@ METRICS = (
     ),
     Declared("tickwheel_projection_pending", "gauge", (), "Objects whose view waits to be written."),
     Declared(
+        "tickwheel_projection_oldest_seconds", "gauge", (),
+        "How long a view has waited to be written, the one that waits the longest; failed tries count.",
+    ),
+    Declared(
         "tickwheel_catalog_objects", "gauge", ("kind", "state"),
         "Objects that are known: Armed, Suspended, or the reason of their Stalled condition.",
     ),
@@ -221,6 +225,7 @@ class Sources(msgspec.Struct, frozen=True, kw_only=True):
     writes: Callable[[], Iterable[Mapping[tuple[str, str], int]]] = tuple
     """Requests by kind and outcome, of the projector and of the Events."""
     pending: Callable[[], int] = lambda: 0
+    oldest_s: Callable[[], float] = lambda: 0.0
     refused: Callable[[], Mapping[str, int]] = dict
     """Callers that were not let in, by reason."""
     expiries: Callable[[], Mapping[str, float]] = dict
@@ -328,6 +333,7 @@ class MetricsCollector(Collector):
                 writes[key] = writes.get(key, 0) + count
         yield _counter("tickwheel_projection_writes", writes)
         yield _gauge("tickwheel_projection_pending", {(): self._sources.pending()})
+        yield _gauge("tickwheel_projection_oldest_seconds", {(): self._sources.oldest_s()})
         yield _gauge(
             "tickwheel_catalog_objects", {(kind, state): n for (kind, state), n in self._sources.objects().items()}
         )

@@ -1,9 +1,8 @@
 """The projector: shows people what the engine knows, at a bounded rate, and writes nothing that is already so.
 
-It is the host's `ViewSink`. Views coalesce per task: what is written is what holds when its turn comes. Lanes: the
-TaskRuns that users made first; then changes of conditions, statuses and histories in turns. Only the leader writes
-(`lead`, `follow`). Invariants: at most `writes_per_s` requests a second; one slow or failing object delays no other;
-an object whose stored status says the same is not written.
+It is the host's `ViewSink`. Views coalesce per task: what is written is what holds when its turn comes; `lanes` says
+whose turn it is. Only the leader writes (`lead`, `follow`). Invariants: at most `writes_per_s` requests a second; one
+slow or failing object delays no other; an object whose stored status says the same is not written.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ import itertools
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import TypeAlias
 
 import msgspec
 from kubernetes.aio.client import ApiClient
@@ -24,6 +22,7 @@ from tickwheel_operator.engine.views import PoolView, RunView, TaskView, Views
 from tickwheel_operator.projection.bucket import Bucket
 from tickwheel_operator.projection.events import EventRecorder
 from tickwheel_operator.projection.history import History
+from tickwheel_operator.projection.lanes import GENERATIONS, HISTORY, REQUESTS, STATUSES, WEIGHTS, Key, Places
 from tickwheel_operator.projection.statuses import (
     ENDED,
     HANDLER_NOT_REGISTERED,
@@ -36,7 +35,7 @@ from tickwheel_operator.projection.statuses import (
     unbuilt_status,
 )
 from tickwheel_operator.projection.stored import NOTHING, Stored
-from tickwheel_operator.projection.subjects import Catalog, Requests, Task, Unbuilt, Workforce
+from tickwheel_operator.projection.subjects import Calendar, Catalog, Pool, Requests, Task, Unbuilt, Workforce
 from tickwheel_operator.projection.writer import WriteFailed, Writer
 from tickwheel_operator.projection.writing import changes, conditions_differ, with_transition_times
 from tickwheel_operator.workqueue import WorkQueue
@@ -45,9 +44,6 @@ __all__ = ["ProjectionConfig", "Projector"]
 
 _log = logging.getLogger(__name__)
 
-_REQUESTS, _CONDITIONS, _STATUSES, _HISTORY = range(4)
-Key: TypeAlias = tuple[str, str, str]
-"""`("task" | "history" | "run" | "unbuilt", uid, "")` or `("pool" | "calendar", namespace, name)`."""
 _SETTLING_S = 30.0
 """After a takeover: the workers call within this time."""
 _VIEW_COMES_S = 0.5
@@ -104,8 +100,15 @@ class Projector:
         bucket = Bucket(self._config.writes_per_s, self._config.burst)
         self._writer = Writer(client, bucket, namespaces=namespaces, timeout_s=self._config.request_timeout_s)
         self._history = History(self._writer)
+        self._places = Places(catalog, requests, unbuilt)
         self._queue: WorkQueue[Key] = WorkQueue(
-            self._work, name="projection", workers=self._config.concurrency, lanes=4, initial_s=1.0, max_s=60.0
+            self._work,
+            name="projection",
+            workers=self._config.concurrency,
+            weights=WEIGHTS,
+            group=self._places.namespace,
+            initial_s=1.0,
+            max_s=60.0,
         )
         self._incoming: deque[TaskView] = deque()
         self._checks: dict[str, None] = {}
@@ -149,6 +152,11 @@ class Projector:
     def pending(self) -> int:
         """Objects that wait to be written."""
         return len(self._queue)
+
+    @property
+    def oldest_s(self) -> float:
+        """How long the view has waited to be written that waits the longest."""
+        return self._queue.oldest_s
 
     @property
     def writes(self) -> dict[tuple[str, str], int]:
@@ -200,22 +208,28 @@ class Projector:
     def pool_changed(self, namespace: str, name: str) -> None:
         """The WorkerPool object or its stored status changed."""
         if self.leading:
-            self._queue.add(("pool", namespace, name), _STATUSES)
+            self._queue_status(("pool", namespace, name), self._catalog.pool(namespace, name))
 
     def calendar_changed(self, namespace: str, name: str) -> None:
         """The Calendar object or its stored status changed."""
         if self.leading:
-            self._queue.add(("calendar", namespace, name), _STATUSES)
+            self._queue_status(("calendar", namespace, name), self._catalog.calendar(namespace, name))
 
     def run_changed(self, uid: str) -> None:
         """A user's TaskRun object, or the engine's answer to it, changed."""
         if self.leading:
-            self._queue.add(("run", uid, ""), _REQUESTS)
+            self._queue.add(("run", uid, ""), REQUESTS)
 
     def unbuilt_changed(self, uid: str) -> None:
         """An object that this version does nothing with, or its stored status, changed."""
         if self.leading:
-            self._queue.add(("unbuilt", uid, ""), _STATUSES)
+            self._queue.add(("unbuilt", uid, ""), GENERATIONS)
+
+    def _queue_status(self, key: Key, found: Pool | Calendar | None) -> None:
+        lane = STATUSES
+        if found is not None:
+            lane = self._places.lane(found.seen.generation, self._stored(key, found.seen.stored))
+        self._queue.add(key, lane)
 
     # --- views ---
 
@@ -250,11 +264,11 @@ class Projector:
                 entry = self._requests.entry(uid)
                 if entry is not None and not entry.seen.final:
                     self._runs[run.run_id] = run
-                    self._queue.add(("run", uid, ""), _REQUESTS)
+                    self._queue.add(("run", uid, ""), REQUESTS)
         self._views[view.uid] = view
         in_line = self._compare(task, view)
         if self._history.differs(view, self._asked(view)):
-            self._queue.add(("history", view.uid, ""), _HISTORY)
+            self._queue.add(("history", view.uid, ""), HISTORY)
         elif in_line:
             del self._views[view.uid]
 
@@ -274,13 +288,13 @@ class Projector:
         if not changes("ScheduledTask", status, stored):
             return True
         if self._is_early(task, stored):
-            self._queue.add_later(key, _SETTLING_S, _STATUSES)
+            self._queue.add_later(key, _SETTLING_S, STATUSES)
         elif view is None and task.fault is None:
             if stored.since:  # a task without a status is new: its first view is on its way
-                self._queue.add_later(key, _VIEW_COMES_S, _CONDITIONS)
+                self._queue.add_later(key, _VIEW_COMES_S, GENERATIONS)
         else:
-            changed = conditions_differ(status, stored) and (bool(stored.since) or task.fault is not None)
-            self._queue.add(key, _CONDITIONS if changed else _STATUSES)
+            changed = conditions_differ(status, stored)
+            self._queue.add(key, self._places.lane(task.seen.generation, stored, conditions=changed))
         return False
 
     def _task_status(self, task: Task, view: TaskView | None, stored: Stored) -> dict[str, object]:
@@ -311,7 +325,7 @@ class Projector:
         self._pools[key] = view
         if self._catalog.pool(*key) is None:
             return
-        self._queue.add(("pool", *key), _STATUSES)
+        self._queue.add(("pool", *key), STATUSES)
         if before is None or before.handlers != view.handlers or bool(before.workers) != bool(view.workers):
             for uid in self._catalog.tasks_of_pool(*key):
                 self._checks[uid] = None

@@ -86,6 +86,7 @@ class Observability:
                 health=lambda: None if self._health is None else self._health(),
                 writes=lambda: (self._projector.writes, self._events.writes),
                 pending=lambda: self._projector.pending,
+                oldest_s=lambda: self._projector.oldest_s,
                 refused=lambda: self._refused(),
                 expiries=lambda: self._expiries(),
             )

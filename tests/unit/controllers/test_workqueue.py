@@ -79,23 +79,63 @@ async def test_work_that_fails_is_tried_again_and_delays_nobody() -> None:
         assert len(queue) == 0
 
 
-async def test_the_first_lane_goes_first_and_the_others_take_turns() -> None:
+async def test_lanes_share_the_turns_by_weight_and_groups_take_turns_in_each() -> None:
     order: list[str] = []
-    gate = asyncio.Event()
 
     async def work(key: str) -> None:
-        await gate.wait()
         order.append(key)
 
-    async with running(work, lanes=3) as queue:
-        queue.add("begun", 1)
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        for key, lane in (("b1", 1), ("b2", 1), ("c1", 2), ("c2", 2), ("a", 0)):
+    async with running(work, weights=(2, 1), group=lambda key: key[0]) as queue:
+        for number in range(4):
+            queue.add(f"a{number}", 0)
+        for key, lane in (("b0", 0), ("c0", 0), ("a8", 1), ("a9", 1), ("b9", 1)):
             queue.add(key, lane)
+        await until(lambda: len(order) == 9)
+        assert [key for key in order if key[1] < "8"] == ["a0", "b0", "c0", "a1", "a2", "a3"]
+        assert [key for key in order if key[1] >= "8"] == ["a8", "b9", "a9"]
+        assert {"a8", "b9"} < set(order[:6]), "the second lane has a third of the turns"
+
+
+async def test_no_lane_waits_until_another_is_empty_and_a_key_keeps_its_first_lane() -> None:
+    order: list[str] = []
+
+    async def work(key: str) -> None:
+        order.append(key)
+        if key == "a" and len(order) < 100:
+            queue.add("a", 0)
+
+    async with running(work, weights=(9, 1)) as queue:
+        queue.add("a", 0)
+        queue.add("b", 1)
+        queue.add("c", 1)
+        queue.add("c", 0)
+        queue.add("c", 1)
+        await until(lambda: "b" in order)
+        assert order.index("c") <= 1
+        assert order.index("b") <= 12
+
+
+async def test_the_age_of_the_oldest_counts_what_waits_and_what_fails_and_no_pause() -> None:
+    gate, failing = asyncio.Event(), True
+
+    async def work(key: str) -> float | None:
+        await gate.wait()
+        if key == "bad" and failing:
+            raise OSError("no")
+        return 60.0 if key == "pauses" else None
+
+    async with running(work, workers=3) as queue:
+        assert queue.oldest_s == 0.0
+        for key in ("bad", "good", "pauses"):
+            queue.add(key)
+        await until(lambda: queue.oldest_s > 0.02)
         gate.set()
-        await until(lambda: len(order) == 6)
-        assert order == ["begun", "a", "c1", "b1", "c2", "b2"]
+        await until(lambda: len(queue._since) == 1)
+        before = queue.oldest_s
+        await until(lambda: queue.oldest_s > before)
+        failing = False
+        await until(lambda: queue.oldest_s == 0.0)
+        assert len(queue) == 1, "the one that pauses"
 
 
 async def test_a_key_can_be_looked_at_again_later_or_sooner() -> None:

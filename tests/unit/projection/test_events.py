@@ -10,7 +10,7 @@ from tests.unit.projection.test_statuses import a_task, a_view
 
 from tickwheel_operator.clock import SystemClock
 from tickwheel_operator.ledger.facts import SkipReason
-from tickwheel_operator.projection.events import EventRecorder
+from tickwheel_operator.projection.events import EventConfig, EventRecorder
 from tickwheel_operator.projection.skips import EXPLANATIONS
 from tickwheel_operator.projection.stored import NOTHING, Stored, read_status
 
@@ -105,3 +105,16 @@ def test_every_reason_of_the_engine_has_its_words() -> None:
     assert set(EXPLANATIONS) == reasons
     for explanation in EXPLANATIONS.values():
         assert "spec." in explanation.why + explanation.mend
+
+
+async def test_a_storm_in_one_namespace_forgets_and_delays_no_event_of_another() -> None:
+    async with ApiClient() as client:
+        recorder = EventRecorder(client, SystemClock(), instance="r", config=EventConfig(most_series=10))
+        recorder.pool_scaled("quiet", "quiet", "pool", 1, 2, "more work")
+        for number in range(50):
+            recorder.pool_scaled(f"uid-{number}", "storm", f"pool-{number}", 1, 2, "more work")
+        recorder.pool_scaled("quiet-2", "quiet", "pool-2", 1, 2, "more work")
+        kept = [series.namespace for series in recorder._series.values()]
+        assert (kept.count("quiet"), kept.count("storm")) == (2, 8)
+        turns = [recorder._queue._waiting.take() for _ in range(4)]
+        assert sum("quiet" in turn[0] for turn in turns if turn is not None) == 2
