@@ -113,11 +113,28 @@ class EngineStory:
         """The catalog of a new leader."""
         commands: list[m.Command] = [m.PoolApplied(spec=PoolSpec(namespace=_NAMESPACE, name="pool", silence_ms=2_500))]
         for uid, spec in self.tasks.items():
-            commands.append(m.TaskRemoved(uid=uid, forget=False) if uid in self.invalid else m.TaskApplied(spec=spec))
+            applied = m.TaskApplied(spec=spec, record=self._record(spec))
+            commands.append(m.TaskRemoved(uid=uid, forget=False) if uid in self.invalid else applied)
         for command in commands:
             self.do(command)
         self.do(m.LeadSet(lead_ms=self.chance.choice((0, 20, 250))))
         self.do(m.CatalogSynced())
+
+    def _record(self, spec: TaskSpec) -> m.StatusRecord | None:
+        """What the object's status says: now and then it is ahead of the ledger, which was restored from a backup."""
+        chance, task = self.chance, self.shadow.by_uid.get(spec.uid)
+        if task is None or chance.random() < 0.7:
+            return None
+        more = chance.choice((0, 0, 1, 3))
+        return m.StatusRecord(
+            generation=spec.generation,
+            settled_ms=task.watermark_ms + chance.choice((0, -500, 500 * more)),
+            last_ended_ms=task.last_ended_ms,
+            succeeded=task.succeeded + more,
+            failed=max(0, task.failed - 1),
+            cancelled=task.cancelled + chance.choice((0, more)),
+            skips=tuple((reason, count + more, until_ms) for reason, (count, until_ms) in (task.skips or {}).items()),
+        )
 
     def take_over(self) -> None:
         """The leader dies, perhaps between two segments of an append; another restores and goes on."""
@@ -165,7 +182,11 @@ class EngineStory:
             self._say(fact)
         self.account.handled(command, output, now_ms, boot_ms)
         if isinstance(command, m.Report):
-            self.account.reported(command.worker, boot_ms)
+            self.account.reported(command.worker, boot_ms, command.leaving)
+        elif isinstance(command, m.Pull):
+            for effect in output.effects:
+                if isinstance(effect, m.Pulled):
+                    self.account.resent(delivery.token for delivery in effect.deliveries)
         self.facts += output.facts
         self.effects += output.effects
         if wrong := unsound(self.engine):
@@ -269,8 +290,10 @@ class EngineStory:
         actions = [
             (60, self._pass), (60, self._pull), (50, self._report), (50, self._commit), (16, self._submit),
             (8, self._cancel), (6, self._edit), (16, self.write_on), (4, self._backfill), (2, self._lose_worker),
-            (3, self._late_word), (4, self._hang_up), (3, self._jump), (2, self.take_over), (2, self._pool),
-            (1, self._hold), (2, self._lead_time), (2, self._renew_long), (4, self._look), (2, self._punctual),
+            (3, self._late_word), (4, self._stale_pull),
+            (4, self._hang_up), (3, self._jump), (2, self.take_over),
+            (2, self._pool), (1, self._hold), (2, self._lead_time),
+            (2, self._renew_long), (4, self._look), (2, self._punctual),
         ]  # fmt: skip
         weights = [weight for weight, _ in actions]
         for _ in range(steps):
@@ -362,16 +385,27 @@ class EngineStory:
         self._numbers += 1
         pull = m.Pull(
             request=f"pull {self._numbers}", worker=process.seen(), free=free, received=received,
+            sequence=len(process.pulls) + 1,
             until_ms=self.wall_ms + self.chance.choice((0, 50, 1_000, 20_000)),
         )  # fmt: skip
         process.pulls.append(pull)
         for request in [r for r, p in self.requests.items() if p is process]:
             del self.requests[request]  # it waits for one answer at a time
         self.requests[pull.request] = process
-        output = self.do(pull)
-        for effect in output.effects:
-            if isinstance(effect, m.Pulled):
-                self.account.resent(delivery.token for delivery in effect.deliveries)
+        self.do(pull)
+
+    def _stale_pull(self) -> None:
+        """One that was long on its way, or came twice."""
+        process = self.chance.choice([*self.processes, *self.gone[-1:]])
+        live = self.account.live.get(process.key)
+        known = live is not None and live.seen.instance == process.instance
+        if known and self.account.boot_ms - live.heard_boot_ms > 1_000:
+            return  # it may be known to be lost, or not
+        if process.pulls:
+            self._numbers += 1
+            old = msgspec.structs.replace(self.chance.choice(process.pulls), request=f"pull {self._numbers}")
+            self.do(old)
+            self._commit()
 
     def _hang_up(self) -> None:
         if self.requests:

@@ -6,6 +6,7 @@ runs, tokens, pulls and leases, and looks at nothing in the engine: so a fault o
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable, Iterable
 
 import msgspec
@@ -65,6 +66,7 @@ class _Worker:
         self.seen = seen
         self.heard_boot_ms = 0
         self.pull: Hashable = None
+        self.last_pull = 0
         self.until_boot_ms = 0
         self.credit = 0
 
@@ -98,6 +100,8 @@ class Account:
         self.last_token = 0
         self.workers: dict[int, tuple[m.WorkerKey, str]] = {}
         self.counts: dict[int, list[int]] = {}
+        """By task: succeeded, failed, cancelled, skipped."""
+        self.skips: dict[int, Counter[f.SkipReason]] = {}
         self.clock_ms = 0
         self.made_up: dict[tuple[int, int], str] = {}
         self.live: dict[m.WorkerKey, _Worker] = {}
@@ -155,6 +159,10 @@ class Account:
         if isinstance(command, m.PullEnded) and command.request in self.pulls:
             self.broken_off.add(command.request)
             self._pull_over(command.request)
+        if isinstance(command, m.WorkerGone):
+            live = self.live.get(command.key)
+            if live is not None and command.instance in ("", live.seen.instance):
+                del self.live[command.key]
         if isinstance(command, m.Report):
             self._report(command, output, before)
         elif isinstance(command, m.Submit):
@@ -179,7 +187,7 @@ class Account:
             case m.IntakeHeld(reason=reason):
                 self.held = bool(reason)
             case m.LeadSet(lead_ms=lead_ms):
-                self.lead_ms = lead_ms
+                self.lead_ms = max(self.lead_ms, lead_ms)  # what is near stays near
             case _:
                 pass
 
@@ -436,7 +444,7 @@ class Account:
             case f.TaskNamed(task=task, uid=uid):
                 if task in self.counts:
                     self.broken(f"{fact}: the number is taken")
-                self.uids[task], self.counts[task] = uid, [0, 0, 0, 0]
+                self.uids[task], self.counts[task], self.skips[task] = uid, [0, 0, 0, 0], Counter()
             case f.TaskForgotten(task=task):
                 if any(run.task == task for run in self.runs.values()):
                     self.broken(f"{fact}: it has open runs")
@@ -464,8 +472,14 @@ class Account:
                     whole.open_children += 1
                     self.made_up[whole.task, instant] = "open"
                     self._make(run)
-            case f.Skipped(task=task, count=count):
+            case f.Skipped(task=task, count=count, reason=reason):
+                self.skips[task][reason] += count
                 self.counts[task][3] += count
+            case f.Recovered(task=task):
+                for reason, count, _ in fact.skips:
+                    self.skips[task][reason] = max(self.skips[task][reason], count)
+                known = zip(self.counts[task], (fact.succeeded, fact.failed, fact.cancelled), strict=False)
+                self.counts[task] = [*(max(pair) for pair in known), self.skips[task].total()]
             case f.Armed(task=task):
                 for place in [place for place, state in self.made_up.items() if place[0] == task and state != "open"]:
                     del self.made_up[place]
@@ -602,13 +616,19 @@ class Account:
 
     def pulled(self, command: m.Pull, now_ms: int, boot_ms: int) -> None:
         """Just before a pull is handled."""
+        before = self.live.get(command.worker.key)
+        same = before is not None and before.seen.instance == command.worker.instance
+        if same and before is not None and 0 < command.sequence <= before.last_pull:
+            self.pulls[command.request] = command.worker.key  # a later one came first: it is answered at once
+            return
         live = self.heard(command.worker, max(boot_ms, self.boot_ms))
+        live.last_pull = command.sequence
         live.seen, live.pull = command.worker, command.request
         live.until_boot_ms = max(boot_ms, self.boot_ms) + max(0, command.until_ms - now_ms)
         live.credit = 0 if command.worker.draining else min(command.free, self.config.max_leases_per_pull)
         self.pulls[command.request] = command.worker.key
 
-    def reported(self, seen: m.WorkerSeen, boot_ms: int) -> None:
+    def reported(self, seen: m.WorkerSeen, boot_ms: int, leaving: bool) -> None:
         """Just after a report was handled: last words of a process that was replaced are no sign of life."""
         live = self.live.get(seen.key)
         numbers = {process: number for number, process in self.workers.items()}
@@ -616,7 +636,10 @@ class Account:
             mine, its = numbers.get((seen.key, seen.instance), 0), numbers.get((seen.key, live.seen.instance), 0)
             if 0 < mine < its:
                 return
-        self.heard(seen, max(boot_ms, self.boot_ms))
+        if leaving:
+            self.live.pop(seen.key, None)
+        else:
+            self.heard(seen, max(boot_ms, self.boot_ms))
 
     def heard(self, seen: m.WorkerSeen, boot_ms: int) -> _Worker:
         live = self.live.get(seen.key)

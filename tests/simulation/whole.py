@@ -120,6 +120,8 @@ def _pairs(a: Mapping[Any, Any], b: Mapping[Any, Any], where: str) -> tuple[list
         return [], []  # a table of methods
     if isinstance(a, OrderedDict) or all(isinstance(key, _PLAIN) for key in a):
         left, right = list(a), list(b)
+        if re.search(r"\._\w+$", where) and not isinstance(a, OrderedDict):
+            left, right = sorted(left), sorted(right)  # an index: only what it leads to has an order
         if left == right:
             return [(a[key], b[key], f"{where}[{key!r}]") for key in left], []
         only, missing = [k for k in left if k not in b], [k for k in right if k not in a]

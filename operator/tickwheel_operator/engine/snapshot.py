@@ -168,8 +168,9 @@ def load(state: State, chunks: Sequence[bytes]) -> None:
                     state.keys[key] = RunState(final) if final else state.runs[run]
             case _:
                 raise ValueError(f"checkpoint section {section!r} is unknown to this release")
-    # In the order in which they were leased, as the leader that wrote this had them.
-    state.attempts = dict(sorted(state.attempts.items()))
+    held = (run.dispatch for run in state.runs.values() if run.dispatch.token)
+    for dispatch in sorted(held, key=lambda dispatch: dispatch.token):  # as the leader that wrote this had them
+        state.open_attempt(dispatch)
     ended = ((e, t) for t in state.tasks.values() for h in (t.history_succeeded, t.history_failed) for e in h)
     # In the order in which they ended, as far as the clocks of the leaders tell.
     for one, task in sorted(ended, key=lambda pair: pair[0].ended_ms):
@@ -266,5 +267,3 @@ def _load_run(state: State, row: list[Any]) -> None:
         run.origin = Origin.REQUEST
     state.runs[number] = run
     task.runs[number] = run
-    if d.token:
-        state.open_attempt(d)
