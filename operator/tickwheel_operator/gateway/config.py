@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from tickwheel_operator.gateway.connections import ConnectionLimits
+
 __all__ = ["GatewayConfig"]
 
 
@@ -23,6 +25,11 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
     503 `not-ready` and asks again."""
     body_timeout_s: float = 30.0
     """How long a caller may take to send a body, seconds."""
+    connections: ConnectionLimits = ConnectionLimits()
+    """How many connections there may be, and for how long."""
+    keepalive_s: float = 120.0
+    """How long a connection may be idle between two requests, and how long the headers of a later request may take,
+    seconds. More than the 75 s after which the SDK closes one that it does not need."""
     stop_grace_s: float = 5.0
     """How long `Gateway.stop` waits for requests that are being answered, seconds."""
     max_pull_bytes: int = 64 * 1024

@@ -22,13 +22,15 @@ from urllib.parse import unquote
 import msgspec
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.web_protocol import RequestHandler
 
 from tickwheel_operator.engine.messages import CommandRefused, Pulled, Reported, StartBackfill, Submit, Submitted
 from tickwheel_operator.gateway import convert, openapi, problems
 from tickwheel_operator.gateway.auth import Authenticator, Authorizer, Principal
 from tickwheel_operator.gateway.backend import Backend, Leadership, NotLeader
 from tickwheel_operator.gateway.config import GatewayConfig
-from tickwheel_operator.gateway.listener import TlsListener
+from tickwheel_operator.gateway.connections import Connections
+from tickwheel_operator.gateway.listener import Listener
 from tickwheel_operator.gateway.problems import GatewayProblem
 from tickwheel_operator.gateway.refusals import Refusals, Refused
 from tickwheel_operator.gateway.schemas import PullAnswer, Topology
@@ -52,6 +54,16 @@ _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _UNCOMPRESSED = ("", "identity")
 
 _Handler = Callable[[web.BaseRequest], Awaitable[web.Response]]
+
+
+class _Server(web.Server):
+    """aiohttp's, which tells when a connection has ended."""
+
+    on_lost: Callable[[object], None] = staticmethod(lambda protocol: None)
+
+    def connection_lost(self, handler: RequestHandler, exc: BaseException | None = None) -> None:
+        super().connection_lost(handler, exc)
+        self.on_lost(handler)
 
 
 def _always_ready() -> str | None:
@@ -79,7 +91,7 @@ class Gateway:
         self._config = config
         self._ready = ready
         self._tls = tls
-        self._listener: TlsListener | None = None
+        self._listener: Listener | None = None
         self.refusals = Refusals()
         """Who was not let in, for the metrics."""
         self._runner: web.ServerRunner | None = None
@@ -105,18 +117,19 @@ class Gateway:
         """Listen. Raises OSError if the address cannot be had."""
         config = self._config
         # Bodies stay as they were sent: aiohttp would inflate them in the loop, also those of callers that it refused.
-        server = web.Server(
-            self._handle, access_log=None, handler_cancellation=True, auto_decompress=False, logger=_http_log
+        server = _Server(
+            self._handle,
+            access_log=None,
+            handler_cancellation=True,
+            auto_decompress=False,
+            keepalive_timeout=config.keepalive_s,
+            logger=_http_log,
         )
         self._runner = web.ServerRunner(server, shutdown_timeout=config.stop_grace_s)
         await self._runner.setup()
-        if self._tls is not None:
-            self._listener = TlsListener(server, self._tls, self.refusals)
-            self._port = self._listener.start(config.host, config.port)
-        else:
-            site = web.TCPSite(self._runner, config.host, config.port, backlog=1024)
-            await site.start()
-            self._port = int(self._runner.addresses[0][1])
+        self._listener = Listener(server, self._tls, self.refusals, Connections(config.connections))
+        server.on_lost = self._listener.lost
+        self._port = self._listener.start(config.host, config.port)
         scheme = "https" if self._tls is not None else "plain http: tokens can be read on the way"
         _log.info("gateway listens on %s port %d (%s)", config.host, self._port, scheme)
 
@@ -135,6 +148,8 @@ class Gateway:
     # --- every request -------------------------------------------------------------------------------------------
 
     async def _handle(self, request: web.BaseRequest) -> web.Response:
+        if self._listener is not None and (connection := self._listener.connection(request.protocol)) is not None:
+            connection.heard = True
         try:
             return await self._route(request)
         except Refused as refused:
@@ -177,6 +192,11 @@ class Gateway:
         if token and scheme.lower() != "bearer":
             token = ""
         return await self._authenticator.authenticate(token.strip(), request.remote or "")
+
+    def _authorized(self, request: web.BaseRequest) -> None:
+        """The caller may do what it asks for: its connection is no stranger's."""
+        if self._listener is not None:
+            self._listener.proven(request.protocol)
 
     def _leadership(self, seen_epoch: int) -> Leadership:
         """The present leadership, if this replica may answer one who has seen `seen_epoch`."""
@@ -228,6 +248,7 @@ class Gateway:
         message = convert.decode_pull(await self._read(request, self._config.max_pull_bytes))
         worker = message.worker
         await self._authenticator.check_worker(principal, worker.namespace, worker.pool, worker.name)
+        self._authorized(request)
         epoch = self._leadership(message.epoch).epoch
         backend = self._backend
         now_ms = backend.now_ms()
@@ -270,6 +291,7 @@ class Gateway:
         message = convert.decode_report(await self._read(request, self._config.max_report_bytes))
         worker = message.worker
         await self._authenticator.check_worker(principal, worker.namespace, worker.pool, worker.name)
+        self._authorized(request)
         epoch = self._leadership(message.epoch).epoch
         command = convert.report_command(message, request=self._backend.new_request(), config=self._config)
         try:
@@ -297,6 +319,7 @@ class Gateway:
                     f"{field} (in the path): must be the name of a Kubernetes object, such as `shop-sync`"
                 )
         await self._authorizer.check_submit(principal, namespace)
+        self._authorized(request)
         self._leadership(0)
 
     async def _backfill(self, request: web.BaseRequest, namespace: str, name: str) -> web.Response:

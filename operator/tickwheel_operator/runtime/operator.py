@@ -31,6 +31,7 @@ from tickwheel_operator.election.peers import Peers
 from tickwheel_operator.engine.messages import WorkerGone
 from tickwheel_operator.engine.spec import EngineConfig
 from tickwheel_operator.gateway.config import GatewayConfig
+from tickwheel_operator.gateway.connections import ConnectionLimits
 from tickwheel_operator.gateway.server import Gateway
 from tickwheel_operator.ledger.kubernetes import KubernetesSegmentStore
 from tickwheel_operator.ledger.limits import LedgerLimits
@@ -42,6 +43,7 @@ from tickwheel_operator.pools.reconciler import PoolConfig
 from tickwheel_operator.runtime import identity
 from tickwheel_operator.runtime.api_clients import ApiClients, open_clients
 from tickwheel_operator.runtime.backend import HostBackend
+from tickwheel_operator.runtime.descriptors import connections_with_descriptors
 from tickwheel_operator.runtime.leadership import Leadership, LeadershipConfig
 from tickwheel_operator.runtime.memory import settle_memory
 from tickwheel_operator.runtime.observability import MetricsServer, Observability
@@ -225,7 +227,12 @@ class Operator:
 
     def _gateway_config(self) -> GatewayConfig:
         settings = self._settings
-        return GatewayConfig(host=settings.gateway_host, port=settings.gateway_port, lease_ms=settings.attempt_lease_ms)
+        return GatewayConfig(
+            host=settings.gateway_host,
+            port=settings.gateway_port,
+            lease_ms=settings.attempt_lease_ms,
+            connections=ConnectionLimits(most=connections_with_descriptors(settings.max_connections)),
+        )
 
     def _pool_config(self) -> PoolConfig:
         settings = self._settings

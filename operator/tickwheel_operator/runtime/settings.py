@@ -26,6 +26,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Address that the gateway listens on."""
     gateway_port: int = 8443
     """Port of the gateway; 0 draws a free one."""
+    max_connections: int = 10_000
+    """Connections that the gateway holds at once, 100 and more. A worker has two, and each takes about 51 KiB of memory
+    with TLS. Fewer where the process may not open as many files."""
     metrics_host: str = "0.0.0.0"  # noqa: S104
     """Address of /metrics."""
     metrics_port: int = 9090
@@ -110,6 +113,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             )
         if not 1_000 <= self.attempt_lease_ms <= 600_000:
             found.append(f"attempt_lease_ms is {self.attempt_lease_ms}; allowed are 1000 to 600000")
+        if self.max_connections < 100:
+            found.append(f"max_connections is {self.max_connections}; allowed are 100 and more")
         if self.ledger_max_bytes < 64 * 1024 * 1024:
             found.append(f"ledger_max_bytes is {self.ledger_max_bytes}; allowed are 67108864 (64 MiB) and more")
         if bool(self.tls_cert_file) != bool(self.tls_key_file):

@@ -15,7 +15,8 @@ import pytest
 import uvloop
 from tests.unit.gateway.scripted import PULL, ScriptedBackend, serving
 
-from tickwheel_operator.gateway.listener import TlsListener
+from tickwheel_operator.gateway.connections import ConnectionLimits, Connections
+from tickwheel_operator.gateway.listener import Listener
 from tickwheel_operator.gateway.refusals import Refusals
 from tickwheel_operator.tls.authority import issue, make_authority, pem
 from tickwheel_operator.tls.serving import load, server_context
@@ -120,7 +121,7 @@ async def test_one_that_connects_and_leaves_or_stays_silent_harms_nobody(context
         accepted.append(asyncio.Protocol())
         return accepted[-1]
 
-    listener = TlsListener(factory, context, refusals, timeout_s=0.2)
+    listener = Listener(factory, context, refusals, Connections(ConnectionLimits()), timeout_s=0.2)
     port = listener.start("127.0.0.1", 0)
     try:
         _, leaves = await asyncio.open_connection("127.0.0.1", port)
@@ -157,4 +158,6 @@ async def test_nobody_is_taken_after_the_stop_and_one_that_begins_is_let_go(cont
 async def test_a_port_that_is_taken_is_an_error_at_the_start(context):
     async with serving(ScriptedBackend(), tls=context) as (_, gateway):
         with pytest.raises(OSError):
-            TlsListener(asyncio.Protocol, context, Refusals()).start("127.0.0.1", gateway.port)
+            Listener(asyncio.Protocol, context, Refusals(), Connections(ConnectionLimits())).start(
+                "127.0.0.1", gateway.port
+            )
