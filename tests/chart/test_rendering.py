@@ -93,6 +93,107 @@ def test_a_value_that_is_wrong_is_refused_with_its_place(values: dict[str, Any],
         render(values)
 
 
+_MAY_BE_NULL = {
+    "global", "enabled", "nodeSelector", "tolerations", "affinity", "topologySpreadConstraints", "podSecurityContext",
+    "securityContext", "resources", "priorityClassName", "updateStrategy",
+}  # fmt: skip
+"""Those that Kubernetes has defaults for: null takes the chart's away."""
+
+
+def test_a_value_that_is_taken_away_is_missed_by_the_schema() -> None:
+    """Null removes a value of the chart's. What templates read then is nil, or zero: replicas, a port."""
+    schema = json.loads((CHART / "values.schema.json").read_text())
+
+    def compare(values: dict[str, Any], node: dict[str, Any], path: str) -> None:
+        if "properties" not in node or not values:
+            return
+        assert set(node["required"]) == values.keys() - (_MAY_BE_NULL if not path else set()), path
+        for name in node["required"]:
+            if isinstance(values[name], dict):
+                compare(values[name], node["properties"][name], f"{path}.{name}")
+
+    compare(yaml.safe_load((CHART / "values.yaml").read_text()), schema, "")
+
+
+@pytest.mark.parametrize("path", ["watchNamespaces", "replicas", "gateway.port", "election", "probes.startup"])
+def test_null_is_refused_with_the_name_of_the_value(path: str) -> None:
+    *parents, name = path.split(".")
+    values: dict[str, Any] = {name: None}
+    for parent in reversed(parents):
+        values = {parent: values}
+    with pytest.raises(Refused, match=f"missing property '{name}'"):
+        render(values)
+
+
+def test_null_takes_away_what_kubernetes_has_defaults_for() -> None:
+    render(dict.fromkeys(_MAY_BE_NULL))
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"election": {"leaseDuration": "10s"}}, "election.leaseDuration (10s) must be more than"),
+        ({"election": {"leaseDuration": "5s"}}, "election.leaseDuration (5s) must be more than"),
+        ({"election": {"leaseDuration": "15500ms"}}, "a Lease has whole seconds"),
+        ({"election": {"retryPeriod": "9s"}}, "election.renewDeadline (10s) must be more than 1.2 times"),
+        ({"engine": {"attemptLease": "11m"}}, "engine.attemptLease is 11m"),
+        ({"engine": {"attemptLease": "500ms"}}, "engine.attemptLease is 500ms"),
+        ({"ledger": {"maxBytes": "1Mi"}}, "ledger.maxBytes is 1Mi"),
+        ({"metrics": {"port": 8443}}, "are both 8443"),
+        ({"tls": {"auto": {"caDays": 10}}}, "tls.auto.leafDays (30) may not be more"),
+        ({"tls": {"auto": {"publishMinutes": 200000}}}, "tls.auto.publishMinutes (200000)"),
+    ],
+)
+def test_what_the_operator_would_refuse_the_chart_refuses(values: dict[str, Any], told: str) -> None:
+    with pytest.raises(Refused, match=re.escape(told)):
+        render(values)
+    group, changed = next(iter(values.items()))
+    if group != "tls":
+        [(name, value)] = changed.items()
+        assert Settings(**_setting(group, name, value)).faults() != []
+
+
+def _setting(group: str, name: str, value: Any) -> dict[str, int]:
+    """The operator's name and unit of a value."""
+    if (group, name) == ("metrics", "port"):
+        return {"metrics_port": value}
+    if name == "maxBytes":
+        return {"ledger_max_bytes": int(value.removesuffix("Mi")) * 1024 * 1024}
+    unit = re.sub("[0-9]", "", value)
+    snake = re.sub("([A-Z])", r"_\1", name).lower()
+    return {f"{snake}_ms": int(value.removesuffix(unit)) * {"ms": 1, "s": 1_000, "m": 60_000}[unit]}
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"podDisruptionBudget": {"maxUnavailable": 0}}, "/podDisruptionBudget/maxUnavailable"),
+        ({"podDisruptionBudget": {"maxUnavailable": "0%"}}, "/podDisruptionBudget/maxUnavailable"),
+        ({"terminationGracePeriodSeconds": 1}, "/terminationGracePeriodSeconds"),
+        ({"fullnameOverride": "My_Release"}, "/fullnameOverride"),
+        ({"nameOverride": "a b"}, "/nameOverride"),
+        ({"tls": {"certManager": {"duration": "720h"}}}, "tls.certManager.renewBefore (720h) must be less"),
+        (
+            {"metrics": {"serviceMonitor": {"enabled": True}, "service": {"enabled": False}}},
+            "metrics.serviceMonitor.enabled needs metrics.service.enabled",
+        ),
+        ({"metrics": {"serviceMonitor": {"interval": "5s"}}}, "scrapeTimeout (10s) may not be longer"),
+        ({"updateStrategy": {"rollingUpdate": {"maxSurge": 0}}}, "maxUnavailable and maxSurge are both 0"),
+        ({"test": {"namespace": "other"}, "watchNamespaces": ["shops"]}, "test.namespace is other"),
+        ({"podLabels": {"app.kubernetes.io/instance": "x"}}, "podLabels has the label app.kubernetes.io/instance"),
+        ({"commonLabels": {"app.kubernetes.io/name": "x"}}, "commonLabels has the label app.kubernetes.io/name"),
+    ],
+)
+def test_values_that_could_not_work_are_refused(values: dict[str, Any], told: str) -> None:
+    with pytest.raises(Refused, match=re.escape(told)):
+        render(values)
+
+
+def test_pods_can_be_recreated_without_what_is_for_rolling_updates() -> None:
+    strategy = only(render({"updateStrategy": {"type": "Recreate"}}), "Deployment")["spec"]["strategy"]
+    assert strategy == {"type": "Recreate"}
+
+
 def test_an_umbrella_charts_values_pass() -> None:
     objects = render({"global": {"imageRegistry": "x", "imagePullSecrets": [{"name": "pull"}]}, "enabled": True})
     assert only(objects, "Deployment")["spec"]["template"]["spec"]["imagePullSecrets"] == [{"name": "pull"}]

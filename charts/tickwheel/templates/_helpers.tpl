@@ -55,17 +55,18 @@ app.kubernetes.io/component: operator
 {{- end }}
 
 {{- define "tickwheel.pullSecrets" -}}
-{{- with concat (.Values.global.imagePullSecrets | default list) .Values.imagePullSecrets -}}
+{{- with concat ((.Values.global | default dict).imagePullSecrets | default list) .Values.imagePullSecrets -}}
 imagePullSecrets:
   {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end }}
 
-{{- /* "15s", "400ms", "1m" in milliseconds; the schema has let nothing else in. */ -}}
+{{- /* "15s", "400ms", "1m", "1h" in milliseconds; the schema has let nothing else in. */ -}}
 {{- define "tickwheel.milliseconds" -}}
 {{- if hasSuffix "ms" . }}{{ trimSuffix "ms" . }}
 {{- else if hasSuffix "s" . }}{{ mul (trimSuffix "s" .) 1000 }}
-{{- else }}{{ mul (trimSuffix "m" .) 60000 }}
+{{- else if hasSuffix "m" . }}{{ mul (trimSuffix "m" .) 60000 }}
+{{- else }}{{ mul (trimSuffix "h" .) 3600000 }}
 {{- end }}
 {{- end }}
 

@@ -11,6 +11,9 @@ from tickwheel_operator.tls.rotation import Terms
 __all__ = ["Settings"]
 
 
+_LEAST = {"retry_period_ms": 1, "commit_interval_ms": 1, "max_backlog": 1, "checkpoint_segments": 10}
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """All that one operator process is told. The docstring under a field is its help text."""
 
@@ -111,6 +114,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
                 f" above 1.2 retry periods; they are {self.retry_period_ms}, {self.renew_deadline_ms} and"
                 f" {self.lease_duration_ms}, for example 2000, 10000 and 15000"
             )
+        if self.lease_duration_ms % 1_000:
+            found.append(f"lease_duration_ms is {self.lease_duration_ms}; a Lease has whole seconds, for example 15000")
+        for name, least in _LEAST.items():
+            if (value := getattr(self, name)) < least:
+                found.append(f"{name} is {value}; allowed are {least} and more")
+        for name in ("gateway_port", "metrics_port"):
+            if not 0 <= (port := getattr(self, name)) <= 65_535:
+                found.append(f"{name} is {port}; allowed are 1 to 65535, and 0 for a free one")
+        if self.gateway_port == self.metrics_port != 0:
+            found.append(f"gateway_port and metrics_port are both {self.gateway_port}; give two, such as 8443 and 9090")
+        if not self.status_writes_per_second > 0:
+            found.append(f"status_writes_per_second is {self.status_writes_per_second}; give more than 0, such as 20")
         if not 1_000 <= self.attempt_lease_ms <= 600_000:
             found.append(f"attempt_lease_ms is {self.attempt_lease_ms}; allowed are 1000 to 600000")
         if self.max_connections < 100:
