@@ -49,7 +49,7 @@ def check_unstarved(record: Record, mark: int, mark_ms: int, known: State) -> No
             or live.delayed
             or live.span is not None
             or live.backfill
-            or live.dispatch.due_boot_ms
+            or (live.dispatch.timer is not None and live.dispatch.lane is None)
         ):
             continue
         if run.number < mark <= newest and not run.dispatch.attempts and run.dispatch.ready_ms < mark_ms:

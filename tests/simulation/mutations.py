@@ -194,27 +194,27 @@ def tokens_begin_anew(patch: Patch) -> None:
 
 
 def at_most_once_driven_again(patch: Patch) -> None:
-    original = Leasing._retry_at
+    original = Leasing._due_again
 
-    def retry_at(self: Leasing, dispatch: Any, reason: Any) -> int:
+    def due_again(self: Leasing, dispatch: Any, reason: Any) -> int | None:
         if self._spec(dispatch).guarantee is Guarantee.AT_MOST_ONCE:
-            return self._journal.now_ms
+            return self._journal.boot_ms
         return original(self, dispatch, reason)
 
-    patch.setattr(Leasing, "_retry_at", retry_at)
+    patch.setattr(Leasing, "_due_again", due_again)
 
 
 def one_attempt_too_many(patch: Patch) -> None:
-    original = Leasing._retry_at
+    original = Leasing._due_again
 
-    def retry_at(self: Leasing, dispatch: Dispatch, reason: Any) -> int:
+    def due_again(self: Leasing, dispatch: Dispatch, reason: Any) -> int | None:
         dispatch.attempts -= 1
         try:
             return original(self, dispatch, reason)
         finally:
             dispatch.attempts += 1
 
-    patch.setattr(Leasing, "_retry_at", retry_at)
+    patch.setattr(Leasing, "_due_again", due_again)
 
 
 def reports_of_others_taken(patch: Patch) -> None:

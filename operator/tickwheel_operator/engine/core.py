@@ -259,8 +259,8 @@ class Engine:
         self._hears = True
         while state.news:
             news, state.news = state.news, []
-            for run, outcome in news:
-                self.router.recall(run)
+            for run, dispatch, outcome in news:
+                self.waiting.drop(dispatch)
                 for admitted in self.overlaps.leave(run, self._spec_of):
                     if admitted.number in state.runs:
                         self.waiting.ready(admitted.dispatch)
@@ -319,6 +319,7 @@ class Engine:
     def _task_removed(self, command: m.TaskRemoved, effects: list[m.Effect]) -> None:
         task = self.state.by_uid.get(command.uid)
         if command.forget and task is not None:
+            self.scheduler.pause(command.uid)  # the end of one run must not begin another
             for run in list(task.runs.values()):
                 if run.number in task.runs:
                     self.leasing.end_now(run, "the task was deleted", effects)

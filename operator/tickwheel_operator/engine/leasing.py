@@ -6,7 +6,6 @@ only while it is open: any other report is fenced. Whoever is silent too long, o
 
 from __future__ import annotations
 
-from tickwheel_operator.engine.identity import unit_interval
 from tickwheel_operator.engine.journal import Journal
 from tickwheel_operator.engine.messages import (
     Delivery,
@@ -21,6 +20,7 @@ from tickwheel_operator.engine.messages import (
     WorkerSeen,
 )
 from tickwheel_operator.engine.parameters import merge
+from tickwheel_operator.engine.retry import backoff_ms
 from tickwheel_operator.engine.routing import Router
 from tickwheel_operator.engine.runs import Dispatch, Run, WorkerName
 from tickwheel_operator.engine.scheduler import Scheduler
@@ -198,10 +198,7 @@ class Leasing:
         state, journal = self._state, self._journal
         now = journal.now_ms
         for worker, dispatches in self._router.deal().items():
-            # What was dealt ahead of its instant may have ended, or have to wait for others, in this very command.
-            dispatches = [dispatch for dispatch in dispatches if dispatch.ready_ms >= 0 and not dispatch.run.held]
-            if worker.request is None:
-                # Nor may the worker be here still, or not be answered yet.
+            if worker.request is None:  # answered or lost since something was reserved at it
                 for dispatch in dispatches:
                     self._waiting.put_back(dispatch)
                 continue
@@ -215,7 +212,7 @@ class Leasing:
             until = journal.boot_ms + self._config.lease_ms
             observe = self._stats.dispatch_latency.observe
             for dispatch in dispatches:
-                ahead = dispatch.due_boot_ms - journal.boot_ms if dispatch.due_boot_ms else 0
+                ahead = (dispatch.due_boot_ms or 0) - journal.boot_ms
                 self._waiting.leased(dispatch)
                 dispatch.leased_boot_ms = journal.boot_ms
                 if ahead > 0:
@@ -407,7 +404,8 @@ class Leasing:
         if dispatch.run.cancelling is not None:
             self._stopped(dispatch, dispatch.run.cancelling, message)
             return
-        retry_ms = self._retry_at(dispatch, reason)
+        due_ms = self._due_again(dispatch, reason)
+        retry_ms = 0 if due_ms is None else self._instant_of(due_ms, dispatch)
         if not self._scheduler.knows(dispatch.run.task):
             message = f"{message}; {_UNKNOWN}" if message else _UNKNOWN
         if retry_ms:
@@ -416,22 +414,24 @@ class Leasing:
         self._stats.attempts_failed[reason] += 1
         self._journal.emit(f.Failed(dispatch.token, reason, retry_ms, error_type, message, traceback))
         if retry_ms:
+            dispatch.due_boot_ms = due_ms
             self._waiting.ready(dispatch)
 
-    def _retry_at(self, dispatch: Dispatch, reason: f.FailureReason) -> int:
-        """When the next delivery may begin; 0: never."""
-        spec, attempts, now = self._spec(dispatch), dispatch.attempts, self._journal.now_ms
+    def _due_again(self, dispatch: Dispatch, reason: f.FailureReason) -> int | None:
+        """When the next delivery may begin, by the boot clock; None: never."""
+        spec, attempts, boot = self._spec(dispatch), dispatch.attempts, self._journal.boot_ms
         if attempts > spec.retry.limit or spec.guarantee is Guarantee.AT_MOST_ONCE:
-            return 0
+            return None
         # An early lease may be lost before its instant, and a worker with a wrong clock begins, and fails, before it.
-        earliest = max(now, dispatch.ready_ms)
+        earliest = max(boot, dispatch.starts_boot_ms)
         if reason is f.FailureReason.LOST:
             return earliest
-        backoff = spec.retry.backoff
-        delay = min(backoff.initial_ms * backoff.factor ** min(attempts - 1, 64), backoff.max_ms)
-        if backoff.jitter:
-            delay *= 1 + backoff.jitter * unit_interval(dispatch.run.id, attempts)
-        return max(now + int(delay), earliest)
+        return max(boot + backoff_ms(spec.retry.backoff, attempts, dispatch.run.id), earliest)
+
+    def _instant_of(self, due_ms: int, dispatch: Dispatch) -> int:
+        """The same by the wall clock, for a successor; of an early lease not before its instant."""
+        boot, instant_ms = self._journal.boot_ms, self._journal.now_ms + due_ms - self._journal.boot_ms
+        return max(instant_ms, dispatch.ready_ms) if dispatch.starts_boot_ms > boot else instant_ms
 
     def cancel(self, run: Run, why: str, effects: list[Effect]) -> None:
         """Stop the run. One that no worker holds ends now; else its worker is told at once, where it waits for work, or
@@ -443,7 +443,6 @@ class Leasing:
             return
         if not token:
             self._journal.emit(f.Cancelled(run.number, why))
-            self._waiting.drop(dispatch)
             return
         if run.cancelling is not None:
             return
@@ -455,7 +454,6 @@ class Leasing:
         dispatch = run.dispatch
         token, number = dispatch.token, dispatch.worker
         self._journal.emit(f.Cancelled(run.number, why))
-        self._waiting.drop(dispatch)
         if token:
             self._tell(number, token, effects)
 

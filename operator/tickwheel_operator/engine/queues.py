@@ -65,7 +65,7 @@ class Lane:
         ahead = self.ahead
         while ahead:
             dispatch = ahead[0]
-            if dispatch.ahead is self and dispatch.ready_ms >= 0 and not dispatch.token:
+            if dispatch.ahead is self:
                 return dispatch
             ahead.popleft()
         return None

@@ -3,6 +3,9 @@
 Nothing here is durable: a new leader learns its workers from their next pull. `Router` keeps, for each pool and
 handler, a ring of the workers that wait for work with credit to spare, and deals dispatches round it: RoundRobin over
 the workers that have the handler and free slots.
+
+Invariant: a dispatch is in one place at most: in a lane, aside, aside and expected in a lane ahead of its instant, or
+reserved at a worker. Whoever gives it a place takes it from the one before (`leave_place`).
 """
 
 from __future__ import annotations
@@ -63,31 +66,55 @@ class Router:
         lane = pool.lane(handler)
         if dispatch.lane is lane:
             return
-        self.withdraw(dispatch)
-        if dispatch.run.aside is not None:
-            self.recall(dispatch.run)
+        self.leave_place(dispatch)
         lane.enqueue(dispatch)
         if lane.waiting:
             self._ready[lane] = None
 
-    def withdraw(self, dispatch: Dispatch) -> None:
-        """The dispatch waits no more, if it did."""
+    def set_aside(self, dispatch: Dispatch, pool: PoolQueue) -> None:
+        """The dispatch waits for something else than a worker, and counts in its pool all the same."""
+        run = dispatch.run
+        if run.aside is pool and dispatch.ahead is None:
+            return
+        self.leave_place(dispatch)
+        run.aside = pool
+        pool.aside += 1
+
+    def leave_place(self, dispatch: Dispatch) -> None:
+        """The dispatch waits nowhere, if it did: it gets another place, is leased, or has ended."""
         if dispatch.lane is not None:
             dispatch.lane.withdraw(dispatch)
-
-    def set_aside(self, run: Run, pool: PoolQueue) -> None:
-        """The run waits for something else than a worker, and counts in its pool all the same."""
-        if run.aside is not pool:
-            self.recall(run)
-            run.aside = pool
-            pool.aside += 1
+        elif dispatch.reserved is not None:
+            self._give_back(dispatch, dispatch.reserved)
+        else:
+            if (lane := dispatch.ahead) is not None:
+                dispatch.ahead = None
+                lane.ahead_head()
+            self._recall(dispatch.run)
 
     @staticmethod
-    def recall(run: Run) -> None:
-        """It waits for a worker now, has one, or has ended."""
+    def _recall(run: Run) -> None:
         if run.aside is not None:
             run.aside.aside -= 1
             run.aside = None
+
+    def _give_back(self, dispatch: Dispatch, worker: LiveWorker) -> None:
+        """The worker, if it still waits, may have something else in its stead."""
+        dispatch.reserved = None
+        self._reserved[worker].remove(dispatch)
+        if worker.request is None:
+            return
+        worker.credit += 1
+        worker.free += 1
+        self._offer(worker)
+
+    def _offer(self, worker: LiveWorker) -> None:
+        """The worker takes what waits in its lanes."""
+        for handler in worker.handlers:
+            lane = worker.pool.lane(handler)
+            lane.waiting.setdefault(worker)
+            if lane.queue or lane.backfills or (lane.ahead and worker.early):
+                self._ready[lane] = None
 
     def find(self, key: WorkerKey) -> LiveWorker | None:
         pool = self.pools.get((key.namespace, key.pool))
@@ -140,13 +167,8 @@ class Router:
         worker.request = request
         worker.until_ms = until_ms
         worker.credit = credit
-        if credit <= 0:
-            return
-        for handler in worker.handlers:
-            lane = worker.pool.lane(handler)
-            lane.waiting[worker] = None
-            if lane.queue or lane.backfills or (lane.ahead and worker.early):
-                self._ready[lane] = None
+        if credit > 0:
+            self._offer(worker)
 
     def stop_waiting(self, worker: LiveWorker) -> None:
         """The worker's pull is answered or gone."""
@@ -164,9 +186,9 @@ class Router:
         worker = _timed(lane)
         if worker is None:
             return False
+        self.leave_place(dispatch)
         self._reserved.setdefault(worker, []).append(dispatch)
-        dispatch.reserved = True
-        self.recall(dispatch.run)
+        dispatch.reserved = worker
         self._spend(worker, lane)
         return True
 
@@ -175,6 +197,7 @@ class Router:
         lane = pool.lane(handler)
         if dispatch.ahead is lane:
             return
+        self.set_aside(dispatch, pool)
         lane.ahead_head()
         lane.ahead.append(dispatch)
         dispatch.ahead = lane
@@ -184,7 +207,7 @@ class Router:
         dealt, self._reserved = self._reserved, {}
         for reserved in dealt.values():
             for one in reserved:
-                one.reserved = False
+                one.reserved = None
         for lane in self._ready:
             waiting = lane.waiting
             while waiting and (dispatch := lane.head()) is not None:
@@ -192,8 +215,6 @@ class Router:
                 if worker is None:
                     break
                 lane.take(dispatch)
-                if dispatch.token or dispatch.ready_ms < 0:
-                    continue
                 mine = dealt.get(worker)
                 if mine is None:
                     dealt[worker] = [dispatch]
@@ -206,7 +227,7 @@ class Router:
                     break
                 lane.ahead.popleft()
                 dispatch.ahead = None
-                self.recall(dispatch.run)
+                self._recall(dispatch.run)
                 dealt.setdefault(worker, []).append(dispatch)
                 self._spend(worker, lane)
         self._ready.clear()

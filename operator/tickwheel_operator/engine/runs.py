@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from tickwheel_operator.engine.overlap import Group
     from tickwheel_operator.engine.queues import Lane, PoolQueue
     from tickwheel_operator.engine.wheel import Timer
+    from tickwheel_operator.engine.worker import LiveWorker
 
 __all__ = ["OUTLINE_CHARS", "Dispatch", "Ended", "Run", "Span", "TaskState", "WorkerName"]
 
@@ -209,10 +210,12 @@ class Dispatch:
         self.leased_boot_ms = 0
         self.starts_boot_ms = 0
         """When the open attempt begins, if it was leased ahead of that."""
-        self.due_boot_ms = 0
-        """When a wait for an instant is over; 0: it waits for none."""
-        self.reserved = False
-        """It is dealt to a worker in the command that is carried out."""
+        self.due_boot_ms: int | None = None
+        """When its wait for `ready_ms` is over, or was: worked out once, since the wall clock may jump meanwhile. None:
+        not yet."""
+        # Its place: in a lane, ahead of its instant in a lane, at a worker, or none of these (`engine.routing`).
+        self.reserved: LiveWorker | None = None
+        """The worker that it is dealt to in the command that is carried out."""
         self.ahead: Lane | None = None
         """The lane in which it may be leased before its instant."""
         self.fraction = 0.0
@@ -223,6 +226,12 @@ class Dispatch:
         """Since when it waits in a lane under this leader, by the boot clock."""
         self.timer: Timer | None = None
         """Its one timer: the end of a backoff or delay, or of the dispatch timeout while it waits in a lane."""
+
+    @property
+    def waits(self) -> bool:
+        """Whether the engine has a place or a timer for it, which it must leave when it ends. A run that is aside
+        knows that itself."""
+        return self.lane is not None or self.timer is not None or self.reserved is not None or self.ahead is not None
 
 
 class TaskState:

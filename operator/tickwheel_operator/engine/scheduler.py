@@ -128,6 +128,12 @@ class Scheduler:
         self._adopt(entry)
         self._settle_overdue(entry)
 
+    def pause(self, uid: str) -> None:
+        """Make no runs of the task until it is applied again."""
+        entry = self.entries.get(uid)
+        if entry is not None:
+            entry.paused = True
+
     def remove(self, command: TaskRemoved) -> None:
         """The object is gone (`forget`), or became invalid: then what is known of it is kept."""
         uid = command.uid

@@ -57,8 +57,8 @@ class State:
         """Runs that ended while this object was folded, for the metrics. Volatile."""
         self.touched: OrderedDict[TaskState, None] = OrderedDict()
         """Tasks whose picture changed, in order of change: the projection takes from here. Volatile."""
-        self.news: list[tuple[Run, RunState]] = []
-        """Runs that ended since the engine looked last: of watched tasks, groups and backfills, and that waited aside.
+        self.news: list[tuple[Run, Dispatch, RunState]] = []
+        """Runs that ended since the engine looked last: of watched tasks, groups and backfills, and that waited.
         Volatile."""
         self.watcher: Snapshot | None = None
         """Asked to write down what is about to change. Volatile."""
@@ -377,8 +377,8 @@ class State:
         run_id = run.id
         worker = self.workers.get(run.worker)
         span = run.span
-        if task.watched or run.backfill or run.group is not None or run.aside is not None:
-            self.news.append((run, state))
+        if task.watched or run.backfill or run.group is not None or run.aside is not None or run.dispatch.waits:
+            self.news.append((run, run.dispatch, state))
         if run.origin is Origin.SCHEDULE:
             task.last_ended_ms = self.clock_ms
         elif run.backfill:

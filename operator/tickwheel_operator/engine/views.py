@@ -377,7 +377,7 @@ def _open(run: Run, worker: WorkerName | None, waits_for: str, now_ms: int) -> R
 
 def _ready_ms(run: Run, now_ms: int) -> int:
     dispatch = run.dispatch
-    if dispatch.token or run.held or run.span is not None or not dispatch.due_boot_ms:
+    if dispatch.token or dispatch.lane is not None or run.held or run.span is not None:
         return 0
     return dispatch.ready_ms if dispatch.ready_ms > now_ms else 0
 

@@ -3,7 +3,8 @@
 A dispatch that is ahead of its instant sleeps on a timer of the boot clock; where the instant is near and a worker is
 free, a place at the worker is reserved for it, so that its lease can be durable in time (an early lease). One whose
 instant has come waits in its lane.
-Invariant: what waits is in one place only: on a timer, in a lane, reserved at a worker, or aside.
+Invariants: what waits is in one place only (`engine.routing` keeps that); a wait that is over stays over, whatever the
+wall clock does: when it ends is worked out once, by the boot clock.
 """
 
 from __future__ import annotations
@@ -57,25 +58,19 @@ class Waiting:
                 self.ready(other.dispatch)
             return
         if run.held:
-            dispatch.ahead = None
-            self.drop(dispatch)
+            self._disarm(dispatch)
             self.set_aside(dispatch)
             return
-        if dispatch.reserved or run.span is not None:
+        if dispatch.reserved is not None or run.span is not None:
             return
         spec, journal = entry.spec, self._journal
-        if not dispatch.due_boot_ms and dispatch.lane is None:  # what waits for a worker has had its instant
+        due = dispatch.due_boot_ms
+        if due is None:
             start_ms = self.start_ms(dispatch, spec, dispatch.attempts)
-            if start_ms > journal.now_ms:
-                dispatch.due_boot_ms = journal.boot_ms + start_ms - journal.now_ms
-        ahead = dispatch.due_boot_ms - journal.boot_ms
-        if ahead > 0:
-            self._wait_until(dispatch, spec, ahead)
+            due = dispatch.due_boot_ms = journal.boot_ms + start_ms - journal.now_ms
+        if due > journal.boot_ms:
+            self._wait_until(dispatch, spec, due)
             return
-        dispatch.due_boot_ms = 0
-        if dispatch.ahead is not None:
-            lane, dispatch.ahead = dispatch.ahead, None
-            lane.ahead_head()
         if run.delayed:
             self.set_aside(dispatch)  # where it stays, if it must wait for others now
             if not self._admit(run):
@@ -109,34 +104,33 @@ class Waiting:
     def leased(self, dispatch: Dispatch) -> None:
         """It waits no more: a worker has it."""
         self._disarm(dispatch)
-        dispatch.due_boot_ms = 0
-        dispatch.ahead = None
 
     def drop(self, dispatch: Dispatch) -> None:
-        """It waits neither for its instant nor for a worker."""
+        """It has ended: it waits neither for its instant nor for a worker, and nothing wakes it."""
         self._disarm(dispatch)
-        self._router.withdraw(dispatch)
+        self._router.leave_place(dispatch)
 
     def set_aside(self, dispatch: Dispatch) -> None:
         """It waits for something else than a worker, and counts for its pool all the same."""
         spec = self._scheduler.spec(dispatch.run.task)
-        self._router.set_aside(dispatch.run, self._router.pool(spec.namespace, spec.pool))
+        self._router.set_aside(dispatch, self._router.pool(spec.namespace, spec.pool))
 
     # --- inside ---
 
-    def _wait_until(self, dispatch: Dispatch, spec: TaskSpec, ahead_ms: int) -> None:
+    def _wait_until(self, dispatch: Dispatch, spec: TaskSpec, due: int) -> None:
         """Its instant is ahead: lease it early if that is near and a worker is free, else sleep on it."""
-        due, router = dispatch.due_boot_ms, self._router
+        router = self._router
         pool = router.pool(spec.namespace, spec.pool)
-        near = ahead_ms <= self.lead_ms
+        near = due - self._journal.boot_ms <= self.lead_ms
         early = near and not dispatch.run.delayed and dispatch.ready_ms > self._journal.now_ms
         if early and router.reserve(pool, spec.handler, dispatch):
             self._disarm(dispatch)
             return
-        router.set_aside(dispatch.run, pool)
         self._arm(dispatch, due if near else due - self.lead_ms)
         if early:
             router.expect(pool, spec.handler, dispatch)
+        else:
+            router.set_aside(dispatch, pool)
 
     def _undelivered(self, dispatch: Dispatch) -> None:
         spec, now = self._scheduler.spec(dispatch.run.task), self._journal.now_ms
@@ -147,8 +141,6 @@ class Waiting:
             # It keeps its place in the lane: only the clock of the next delivery starts.
             dispatch.waits_ms = self._journal.boot_ms
             self.ready(dispatch)
-        else:
-            self._router.withdraw(dispatch)
 
     def _arm(self, dispatch: Dispatch, at_ms: int | None) -> None:
         """Set its timer anew; None: it needs none."""
