@@ -11,7 +11,7 @@ from tickwheel_operator.engine import snapshot
 from tickwheel_operator.engine.messages import RunState
 from tickwheel_operator.engine.spec import Completion, Guarantee, Outcome, TaskSpec
 from tickwheel_operator.engine.state import State
-from tickwheel_operator.engine.triggers import Trigger
+from tickwheel_operator.engine.triggers import Trigger, once_at
 from tickwheel_operator.ledger import facts as f
 from tickwheel_operator.ledger.facts import Origin
 
@@ -139,6 +139,12 @@ def check_followed(record: Record, tasks: Mapping[str, TaskSpec]) -> None:
             )
 
 
+def _passed_over(triggers: Collection[Trigger], watermark_ms: int) -> int | None:
+    """The instant of a `once` that would neither run nor be in a count; None: there is none."""
+    ones = [at_ms for trigger in triggers if (at_ms := once_at(trigger)) is not None]
+    return next((at_ms for at_ms in ones if at_ms <= watermark_ms), None)
+
+
 def _check_instants(record: Record, triggers: Mapping[str, Collection[Trigger]]) -> None:
     """Since its creation, and between two armings, each instant was fired once or is in a skip's count."""
     names: dict[int, str] = {}
@@ -181,6 +187,10 @@ def _check_instants(record: Record, triggers: Mapping[str, Collection[Trigger]])
                     ]
                     if overlooked and min(overlooked):
                         record.violated(f"{fact.name}: {min(overlooked)} instants since its creation were overlooked")
+                elif passed := _passed_over(triggers.get(fact.schedule, ()), fact.watermark_ms):
+                    record.violated(
+                        f"{names[fact.task]} was armed at {fact.watermark_ms}, past its one instant {passed}"
+                    )
                 periods[fact.task] = (fact.schedule, fact.watermark_ms)
                 fired[fact.task], skipped[fact.task], until[fact.task] = 0, 0, fact.watermark_ms
             case f.Fired():

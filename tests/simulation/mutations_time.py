@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from tickwheel_operator.engine import core, following, overlap, waiting
+from tickwheel_operator.engine import core, edits, following, overlap, waiting
 from tickwheel_operator.engine import messages as m
 from tickwheel_operator.engine.backfill import Backfills
 from tickwheel_operator.engine.following import Delay, Following
@@ -176,6 +176,10 @@ def overdue_dropped_by_an_edit_not_counted(patch: Patch) -> None:
     patch.setattr(Scheduler, "skip", skip)
 
 
+def once_of_the_past_counts_from_its_edit(patch: Patch) -> None:
+    patch.setattr(edits, "once_at", lambda trigger: None)
+
+
 def fixed_delay_armed_while_open(patch: Patch) -> None:
     def following(self: Following, entry: Entry, since_ms: int = 0) -> Delay | None:
         after = entry.spec.after
@@ -283,6 +287,7 @@ TIME_MUTATIONS: Sequence[Callable[[Patch], None]] = (
     followed_twice,
     overlap_skips_not_counted,
     overdue_dropped_by_an_edit_not_counted,
+    once_of_the_past_counts_from_its_edit,
     fixed_delay_armed_while_open,
     fixed_delay_not_resumed,
     backfill_cursor_not_restored,

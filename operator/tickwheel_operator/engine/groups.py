@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from tickwheel_operator.engine.runs import TaskState
 from tickwheel_operator.engine.spec import TaskSpec
-from tickwheel_operator.engine.triggers import FilteredTrigger, OnceTrigger, Trigger
+from tickwheel_operator.engine.triggers import Trigger, once_at
 from tickwheel_operator.engine.wheel import Timer
 
 if TYPE_CHECKING:
@@ -46,8 +46,8 @@ class Entry:
         if self.task is not None:
             return self.task.watermark_ms
         trigger, created_ms = self.spec.trigger, self.spec.created_ms
-        source = trigger.base if isinstance(trigger, FilteredTrigger) else trigger
-        return min(created_ms, source.at_ms - 1) if isinstance(source, OnceTrigger) else created_ms
+        at_ms = None if trigger is None else once_at(trigger)
+        return created_ms if at_ms is None else min(created_ms, at_ms - 1)
 
 
 class Group(Timer):

@@ -433,8 +433,6 @@ class Scheduler:
         elif entry.task is not None:
             if entry.task.schedule != spec.schedule:
                 self._edits.unseen(entry.task, spec)
-                # Never back: the clock of the leader before may have been ahead, and what it fired stays fired.
-                self._journal.emit(f.Armed(entry.task.number, spec.schedule, max(now, entry.task.watermark_ms)))
             self.watch(entry)
         if spec.after is not None:
             self.following.join(entry)

@@ -32,6 +32,7 @@ __all__ = [
     "counted_until",
     "latest",
     "looked_until",
+    "once_at",
     "spell_duration",
 ]
 
@@ -465,6 +466,12 @@ def looked_until(trigger: Trigger, instant_ms: int) -> int | None:
         return trigger.looked_until(instant_ms)
     found_ms = trigger.next_after(instant_ms)
     return None if found_ms is None else found_ms - 1
+
+
+def once_at(trigger: Trigger) -> int | None:
+    """Return the one instant of a `once`, whether or not its window and calendars admit it; `None`: it is another."""
+    source = trigger.base if isinstance(trigger, FilteredTrigger) else trigger
+    return source.at_ms if isinstance(source, OnceTrigger) else None
 
 
 def counted_until(trigger: Trigger, after_ms: int, until_ms: int) -> int:

@@ -274,9 +274,6 @@ def test_what_was_due_of_a_task_that_was_edited_before_anything_was_written_of_i
     assert _instants(new) == [3 * 3_600_000]
     assert _skips(new.successor(edited)) == [(2, f.SkipReason.EDITED)], "once"
 
-    once = Driver.leading(task_spec(trigger=OnceTrigger(T0 + 500), generation=2), now_ms=T0 + 10_000)
-    assert _skips(once) == [(1, f.SkipReason.EDITED)]
-
 
 def test_a_task_that_was_edited_before_anything_was_due_fires_at_its_first_instant() -> None:
     edited = task_spec(trigger=FixedRateTrigger(3_600_000, T0), generation=2)
