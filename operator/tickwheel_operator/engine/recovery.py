@@ -42,7 +42,7 @@ class Recovery:
 
     def note(self, entry: Entry, record: StatusRecord | None) -> None:
         """Keep what the status says, if the ledger does not know it."""
-        if record is not None and (entry.task is None or _knows_more(record, entry.task)):
+        if record is not None and (entry.task is None or _knows_more(record, entry.task, entry.spec)):
             self._records[entry.spec.uid] = record
 
     def adopt(self, entry: Entry) -> None:
@@ -70,9 +70,11 @@ class Recovery:
             self._edits.before_the_first_fact(entry)
 
 
-def _knows_more(record: StatusRecord, task: TaskState) -> bool:
+def _knows_more(record: StatusRecord, task: TaskState, spec: TaskSpec) -> bool:
+    # Where an edit names an instant of the past, the ledger goes back to it before the status does.
+    comparable = record.generation == spec.generation
     return (
-        record.settled_ms > task.watermark_ms
+        (comparable and record.settled_ms > task.watermark_ms)
         or record.succeeded > task.succeeded
         or record.failed > task.failed
         or record.cancelled > task.cancelled

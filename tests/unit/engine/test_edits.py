@@ -125,3 +125,18 @@ def test_another_schedule_than_a_once_counts_from_the_edit() -> None:
     driver.at(60_000, m.TaskApplied(spec=task_spec(trigger=FixedRateTrigger(10_000, T0), generation=2)))
     driver.at(70_000)
     assert fired(driver) == [70_000]
+
+
+def test_a_status_of_before_the_edit_is_not_the_word_of_a_lost_ledger() -> None:
+    driver = Driver.leading(once(3_600_000))
+    driver.at(50_000, m.TaskApplied(spec=once(7_200_000, generation=2)))
+    suspended = once(20_000, generation=3, suspend=True)
+    driver.at(60_000, m.TaskApplied(spec=suspended))
+    new = Driver(now_ms=T0 + 61_000)
+    new.engine.replay(driver.facts)
+    stale = m.StatusRecord(generation=2, settled_ms=T0 + 50_000)  # the leader died before it wrote the next one
+    new.do(m.TaskApplied(spec=suspended, record=stale))
+    new.do(m.CatalogSynced())
+    assert new.of(f.Recovered) == []
+    new.do(m.TaskApplied(spec=once(20_000, generation=4)))
+    assert fired(new) == [20_000]
