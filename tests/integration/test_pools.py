@@ -121,6 +121,8 @@ def test_a_pool_with_a_template_becomes_a_deployment_that_it_owns(shop: Access) 
     assert told["TICKWHEEL_ENDPOINT"] == GATEWAY
     assert (told["TICKWHEEL_SLOTS"], told["TICKWHEEL_DRAIN_TIMEOUT"]) == ("8", "90")
     assert container["lifecycle"]["preStop"]["exec"]["command"][-1] == "drain"
+    assert container["startupProbe"]["tcpSocket"]["port"] == int(told["TICKWHEEL_READY_PORT"])
+    assert container["startupProbe"]["failureThreshold"] > 1_000_000
     managers = {entry["manager"]: entry["operation"] for entry in deployment["metadata"]["managedFields"]}
     assert managers == {"tickwheel-operator": "Apply"}
 

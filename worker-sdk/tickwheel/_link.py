@@ -33,6 +33,7 @@ from ._protocol import (
     ReportRequest,
     WorkerIdentity,
 )
+from ._ready import Readiness
 from ._registry import Handler
 from ._settings import Settings
 
@@ -67,6 +68,7 @@ class Link:
         free: Callable[[], int],
         wait_for_free: Callable[[float], Awaitable[None]],
         look_up: Callable[[Link], Awaitable[None]],
+        readiness: Readiness,
     ) -> None:
         self.url = url
         self.epoch = 0
@@ -79,6 +81,7 @@ class Link:
         self._free = free
         self._wait_for_free = wait_for_free
         self._look_up = look_up
+        self._readiness = readiness
         self._clock = LeaderClock()
         self._listening: asyncio.Task[PullAnswer] | None = None
         self._names = sorted(handlers)
@@ -186,14 +189,16 @@ class Link:
             self._accept(listening.result())
 
     async def _exchange(self, free: int) -> PullAnswer:
-        """One pull, from request to answer."""
-        wait_s = self._settings.pull_wait
+        """One pull, from request to answer. The worker's first does not wait for work: its answer says at once whether
+        the worker is let in."""
+        wait_s = self._settings.pull_wait if self._readiness.registered else 0.0
         due = self._answer_due = monotonic() + wait_s + _OVERDUE_SECONDS
         try:
             request = self._pull_request(free=free, wait_ms=int(wait_s * 1000))
             sent_at = monotonic()
             answer = await self._client.pull(self.url, request, timeout=wait_s + 10)
             self._check(answer, sent_at)
+            self._readiness.accepted()
             return answer
         finally:
             if self._answer_due == due:  # else the next pull has begun

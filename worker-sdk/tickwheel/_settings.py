@@ -48,6 +48,9 @@ class Settings:
     in a WorkerPool. Keep it below the pod's `terminationGracePeriodSeconds`."""
     pull_wait: float = 20.0
     """Seconds that a pull waits for work before it asks again, 0 to 30. `TICKWHEEL_PULL_WAIT`; default 20."""
+    ready_port: int | None = None
+    """A TCP port, 1 to 65535, that accepts connections once the gateway has accepted the worker, for a probe.
+    `TICKWHEEL_READY_PORT`; default none. The operator sets it in worker pods."""
     labels: Mapping[str, str] = field(default_factory=dict)
     """Up to 64 labels for `requirements.selector` and `pinned.selector`. `TICKWHEEL_LABELS`, as `gpu=true,zone=a`;
     default none."""
@@ -91,6 +94,8 @@ def _convert(name: str, value: object, where: str) -> object:
     match name:
         case "slots":
             return int(_number(value, where, low=1, high=10_000, whole=True))
+        case "ready_port":
+            return int(_number(value, where, low=1, high=65_535, whole=True))
         case "drain_timeout":
             return _number(value, where, low=0, high=86_400)
         case "pull_wait":

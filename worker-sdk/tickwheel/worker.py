@@ -25,6 +25,7 @@ from ._client import Backoff, OperatorClient, RefusedError, UnreachableError
 from ._execution import Execution
 from ._link import Link
 from ._protocol import MAX_HANDLERS, Topology, WorkerIdentity
+from ._ready import Readiness
 from ._registry import Registry, registry
 from ._settings import make_settings
 from ._watchdog import Watchdog
@@ -65,6 +66,9 @@ class Worker:
         Seconds that running handlers may take to finish after SIGTERM. `TICKWHEEL_DRAIN_TIMEOUT`; default 60.
     pull_wait:
         Seconds that a pull waits for work before it asks again, 0 to 30. `TICKWHEEL_PULL_WAIT`; default 20.
+    ready_port:
+        A TCP port that accepts connections once the gateway has accepted the worker, for a probe.
+        `TICKWHEEL_READY_PORT`; default none.
     labels:
         Labels that tasks may select workers by. `TICKWHEEL_LABELS`, as `gpu=true,zone=a`; default none.
     handlers:
@@ -84,6 +88,7 @@ class Worker:
         ca_file: str | Path | None = None,
         drain_timeout: float | None = None,
         pull_wait: float | None = None,
+        ready_port: int | None = None,
         labels: Mapping[str, str] | None = None,
         handlers: Mapping[str, Callable[..., Any]] | None = None,
     ) -> None:
@@ -99,6 +104,7 @@ class Worker:
                 "ca_file": ca_file,
                 "drain_timeout": drain_timeout,
                 "pull_wait": pull_wait,
+                "ready_port": ready_port,
                 "labels": labels,
             }
         )
@@ -151,6 +157,7 @@ class Worker:
         )
         execution = Execution(settings.slots, handlers.values(), freed=self._freed.set, stuck=self._handler_stuck)
         load = LoadMeter()
+        readiness = Readiness(settings.ready_port)
         _log.info(
             "worker %s of pool %s/%s: %d slots, handlers %s, load from %s",
             *(settings.name, settings.namespace, settings.pool, settings.slots),
@@ -181,6 +188,7 @@ class Worker:
                     free=free,
                     wait_for_free=self._wait_for_free,
                     look_up=look_up,
+                    readiness=readiness,
                 )
 
             try:
@@ -192,6 +200,7 @@ class Worker:
                 for link in self._links.values():
                     await link.close()
                 self._links.clear()
+                readiness.close()
                 await execution.stop()
                 self._left_behind = execution.taken
         if self._stuck:

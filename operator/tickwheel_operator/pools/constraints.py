@@ -9,12 +9,13 @@ each with its field; a template without faults has the shape that `template.depl
 from __future__ import annotations
 
 import posixpath
+import re
 from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
 from tickwheel_operator.api import FieldFault, WorkerPool
-from tickwheel_operator.pools.template import MOUNT, OWN_VARIABLES, VOLUME, worker_index
+from tickwheel_operator.pools.template import MOUNT, OWN_VARIABLES, READY_PORT_VARIABLE, VOLUME, worker_index
 
 __all__ = ["TEMPLATE_NOT_ALLOWED", "faults"]
 
@@ -200,12 +201,20 @@ def _containers(spec: Mapping[str, Any]) -> Iterator[FieldFault]:
         why = OWN_VARIABLES.get(str(variable.get("name")))
         if why is not None:
             yield FieldFault(f"{path}.env[{index}]", f"{variable['name']} is set by the operator: {why}")
+        if variable.get("name") == READY_PORT_VARIABLE and not _is_port(variable.get("value")):
+            yield FieldFault(
+                f"{path}.env[{index}].value", "must be a port in text, '1' to '65535': the operator's probe calls it"
+            )
     for index, mount in enumerate(_list(containers[worker].get("volumeMounts"))):
         folder = posixpath.normpath("/" + str(mount.get("mountPath", "")).lstrip("/"))
         if f"{folder}/".removeprefix("/var").startswith(f"{MOUNT}/".removeprefix("/var")):  # /var/run is /run
             yield FieldFault(
                 f"{path}.volumeMounts[{index}].mountPath", f"{MOUNT} is the operator's own; mount elsewhere"
             )
+
+
+def _is_port(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch("[1-9][0-9]{0,4}", value) is not None and int(value) <= 65_535
 
 
 def _called(container: Mapping[str, Any], path: str) -> Iterator[FieldFault]:

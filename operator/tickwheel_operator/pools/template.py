@@ -26,6 +26,8 @@ __all__ = [
     "MOUNT",
     "OWN_VARIABLES",
     "POOL_LABEL",
+    "READY_PORT",
+    "READY_PORT_VARIABLE",
     "VOLUME",
     "Surroundings",
     "deployment",
@@ -47,8 +49,16 @@ GRACE_MARGIN_S = 30
 """Between the drain limit and the kill: to stop the handlers that were not done and to report the last results."""
 DRAIN_COMMAND = ("python3", "-m", "tickwheel", "drain")
 """Passes SIGTERM on where the container's first process would not; an image without it loses nothing else."""
-MIN_READY_S = 5
-"""A worker that ends at once (an import error) must not count as good, or a rolling update would replace them all."""
+READY_PORT = 8459
+"""Where a worker accepts connections once the gateway has accepted it, unless the template's environment says another
+port (`READY_PORT_VARIABLE`)."""
+READY_PORT_VARIABLE = "TICKWHEEL_READY_PORT"
+_PROBE_S = 2
+_NEVER = 2**31 - 1
+"""Failed probes after which a container is restarted: a worker may wait for the operator for as long as it takes."""
+MIN_READY_S = 10
+"""A worker that connects and ends some seconds later must not count as good, or a rolling update would replace them
+all."""
 
 OWN_VARIABLES: Mapping[str, str] = {
     "TICKWHEEL_ENDPOINT": "it is the operator's gateway",
@@ -157,10 +167,24 @@ def _pod(pool: WorkerPool, given: Mapping[str, Any], surroundings: Surroundings)
     # Ours come first, so that the user's may refer to them: $(TICKWHEEL_WORKER_NAME).
     own = [variable for variable in _environment(pool, surroundings) if variable["name"] not in taken]
     worker["env"] = [*own, *given_env]
+    _probe(worker)
     worker["lifecycle"] = {"preStop": {"exec": {"command": [*DRAIN_COMMAND]}}, **(worker.get("lifecycle") or {})}
     # What a worker that cannot start says becomes the pod's status, and so the pool's.
     worker.setdefault("terminationMessagePolicy", "FallbackToLogsOnError")
     return spec
+
+
+def _probe(worker: dict[str, Any]) -> None:
+    """Have the pod ready once its worker is registered at the gateway.
+
+    A startup probe: it ends with its first success, so it costs nothing afterwards, a worker that was ready stays ready
+    while the operator is away, and the user's own readiness probe counts as well."""
+    *_, port = (variable["value"] for variable in worker["env"] if variable.get("name") == READY_PORT_VARIABLE)
+    probe = {"tcpSocket": {"port": int(port)}, "periodSeconds": _PROBE_S}
+    if not worker.get("startupProbe"):
+        worker["startupProbe"] = {**probe, "failureThreshold": _NEVER}
+    elif not worker.get("readinessProbe"):
+        worker["readinessProbe"] = probe
 
 
 def _volume(surroundings: Surroundings) -> dict[str, Any]:
@@ -180,6 +204,7 @@ def _environment(pool: WorkerPool, surroundings: Surroundings) -> list[dict[str,
         _value("TOKEN_FILE", f"{MOUNT}/token"),
         _value("SLOTS", str(pool.spec.slots)),
         _value("DRAIN_TIMEOUT", f"{pool.spec.drain_timeout.milliseconds / 1000:.10g}"),
+        _value("READY_PORT", str(READY_PORT)),
         _field("NODE_NAME", "spec.nodeName"),
         # Kubernetes copies it from the node to the pod (1.35 and later); empty where it does not.
         _field("ZONE", "metadata.labels['topology.kubernetes.io/zone']"),

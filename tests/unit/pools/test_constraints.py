@@ -188,3 +188,13 @@ def test_kubelet_may_not_be_made_to_call_another_host(field: str, value: dict[st
     (kind,) = value
     found = faults(a_pool(worker(**{field: value})))
     assert [fault.path for fault in found] == [f"spec.template.spec.containers[0].{field}.{kind}.host"]
+
+
+@pytest.mark.parametrize("given", [{}, {"value": "0"}, {"value": "70000"}, {"value": "http"}, {"valueFrom": {}}])
+def test_the_port_of_the_operators_probe_must_be_one_that_it_can_read(given: dict[str, Any]) -> None:
+    pool = a_pool(worker(env=[{"name": "TICKWHEEL_READY_PORT", **given}]))
+    assert paths(pool) == [f"{POD}.containers[0].env[0].value"]
+
+
+def test_the_port_of_the_operators_probe_may_be_chosen() -> None:
+    assert paths(a_pool(worker(env=[{"name": "TICKWHEEL_READY_PORT", "value": "18459"}]))) == []

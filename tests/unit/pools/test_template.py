@@ -146,6 +146,27 @@ def test_the_drain_hook_is_added_where_the_user_has_none() -> None:
     assert pod(a_pool(worker(lifecycle={"preStop": mine})))["containers"][0]["lifecycle"] == {"preStop": mine}
 
 
+def test_a_pod_is_ready_once_its_worker_is_registered_and_is_never_restarted_for_waiting() -> None:
+    (container,) = pod(a_pool())["containers"]
+    probe = container["startupProbe"]
+    assert probe["tcpSocket"] == {"port": int(variables(container)["TICKWHEEL_READY_PORT"])}
+    assert probe["failureThreshold"] == 2**31 - 1
+    assert "readinessProbe" not in container  # one would go on after the worker was ready, for nothing
+
+
+def test_the_probe_follows_the_users_port_and_stands_beside_the_users_probes() -> None:
+    port = {"name": "TICKWHEEL_READY_PORT", "value": "18459"}
+    ready, start = {"httpGet": {"path": "/ready", "port": 80}}, {"exec": {"command": ["started"]}}
+    (container,) = pod(a_pool(worker(env=[port], readinessProbe=ready)))["containers"]
+    assert container["startupProbe"]["tcpSocket"] == {"port": 18459}
+    assert container["readinessProbe"] == ready
+    (container,) = pod(a_pool(worker(startupProbe=start)))["containers"]
+    assert container["startupProbe"] == start
+    assert container["readinessProbe"]["tcpSocket"] == {"port": 8459}
+    (container,) = pod(a_pool(worker(startupProbe=start, readinessProbe=ready)))["containers"]
+    assert (container["startupProbe"], container["readinessProbe"]) == (start, ready)
+
+
 def test_what_the_restricted_level_asks_for_is_filled_in_every_container() -> None:
     spec = pod(a_pool(worker(), {"name": "proxy", "image": "p"}, pod={"initContainers": [{"name": "i", "image": "i"}]}))
     assert spec["automountServiceAccountToken"] is False

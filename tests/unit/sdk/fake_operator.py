@@ -65,6 +65,8 @@ class FakeOperator:
         self.lose_report_answers = 0
         self.repeat_leases = False
         self.unavailable = 0
+        self.refuse_pulls = False
+        """Pulls are answered 403, as those of a worker that is not let in."""
         self.refuse_results: set[int] = set()
         """Tokens whose results make the whole report refused, as JSON that the operator cannot read would."""
         self.silent_on_reports = False
@@ -162,6 +164,8 @@ class FakeOperator:
         self.pulls.append(pull)
         if self._unavailable():
             return web.Response(status=503, text="upstream connect error")
+        if self.refuse_pulls:
+            return _problem("forbidden", 403)
         epoch = self.epoch if self.answer_epoch is None else self.answer_epoch
         if pull.draining:
             self._change()
