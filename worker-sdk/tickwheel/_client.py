@@ -19,6 +19,7 @@ import aiohttp
 import msgspec
 
 from ._protocol import Problem, PullAnswer, PullRequest, ReportAnswer, ReportRequest, Topology
+from ._resolver import Resolver
 from ._settings import Settings
 from .errors import ConfigurationError, TickwheelError
 
@@ -147,7 +148,9 @@ class OperatorClient:
         self._encoder = msgspec.json.Encoder()
 
     async def __aenter__(self) -> Self:
-        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=75, socket_factory=_socket_that_notices_silence)
+        connector = aiohttp.TCPConnector(
+            limit=0, keepalive_timeout=75, socket_factory=_socket_that_notices_silence, resolver=Resolver()
+        )
         self._session = aiohttp.ClientSession(connector=connector)
         return self
 

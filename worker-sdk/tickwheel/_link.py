@@ -42,7 +42,8 @@ __all__ = ["Link"]
 _log = logging.getLogger("tickwheel.worker")
 
 _REMEMBERED_TOKENS = 16_384  # how far back a lease that is sent again is recognised
-_LEAVING_SECONDS = 5.0  # how long the last report is tried
+_LEAVING_SECONDS = 5.0  # how long an operator that answers may take for the last report
+_GOODBYE_SECONDS = 1.0  # how long goodbye is tried where the operator did not answer just before
 _KILLED_SECONDS = 1.0  # how long the kernel may take to end the processes of handlers
 _LOOK_SECONDS = 0.02
 _REPORTS_UNDER_WAY = 2  # an outcome need not wait until those before it are durable
@@ -364,10 +365,13 @@ class Link:
         `time.monotonic`), report, say goodbye.
 
         Goodbye says that whatever is held is lost, so it is not said while a handler that must have stopped for another
-        reason than this drain still runs: the operator sees its end by that of the process."""
+        reason than this drain still runs: the operator sees its end by that of the process.
+
+        While the operator is away only outcomes are worth a wait, until the deadline: the rest it learns from the end
+        of the pod."""
         self._draining = True
         self._execution.give_back()  # not before: an answer that comes in between must not begin anything
-        await self._end_pulling()
+        heard = await self._end_pulling()
         await self.held.until_settled(deadline)
         if not self.held.settled():
             now = monotonic()
@@ -379,14 +383,14 @@ class Link:
             await self.held.until_settled(now + min(grace, _LEAVING_SECONDS))
             if self._execution.kill_processes():
                 await self.held.until_settled(monotonic() + _KILLED_SECONDS)
-        patience = max(_LEAVING_SECONDS, deadline - monotonic())
-        if all(attempt.stop in (Stop.DRAIN, Stop.FENCED) for attempt in self.held.attempts.values()):
+        leaves = all(attempt.stop in (Stop.DRAIN, Stop.FENCED) for attempt in self.held.attempts.values())
+        if leaves:
             self._leaving = True
             self._wake.set()
-            await asyncio.wait(self._reporting, timeout=patience)
+        answered = await self._delivered(max(_LEAVING_SECONDS, deadline - monotonic()))
+        if leaves:
+            await asyncio.wait(self._reporting, timeout=_LEAVING_SECONDS if heard and answered else _GOODBYE_SECONDS)
             answered = self._left
-        else:
-            answered = await self._delivered(patience)
         if not answered:
             _log.warning("the operator did not answer the last report: it will notice the loss of this worker itself")
 
@@ -394,9 +398,9 @@ class Link:
         """Until the operator has answered for every outcome."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(patience):
-                while self._outbox.waiting:  # noqa: ASYNC110 - an event for it would cost each report, for this one use
+                while self._outbox.outcomes:  # noqa: ASYNC110 - an event for it would cost each report, for this one use
                     await asyncio.sleep(_LOOK_SECONDS)
-        return not self._outbox.waiting
+        return not self._outbox.outcomes
 
     async def close(self) -> None:
         """End the loops, whatever they are at."""
@@ -406,9 +410,9 @@ class Link:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _end_pulling(self) -> None:
+    async def _end_pulling(self) -> bool:
         """Tell the operator, so that it ends the open pull; leases that are under way in its answer are given back.
-        Cutting the connection instead would lose them until their leases end."""
+        Cutting the connection instead would lose them until their leases end. Returns whether it answered."""
         request = self._pull_request(free=0, wait_ms=0)
         sent_at = monotonic()
         try:
@@ -417,9 +421,11 @@ class Link:
             self._accept(answer)
         except (UnreachableError, RefusedError) as error:
             _log.debug("the operator could not be told of the drain: %s", error)
-        else:
-            await asyncio.wait([self._pulling], timeout=1)
+            self._pulling.cancel()
+            return False
+        await asyncio.wait([self._pulling], timeout=1)
         self._pulling.cancel()
+        return True
 
 
 def _no_handler(token: int, name: str, handlers: Mapping[str, Handler]) -> ErrorReport:

@@ -17,7 +17,7 @@ _BATCH_PROGRESS = 1_000
 class Outbox:
     """Outcomes that no report holds yet, and how many the reports under way do."""
 
-    __slots__ = ("failed", "results", "returned", "succeeded", "under_way")
+    __slots__ = ("_done_under_way", "failed", "results", "returned", "succeeded", "under_way")
 
     def __init__(self) -> None:
         self.succeeded: list[int] = []
@@ -26,6 +26,8 @@ class Outbox:
         self.returned: list[int] = []
         self.under_way = 0
         """Outcomes in reports that were not answered yet."""
+        self._done_under_way = 0
+        """Of these, those that are no returned leases."""
 
     def __bool__(self) -> bool:
         return bool(self.succeeded or self.results or self.failed or self.returned)
@@ -35,6 +37,12 @@ class Outbox:
         """Outcomes that the operator has not answered for."""
         gathered = len(self.succeeded) + len(self.results) + len(self.failed) + len(self.returned)
         return gathered + self.under_way
+
+    @property
+    def outcomes(self) -> int:
+        """Those that are about work that was done: nobody else knows how it ended."""
+        gathered = len(self.succeeded) + len(self.results) + len(self.failed)
+        return gathered + self._done_under_way
 
     def add(self, report: ResultReport | ErrorReport | int) -> None:
         """One outcome; a bare token is a success without a result."""
@@ -69,10 +77,12 @@ class Outbox:
             count += 1
         request.failed, self.failed = self.failed[:count], self.failed[count:]
         self.under_way += _outcomes(request)
+        self._done_under_way += _outcomes(request) - len(request.returned)
 
     def answered(self, request: ReportRequest) -> None:
         """A report under way was answered, with all parts of it."""
         self.under_way -= _outcomes(request)
+        self._done_under_way -= _outcomes(request) - len(request.returned)
 
 
 def add_renewal(request: ReportRequest, attempt: Attempt) -> bool:

@@ -15,6 +15,7 @@ import secrets
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Mapping
+from math import inf
 from pathlib import Path
 from time import monotonic
 from typing import Any, NoReturn
@@ -208,10 +209,22 @@ class Worker:
         _log.info("worker %s has left", settings.name)
 
     async def _connect(self, client: OperatorClient, make_link: Callable[[str], Link]) -> None:
-        """Find the leaders for the first time; patient, since a worker may start before the operator does."""
+        """Find the leaders for the first time, or return at once when `drain` is called."""
+        finding = asyncio.create_task(self._find_leaders(client, make_link), name="tickwheel-finding-leaders")
+        stopping = asyncio.create_task(self._stopping.wait(), name="tickwheel-stopping")
+        try:
+            await asyncio.wait({finding, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if finding.done():
+                finding.result()  # raises what went wrong
+        finally:
+            finding.cancel()
+            stopping.cancel()
+
+    async def _find_leaders(self, client: OperatorClient, make_link: Callable[[str], Link]) -> None:
+        """Patient, since a worker may start before the operator does."""
         backoff = Backoff()
-        warned_at = 0.0
-        while not self._stopping.is_set():
+        warned_at = -inf
+        while True:
             try:
                 self._follow(await client.topology(), make_link)
                 if self._links:
@@ -222,8 +235,7 @@ class Worker:
             if monotonic() - warned_at > 30:
                 warned_at = monotonic()
                 _log.warning("the worker waits for the operator: %s", problem)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), backoff.next())
+            await asyncio.sleep(backoff.next())
 
     def _follow(self, topology: Topology, make_link: Callable[[str], Link]) -> None:
         """Have one link per leading replica. A link whose replica leads no longer moves to one that has no link yet,

@@ -65,6 +65,10 @@ class FakeOperator:
         self.lose_report_answers = 0
         self.repeat_leases = False
         self.unavailable = 0
+        self.asked = 0
+        """How often it was asked who leads."""
+        self.slow_topology = False
+        """That is not answered."""
         self.refuse_pulls = False
         """Pulls are answered 403, as those of a worker that is not let in."""
         self.refuse_results: set[int] = set()
@@ -152,6 +156,9 @@ class FakeOperator:
         return app
 
     async def _topology(self, request: web.Request) -> web.Response:
+        self.asked += 1
+        if self.slow_topology:
+            await asyncio.sleep(3600)
         if self._unavailable():
             return web.Response(status=503, text="upstream connect error")
         url = str(self.servers[self.leader].make_url("")).rstrip("/")

@@ -140,6 +140,59 @@ async def test_an_outcome_is_reported_through_an_outage_while_draining(operator,
     assert operator.results[token] == 1
 
 
+@pytest.mark.parametrize("away", ["gone", "silent", "unavailable"])
+async def test_an_idle_worker_leaves_without_an_operator(operator, process, away):
+    made = await process(TICKWHEEL_DRAIN_TIMEOUT="3600", TICKWHEEL_PULL_WAIT="30")
+    await operator.until(lambda: operator.pulls_open and operator.pulls[-1].wait_ms)
+    match away:
+        case "gone":
+            stopping = asyncio.create_task(operator.stop())  # refuses connections at once
+        case "silent":
+            operator.hung = {0, 1}
+        case "unavailable":
+            operator.unavailable = 10_000
+    made.send_signal(signal.SIGTERM)
+    code, errors = await left(made)  # well before the drain is over
+    assert code == 0, errors
+    if away == "gone":
+        await stopping
+
+
+async def test_leases_that_never_began_do_not_keep_a_worker_without_an_operator(operator, process, tmp_path):
+    made = await process(TICKWHEEL_DRAIN_TIMEOUT="3600", TICKWHEEL_SLOTS="1", TICKWHEEL_PULL_WAIT="30")
+    await operator.until(lambda: operator.pulls_open and operator.pulls[-1].wait_ms)
+    operator.lease("slow", not_before_ms=4_000_000_000_000)
+    await operator.until(lambda: len(operator.pulls) > 2)
+    operator.unavailable = 10_000
+    made.send_signal(signal.SIGTERM)
+    code, errors = await left(made)
+    assert code == 0, errors
+
+
+async def test_a_worker_that_never_found_an_operator_leaves(operator, process):
+    operator.slow_topology = True
+    made = await process(TICKWHEEL_DRAIN_TIMEOUT="3600")
+    await operator.until(lambda: operator.asked)
+    made.send_signal(signal.SIGTERM)
+    code, errors = await left(made)
+    assert code == 0, errors
+
+
+async def test_a_worker_leaves_while_a_name_cannot_be_resolved(operator, process, tmp_path):
+    """As with DNS away: the thread that asks hangs in C for longer than the pod has."""
+    slow = "import socket, time, pathlib\n"
+    slow += "def getaddrinfo(*_, **__):\n    pathlib.Path('asked').touch()\n    time.sleep(3600)\n"
+    slow += "socket.getaddrinfo = getaddrinfo\n"
+    (tmp_path / "handlers.py").write_text(slow + HANDLERS)
+    made = await process(TICKWHEEL_DRAIN_TIMEOUT="3600", TICKWHEEL_ENDPOINT="http://tickwheel.invalid:8080")
+    async with asyncio.timeout(60):
+        while not (tmp_path / "asked").exists():
+            await asyncio.sleep(0.02)
+    made.send_signal(signal.SIGTERM)
+    code, errors = await left(made)
+    assert code == 0, errors
+
+
 async def test_a_worker_that_cannot_start_says_what_to_set(process):
     made = await process(TICKWHEEL_ENDPOINT="")
     code, errors = await left(made)
