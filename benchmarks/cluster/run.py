@@ -73,7 +73,9 @@ def _namespace(product: Installation) -> Iterator[None]:
     objects[-1]["data"]["handlers.py"] = HANDLERS
     product.kube.apply(*objects, pool(NAMESPACE, "bench", product.worker_image, replicas=2, slots=50))
     ready = "{.status.slots.total}=100"
-    product.kube.kubectl("wait", f"--for=jsonpath={ready}", "workerpool/bench", "-n", NAMESPACE, "--timeout=120s")
+    product.kube.kubectl(
+        "wait", f"--for=jsonpath={ready}", "workerpools.tickwheel.io/bench", "-n", NAMESPACE, "--timeout=120s"
+    )
     try:
         yield
     finally:
@@ -166,12 +168,12 @@ def _scheduled_tasks(product: Installation, schedules: int, minutes: int) -> dic
     wanted = schedules * minutes
 
     def shown() -> list[dict[str, Any]]:
-        runs = [run for run in kube.items("taskruns", "-n", NAMESPACE) if run["status"].get("result")]
+        runs = [run for run in kube.items("taskruns.tickwheel.io", "-n", NAMESPACE) if run["status"].get("result")]
         return runs if len(runs) >= wanted else []
 
     runs = until("the tasks' runs", shown, minutes * 60 + 120, 2)
     late = [run["status"]["result"] - _seconds(run["status"]["scheduledTime"]) * 1000 for run in runs]
-    kube.kubectl("delete", "scheduledtasks", "--all", "-n", NAMESPACE)
+    kube.kubectl("delete", "scheduledtasks.tickwheel.io", "--all", "-n", NAMESPACE)
     return {"start_p50_ms": statistics.median(late), "start_max_ms": max(late), "starts": len(late)}
 
 
@@ -185,7 +187,7 @@ def _runs(product: Installation, tasks: int, seconds: float) -> dict[str, float]
         before, began = timeline.ended(), time.monotonic()
         time.sleep(seconds)
         done, took = timeline.ended() - before, time.monotonic() - began
-    kube.kubectl("delete", "scheduledtasks", "--all", "-n", NAMESPACE)
+    kube.kubectl("delete", "scheduledtasks.tickwheel.io", "--all", "-n", NAMESPACE)
     return {"offered_per_s": tasks * 10.0, "runs_per_s": done / took, "cpu_ms_per_run": used[0] * 1000 / done}
 
 

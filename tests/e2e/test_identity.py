@@ -37,7 +37,7 @@ def product(installed: Installation) -> Iterator[Installation]:
 
 
 def _ready(product: Installation, name: str) -> bool:
-    status = product.kube.get("workerpool", name, "-n", NAMESPACE).get("status", {})
+    status = product.kube.get("workerpools.tickwheel.io", name, "-n", NAMESPACE).get("status", {})
     return bool(status.get("slots", {}).get("total"))
 
 
@@ -104,7 +104,7 @@ def said(product: Installation, pod: str, *words: str) -> None:
 
 def assert_only_the_welcome(product: Installation) -> None:
     """The pool without a template has the one worker that was let in, and nobody else."""
-    status = product.kube.get("workerpool", "external", "-n", NAMESPACE).get("status", {})
+    status = product.kube.get("workerpools.tickwheel.io", "external", "-n", NAMESPACE).get("status", {})
     assert status.get("slots", {}).get("total", 0) <= 16
 
 

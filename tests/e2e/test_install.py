@@ -25,7 +25,7 @@ def examples(installed: Installation) -> Iterator[Installation]:
 def test_the_charts_own_test_runs_a_task_end_to_end(installed: Installation) -> None:
     said = installed.kube.helm("test", RELEASE, "--namespace", NAMESPACE, "--logs", "--timeout", "3m")
     assert "Succeeded" in said
-    left = ("workerpools", "--all-namespaces", "-l", "app.kubernetes.io/component=test")
+    left = ("workerpools.tickwheel.io", "--all-namespaces", "-l", "app.kubernetes.io/component=test")
     until("nothing to be left of it", lambda: installed.kube.items(*left) == [], 60)
 
 
@@ -36,7 +36,7 @@ def test_the_examples_run(examples: Installation, capsys: pytest.CaptureFixture[
     def all_ran() -> bool:
         tasks = [
             st
-            for st in kube.items("scheduledtasks", "-n", "shops")
+            for st in kube.items("scheduledtasks.tickwheel.io", "-n", "shops")
             if st["spec"].get("trigger", {}).keys() & {"fixedRate", "fixedDelay", "completion"}
         ]
         return bool(tasks) and all(st.get("status", {}).get("counters", {}).get("succeeded") for st in tasks)
@@ -45,9 +45,9 @@ def test_the_examples_run(examples: Installation, capsys: pytest.CaptureFixture[
     with capsys.disabled():
         print(f"\n  kubectl apply to the first success of every periodic example: {time.monotonic() - began:.0f} s")
     kube.kubectl("create", "-f", str(next((EXAMPLES / "runs").glob("*.yaml"))))
-    runs = kube.items("taskruns", "-n", "shops", "--field-selector", "spec.task=on-demand")
+    runs = kube.items("taskruns.tickwheel.io", "-n", "shops", "--field-selector", "spec.task=on-demand")
     name = runs[0]["metadata"]["name"]
-    kube.kubectl("wait", "--for=condition=Succeeded", f"tr/{name}", "-n", "shops", "--timeout=60s")
+    kube.kubectl("wait", "--for=condition=Succeeded", f"taskruns.tickwheel.io/{name}", "-n", "shops", "--timeout=60s")
 
 
 def test_what_kubectl_shows_reads_well(examples: Installation, tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -58,12 +58,19 @@ def test_what_kubectl_shows_reads_well(examples: Installation, tmp_path_factory:
         return {condition["type"]: condition["status"] for condition in found}
 
     ready = {"Ready": "True", "Reconciling": "False", "Stalled": "False"}
-    until("all workers", lambda: conditions("wp", "shops") == ready, 90)
-    until("the task's conditions", lambda: conditions("st", "hello"), 60)
+    until("all workers", lambda: conditions("workerpools.tickwheel.io", "shops") == ready, 90)
+    until("the task's conditions", lambda: conditions("scheduledtasks.tickwheel.io", "hello"), 60)
     pages = [
-        kube.kubectl("get", "scheduledtasks,workerpools,taskruns", "-n", "shops", "-o", "wide"),
-        kube.kubectl("describe", "st", "hello", "-n", "shops"),
-        kube.kubectl("explain", "wp.spec.autoscaling"),
+        kube.kubectl(
+            "get",
+            "scheduledtasks.tickwheel.io,workerpools.tickwheel.io,taskruns.tickwheel.io",
+            "-n",
+            "shops",
+            "-o",
+            "wide",
+        ),
+        kube.kubectl("describe", "scheduledtasks.tickwheel.io", "hello", "-n", "shops"),
+        kube.kubectl("explain", "twp.spec.autoscaling"),
     ]
     (tmp_path_factory.getbasetemp() / "kubectl.txt").write_text("\n".join(pages))
     table, described, explained = pages

@@ -128,7 +128,7 @@ def test_a_rolling_update_of_the_pool_to_a_new_image_loses_no_work(load: Load, i
     image = installed.next_worker_image
     path = "/spec/template/spec/containers/0/image"
     patch = f'[{{"op": "replace", "path": "{path}", "value": "{image}"}}]'
-    load.kube.kubectl("patch", "workerpool", "load", "-n", NAMESPACE, "--type=json", "-p", patch)
+    load.kube.kubectl("patch", "workerpools.tickwheel.io", "load", "-n", NAMESPACE, "--type=json", "-p", patch)
     until(
         "all workers to be new",
         lambda: len(set(load.workers()) - before) == 3 and not set(load.workers()) & before,

@@ -29,7 +29,7 @@ def pods(product: Installation, name: str) -> list[dict[str, Any]]:
 
 
 def status(product: Installation, name: str) -> dict[str, Any]:
-    found: dict[str, Any] = product.kube.get("workerpool", name, "-n", NAMESPACE).get("status", {})
+    found: dict[str, Any] = product.kube.get("workerpools.tickwheel.io", name, "-n", NAMESPACE).get("status", {})
     return found
 
 
@@ -49,16 +49,20 @@ def test_a_pool_is_scaled_by_hand_and_a_busy_worker_stays_while_idle_ones_go(pro
         task(NAMESPACE, "long", "hand", "slow", None),
     )
     until("a worker", lambda: status(product, "hand").get("readyReplicas") == 1, 90)
-    kube.kubectl("scale", "workerpool", "hand", "-n", NAMESPACE, "--replicas=3")
+    kube.kubectl("scale", "workerpools.tickwheel.io", "hand", "-n", NAMESPACE, "--replicas=3")
     until("three workers", lambda: status(product, "hand").get("readyReplicas") == 3, 90)
     # Only now: pods may take longer to start than it runs.
     kube.apply(run("busy", "long", seconds=20))
-    worker = until("it to be busy", lambda: kube.get("tr", "busy", "-n", NAMESPACE).get("status", {}).get("worker"), 60)
-    kube.kubectl("scale", "workerpool", "hand", "-n", NAMESPACE, "--replicas=1")
+    worker = until(
+        "it to be busy",
+        lambda: kube.get("taskruns.tickwheel.io", "busy", "-n", NAMESPACE).get("status", {}).get("worker"),
+        60,
+    )
+    kube.kubectl("scale", "workerpools.tickwheel.io", "hand", "-n", NAMESPACE, "--replicas=1")
     until("one worker", lambda: len(pods(product, "hand")) == 1, 60)
     assert pods(product, "hand")[0]["metadata"]["name"] == worker, "the busy one stayed"
-    kube.kubectl("wait", "--for=condition=Succeeded", "tr/busy", "-n", NAMESPACE, "--timeout=60s")
-    assert kube.get("tr", "busy", "-n", NAMESPACE)["status"]["attempts"] == 1
+    kube.kubectl("wait", "--for=condition=Succeeded", "taskruns.tickwheel.io/busy", "-n", NAMESPACE, "--timeout=60s")
+    assert kube.get("taskruns.tickwheel.io", "busy", "-n", NAMESPACE)["status"]["attempts"] == 1
 
 
 def test_an_autoscaled_pool_starts_from_zero_and_is_warm_before_a_known_instant(
@@ -80,10 +84,14 @@ def test_an_autoscaled_pool_starts_from_zero_and_is_warm_before_a_known_instant(
 
     def lateness() -> list[str]:
         """Of its runs, once it is known: a run is made, and may be shown, ahead of its instant."""
-        found = kube.items("tr", "-n", NAMESPACE, "--field-selector", "spec.task=known")
+        found = kube.items("taskruns.tickwheel.io", "-n", NAMESPACE, "--field-selector", "spec.task=known")
         return [shown["status"]["lateness"] for shown in found if "lateness" in shown.get("status", {})]
 
-    until("the run", lambda: kube.get("st", "known", "-n", NAMESPACE).get("status", {}).get("lastRun"), 90)
+    until(
+        "the run",
+        lambda: kube.get("scheduledtasks.tickwheel.io", "known", "-n", NAMESPACE).get("status", {}).get("lastRun"),
+        90,
+    )
     (late,) = until("its record", lateness, 60)
     until("none to be left", lambda: pods(product, "auto") == [], 60)
     with capsys.disabled():
@@ -104,10 +112,14 @@ def test_a_backlog_makes_workers(product: Installation) -> None:
     )
     until("three workers", lambda: status(product, "burst").get("readyReplicas") == 3, 90)
     kube.kubectl(
-        "wait", "--for=condition=Succeeded", *(f"tr/burst-{number}" for number in range(12)), "-n", NAMESPACE,
+        "wait", "--for=condition=Succeeded",
+        *(f"taskruns.tickwheel.io/burst-{number}" for number in range(12)), "-n", NAMESPACE,
         "--timeout=120s", timeout=150,
     )  # fmt: skip
-    attempts = {kube.get("tr", f"burst-{number}", "-n", NAMESPACE)["status"]["attempts"] for number in range(12)}
+    attempts = {
+        kube.get("taskruns.tickwheel.io", f"burst-{number}", "-n", NAMESPACE)["status"]["attempts"]
+        for number in range(12)
+    }
     until("none to be left", lambda: pods(product, "burst") == [], 60)
     assert attempts == {1}, "nothing was lost while the pool shrank"
 

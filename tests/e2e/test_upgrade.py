@@ -48,7 +48,7 @@ def test_an_upgrade_keeps_tasks_firing_and_an_uninstall_leaves_what_users_wrote(
     assert faults == []
 
     kube.helm("uninstall", RELEASE, "--namespace", NAMESPACE, "--wait")
-    assert len(kube.items("scheduledtasks", "-n", WORK)) == 25
-    assert len(kube.items("workerpools", "-n", WORK)) == 1
+    assert len(kube.items("scheduledtasks.tickwheel.io", "-n", WORK)) == 25
+    assert len(kube.items("workerpools.tickwheel.io", "-n", WORK)) == 1
     assert kube.items("deployments", "-n", NAMESPACE) == []
     kube.kubectl("delete", "namespace", WORK, "--wait=false")

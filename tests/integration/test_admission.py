@@ -310,7 +310,7 @@ def test_who_makes_a_pool_with_pods_must_be_allowed_to_make_deployments(server: 
     more = {"template": {"spec": {"containers": [{"name": "worker", "image": "another"}]}}}
     until("its end", lambda: words in apply(more, "--dry-run=server"))
     assert apply({"slots": 2, **pods}) == "", "the template stays as it is"
-    assert kubectl(editor, "delete", "-n", NAMESPACE, "workerpool", "editors").stderr == ""
+    assert kubectl(editor, "delete", "-n", NAMESPACE, "workerpools.tickwheel.io", "editors").stderr == ""
 
 
 def test_the_policy_file_is_what_the_chart_installs(server: Access) -> None:

@@ -242,10 +242,10 @@ def test_kubectl_explains_a_trigger_as_documentation(cluster: Any) -> None:
         command = [str(find_binaries() / "kubectl"), f"--kubeconfig={cluster.admin_kubeconfig}", "explain", what]
         return " ".join(subprocess.run(command, check=False, capture_output=True, text=True).stdout.split())
 
-    until("the kinds to be in what the API server publishes", lambda: explain("st"))
-    trigger = explain("st.spec.trigger")
+    until("the kinds to be in what the API server publishes", lambda: explain("twt"))
+    trigger = explain("twt.spec.trigger")
     assert "When the task fires: at most one of `cron`, `fixedRate`" in trigger
     assert "cron <string> A cron expression: 5 fields" in trigger
     assert "fixedRate <string> A steady interval from `anchor`" in trigger
-    assert "ENUM: AtMostOnce AtLeastOnce ExactlyOnce" in explain("st.spec.delivery.guarantee")
+    assert "ENUM: AtMostOnce AtLeastOnce ExactlyOnce" in explain("twt.spec.delivery.guarantee")
     assert "The name that workers register" in explain("scheduledtasks.spec.handler")

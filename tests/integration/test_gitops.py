@@ -116,7 +116,7 @@ def test_the_examples_are_supported_and_the_handlers_are_those_of_the_config_map
 def test_the_health_checks_agree_with_what_the_operator_wrote(scene: Scene) -> None:
     tasks = ("hello", "shop-report", "flaky", "on-demand")
     wait = ("wait", "-n", NAMESPACE, "--timeout=60s")
-    scene.kubectl(*wait, "--for=condition=Ready", *(f"st/{name}" for name in tasks))
+    scene.kubectl(*wait, "--for=condition=Ready", *(f"scheduledtasks.tickwheel.io/{name}" for name in tasks))
     for name in tasks:
         task = scene.stored()["ScheduledTask", name]
         assert (argocd(task)[0], flux(task)) == ("Healthy", "Current")
@@ -124,7 +124,7 @@ def test_the_health_checks_agree_with_what_the_operator_wrote(scene: Scene) -> N
     until("the other pool's pods to be missed", lambda: _verdict(scene, "with-pods") == ("Progressing", "InProgress"))
 
     scene.kubectl("apply", "-f", str(scene.folder / "runs" / "on-demand.yaml"))
-    scene.kubectl(*wait, "--for=condition=Succeeded", "tr/first")
+    scene.kubectl(*wait, "--for=condition=Succeeded", "taskruns.tickwheel.io/first")
     (run,) = (item for item in scene.items("TaskRun") if item["metadata"]["name"] == "first")
     assert (argocd(run)[0], flux(run)) == ("Healthy", "Current")
     assert run["status"]["result"]["rows"] == 500_000

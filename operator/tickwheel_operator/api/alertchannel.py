@@ -1,4 +1,4 @@
-"""AlertChannel (`ac`): where alerts go. Invariant: addresses, which hold secrets, stand in a Secret and never here."""
+"""AlertChannel (`twa`): where alerts go. Invariant: addresses, which hold secrets, stand in a Secret and never here."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class AlertChannel(Resource):
 
     presentation: ClassVar[Presentation] = Presentation(
         plural="alertchannels",
-        short="ac",
+        short="twa",
         columns=(
             Column(name="Sent", path=".status.lastSentTime", type="date", description="When a message last went out"),
             READY,

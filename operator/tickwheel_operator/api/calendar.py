@@ -1,4 +1,4 @@
-"""Calendar (`cal`): dates and times that triggers exclude or include. Invariant: it names at least one date."""
+"""Calendar (`twc`): dates and times that triggers exclude or include. Invariant: it names at least one date."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Calendar(Resource):
 
     presentation: ClassVar[Presentation] = Presentation(
         plural="calendars",
-        short="cal",
+        short="twc",
         columns=(Column(name="Zone", path=".spec.timeZone", description="The zone of its days"), READY, AGE),
     )
     status_model: ClassVar[type[Model] | None] = CalendarStatus

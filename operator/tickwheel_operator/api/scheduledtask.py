@@ -1,4 +1,4 @@
-"""ScheduledTask (`st`): a trigger, a handler name, parameters and policies.
+"""ScheduledTask (`twt`): a trigger, a handler name, parameters and policies.
 
 Invariant: the whole spec is here, also what this version does not do; `supported` names what it does not.
 """
@@ -99,7 +99,7 @@ class ScheduledTask(Resource):
 
     presentation: ClassVar[Presentation] = Presentation(
         plural="scheduledtasks",
-        short="st",
+        short="twt",
         columns=(
             Column(name="Trigger", path=".status.trigger", description="When it fires"),
             Column(name="Zone", path=".spec.trigger.timeZone", description="The time zone of its trigger"),

@@ -1,4 +1,4 @@
-"""TaskRun (`tr`): one run; made by the operator as a view, or by a user as a request.
+"""TaskRun (`twr`): one run; made by the operator as a view, or by a user as a request.
 
 Invariant: a request is what it was when it was made; only `spec.cancel` may change, and only to true.
 """
@@ -188,7 +188,7 @@ class TaskRun(Resource):
 
     presentation: ClassVar[Presentation] = Presentation(
         plural="taskruns",
-        short="tr",
+        short="twr",
         columns=(
             Column(name="Task", path=".spec.task", description="The task that runs"),
             Column(name="State", path=".status.state", description="Where the run is"),

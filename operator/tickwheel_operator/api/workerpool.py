@@ -1,4 +1,4 @@
-"""WorkerPool (`wp`): the workers that run tasks, and how work waits for them.
+"""WorkerPool (`twp`): the workers that run tasks, and how work waits for them.
 
 Invariant: `spec.replicas` is written through the scale subresource as any autoscaler does it, so it has a
 default and is never missing.
@@ -197,7 +197,7 @@ class WorkerPoolSpec(Model):
     )
 
     replicas: Replicas = 1
-    """How many workers, 0 to 10000 (`kubectl scale wp/shops --replicas=5`). Leave it out of the manifest when
+    """How many workers, 0 to 10000 (`kubectl scale twp/shops --replicas=5`). Leave it out of the manifest when
     `autoscaling` is set. Without a `template` it is not used."""
     slots: Slots = 16
     """Concurrent attempts per worker, 1 to 10000."""
@@ -292,7 +292,7 @@ class WorkerPool(Resource):
 
     presentation: ClassVar[Presentation] = Presentation(
         plural="workerpools",
-        short="wp",
+        short="twp",
         columns=(
             Column(
                 name="Desired", path=".status.desiredReplicas", type="integer", description="Workers there should be"

@@ -1,4 +1,4 @@
-"""Workflow (`wf`): a graph of tasks. Invariant: a node does exactly one thing."""
+"""Workflow (`twf`): a graph of tasks. Invariant: a node does exactly one thing."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ class Workflow(Resource):
 
     presentation: ClassVar[Presentation] = Presentation(
         plural="workflows",
-        short="wf",
+        short="twf",
         columns=(
             Column(name="Trigger", path=".status.trigger", description="When it fires"),
             Column(name="Zone", path=".spec.trigger.timeZone", description="The time zone of its trigger"),

@@ -1,4 +1,4 @@
-"""WorkflowRun (`wr`): one run of a workflow; made by the operator as a view, or by a user as a request.
+"""WorkflowRun (`twfr`): one run of a workflow; made by the operator as a view, or by a user as a request.
 
 Invariant: a request is what it was when it was made; only `suspend` and `cancel` may change.
 """
@@ -106,7 +106,7 @@ class WorkflowRun(Resource):
 
     presentation: ClassVar[Presentation] = Presentation(
         plural="workflowruns",
-        short="wr",
+        short="twfr",
         columns=(
             Column(name="Workflow", path=".spec.workflow", description="The workflow that runs"),
             Column(name="State", path=".status.state", description="Where the run is"),

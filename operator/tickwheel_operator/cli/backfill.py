@@ -108,7 +108,8 @@ async def _run(objects: Objects, request: dict[str, Any], span: Span, wait: bool
             state = await follow(objects, name, total=span.instants, output=output)
     except asyncio.CancelledError:
         click.echo(
-            f"\n{name} goes on. Give the same command to watch it again, or cancel it: kubectl patch taskrun {name} "
+            f"\n{name} goes on. Give the same command to watch it again, or cancel it: "
+            f"kubectl patch taskruns.tickwheel.io {name} "
             f'-n {objects.namespace} --type merge -p \'{{"spec": {{"cancel": true}}}}\'',
             err=True,
         )
@@ -119,8 +120,8 @@ async def _run(objects: Objects, request: dict[str, Any], span: Span, wait: bool
         click.echo(str(state))
         if state.state in ("Failed", "Cancelled"):
             click.echo(
-                f"see `kubectl get taskruns -n {objects.namespace}` for its runs; the same command with another --name "
-                "runs what has not succeeded",
+                f"see `kubectl get taskruns.tickwheel.io -n {objects.namespace}` for its runs; the same command with "
+                "another --name runs what has not succeeded",
                 err=True,
             )
     return state.well

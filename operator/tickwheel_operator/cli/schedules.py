@@ -200,8 +200,8 @@ async def of_cluster(objects: Objects, name: str) -> Schedule:
         body = await objects.get(ScheduledTask, name)
     except NotThere as error:
         raise click.ClickException(
-            f"there is no {error}; see `kubectl get scheduledtasks -n {objects.namespace}`, or name another "
-            "namespace with -n"
+            f"there is no {error}; see `kubectl get scheduledtasks.tickwheel.io -n {objects.namespace}`, or name "
+            "another namespace with -n"
         ) from error
     try:
         task = _as(parse(body), ScheduledTask)

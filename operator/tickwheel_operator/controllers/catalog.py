@@ -363,7 +363,7 @@ class Catalog:
             return Fault(
                 POOL_NOT_FOUND,
                 f"spec.pool: there is no WorkerPool {spec.pool} in namespace {spec.namespace}; "
-                f"create it, or name one of `kubectl get workerpools -n {spec.namespace}`",
+                f"create it, or name one of `kubectl get workerpools.tickwheel.io -n {spec.namespace}`",
             )
         if pool.seen.spec is None:
             return Fault(POOL_NOT_FOUND, f"spec.pool: the WorkerPool {spec.pool} is itself stalled; mend it first")
@@ -378,7 +378,7 @@ class Catalog:
             return Fault(
                 TASK_NOT_FOUND,
                 f"{field}: there is no ScheduledTask {followed} in namespace {namespace}; "
-                f"create it, or name one of `kubectl get scheduledtasks -n {namespace}`",
+                f"create it, or name one of `kubectl get scheduledtasks.tickwheel.io -n {namespace}`",
             )
         cycle = [name for _, name in islice(self._completions.cycle((namespace, spec.name)), _CYCLE_SHOWN + 1)]
         if not cycle:

@@ -83,7 +83,7 @@ def no_such_pool(namespace: str, pool: str) -> GatewayProblem:
     return GatewayProblem(
         "no-such-pool",
         f"there is no WorkerPool {pool!r} in namespace {namespace!r}: apply one, or mend the worker's "
-        f"namespace and pool; `kubectl get workerpools -n {namespace}` lists what there is",
+        f"namespace and pool; `kubectl get workerpools.tickwheel.io -n {namespace}` lists what there is",
     )
 
 

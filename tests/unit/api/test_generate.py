@@ -64,13 +64,13 @@ def test_writing_mends_drift(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 def test_kubectl_knows_each_kind_by_the_names_that_the_api_promises(kind: Any) -> None:
     short = {
-        "ScheduledTask": ["st"],
-        "WorkerPool": ["wp"],
-        "TaskRun": ["tr"],
-        "Workflow": ["wf"],
-        "WorkflowRun": ["wr"],
-        "Calendar": ["cal"],
-        "AlertChannel": ["ac"],
+        "ScheduledTask": ["twt"],
+        "WorkerPool": ["twp"],
+        "TaskRun": ["twr"],
+        "Workflow": ["twf"],
+        "WorkflowRun": ["twfr"],
+        "Calendar": ["twc"],
+        "AlertChannel": ["twa"],
         "LedgerSegment": None,
     }
     [document] = [yaml.safe_load(text) for name, text in files().items() if name == f"{kind.presentation.plural}.yaml"]

@@ -277,7 +277,7 @@ def test_ctrl_c_ends_the_watching_and_says_how_to_go_on(cli: Call, api: ApiServe
     result = cli("backfill", "shop-sync", *SPAN)
     assert result.exit_code == 130
     assert f"{NAME} goes on" in result.stderr
-    assert f"kubectl patch taskrun {NAME} -n shops" in result.stderr
+    assert f"kubectl patch taskruns.tickwheel.io {NAME} -n shops" in result.stderr
     assert ("taskruns", "shops", NAME) in api.objects
 
 
