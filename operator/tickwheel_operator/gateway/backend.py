@@ -33,6 +33,8 @@ class Leadership(msgspec.Struct, frozen=True, kw_only=True):
     """This replica leads, has replayed its ledger and may answer workers."""
     epoch: int = 0
     """The epoch of this replica's leadership; for a follower the highest that it knows of."""
+    ledger: str = ""
+    """The identity of this replica's ledger, if it leads."""
     leader_url: str = ""
     """Where the leader's gateway is reached, without a path; empty while there is none."""
     partitions: int = 1

@@ -142,9 +142,10 @@ def pull_command(message: PullRequest, *, request: Hashable, now_ms: int, config
     )
 
 
-def pull_answer(effect: Pulled, *, epoch: int, received_us: int, now_us: int, lease_ms: int) -> PullAnswer:
+def pull_answer(effect: Pulled, *, epoch: int, ledger: str, received_us: int, now_us: int, lease_ms: int) -> PullAnswer:
     return PullAnswer(
         epoch=epoch,
+        ledger=ledger,
         now_ms=now_us // 1_000,
         received_us=received_us,
         answered_us=now_us,
@@ -215,9 +216,14 @@ def report_command(message: ReportRequest, *, request: Hashable, config: Gateway
     )
 
 
-def report_answer(effect: Reported, *, epoch: int, received_us: int, now_us: int) -> ReportAnswer:
+def report_answer(effect: Reported, *, epoch: int, ledger: str, received_us: int, now_us: int) -> ReportAnswer:
     return ReportAnswer(
-        epoch=epoch, received_us=received_us, answered_us=now_us, fenced=effect.fenced, cancel=effect.cancel
+        epoch=epoch,
+        ledger=ledger,
+        received_us=received_us,
+        answered_us=now_us,
+        fenced=effect.fenced,
+        cancel=effect.cancel,
     )
 
 

@@ -20,6 +20,7 @@ __all__ = [
     "bad_request",
     "epoch_passed",
     "explain",
+    "ledger_replaced",
     "no_such_pool",
     "no_such_run",
     "no_such_task",
@@ -42,6 +43,7 @@ PROBLEMS: Mapping[str, tuple[int, str]] = {
     "method-not-allowed": (405, "The path does not have this method"),
     "overlap": (409, "Other runs of the task are open"),
     "epoch-passed": (409, "The caller has seen a newer leader"),
+    "ledger-replaced": (409, "The operator has another ledger than the caller knows"),
     "too-large": (413, "The request is too large"),
     "not-leader": (421, "This replica is not the leader"),
     "backlog-full": (429, "The pool's backlog is full"),
@@ -100,6 +102,15 @@ def epoch_passed(*, seen: int, ours: int) -> GatewayProblem:
         "epoch-passed",
         f"epoch: the request has seen epoch {seen}, this replica leads epoch {ours}: another replica has taken over; "
         f"ask GET /v1/topology of the Service for the leader",
+    )
+
+
+def ledger_replaced(*, seen: str, ours: str) -> GatewayProblem:
+    return GatewayProblem(
+        "ledger-replaced",
+        f"ledger: the request is of ledger {seen}, this replica leads ledger {ours}: the operator's ledger was lost and "
+        f"begun again, or the worker was with another operator. Its leases, tokens and epoch mean nothing here: stop what "
+        f"runs, draw a new instance, and pull without ledger, epoch and received",
     )
 
 

@@ -48,6 +48,7 @@ MAX_TOKENS = 10_000
 Token: TypeAlias = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Tokens: TypeAlias = Annotated[list[Token], Meta(max_length=MAX_TOKENS)]
 Epoch: TypeAlias = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Ledger: TypeAlias = Annotated[str, Meta(max_length=64)]
 HandlerName: TypeAlias = Annotated[str, Meta(min_length=1, max_length=128)]
 LabelKey: TypeAlias = Annotated[str, Meta(min_length=1, max_length=317)]
 LabelValue: TypeAlias = Annotated[str, Meta(max_length=253)]
@@ -105,6 +106,9 @@ class PullRequest(_Message, kw_only=True):
     """Grows with each pull that this process sends, so that a late one decides nothing. 0: not told."""
     epoch: Epoch = 0
     """The highest epoch that the worker has seen. An operator of a lower one answers 409 `epoch-passed`."""
+    ledger: Ledger = ""
+    """The ledger that the worker's epoch, tokens and leases are of; empty: it knows none yet. An operator with another
+    one answers 409 `ledger-replaced`."""
     load: Load | None = None
     draining: bool = False
     """The worker finishes what it has and takes nothing new."""
@@ -150,6 +154,9 @@ class PullAnswer(_Message, kw_only=True):
     epoch: int
     now_ms: int
     """The operator's clock when it answered."""
+    ledger: str = ""
+    """The identity of the operator's ledger, which epoch, tokens and leases are of. It changes only when the ledger was
+    lost and begun again."""
     received_us: int = 0
     """The operator's clock when the request had arrived, microseconds since the Unix epoch; 0: it does not say."""
     answered_us: int = 0
@@ -197,6 +204,8 @@ class ReportRequest(_Message, kw_only=True):
     worker: WorkerIdentity
     epoch: Epoch = 0
     """As in a pull."""
+    ledger: Ledger = ""
+    """As in a pull."""
     succeeded: Tokens = []
     """Tokens of attempts that succeeded without a result."""
     results: Annotated[list[ResultReport], Meta(max_length=MAX_TOKENS)] = []
@@ -217,6 +226,8 @@ class ReportAnswer(_Message, kw_only=True):
     """All of the report is durable, but for what `fenced` names."""
 
     epoch: int
+    ledger: str = ""
+    """As in a pull's answer."""
     received_us: int = 0
     """The operator's clock when the request had arrived, microseconds since the Unix epoch; 0: it does not say."""
     answered_us: int = 0

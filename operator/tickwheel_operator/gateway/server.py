@@ -198,11 +198,13 @@ class Gateway:
         if self._listener is not None:
             self._listener.proven(request.protocol)
 
-    def _leadership(self, seen_epoch: int) -> Leadership:
-        """The present leadership, if this replica may answer one who has seen `seen_epoch`."""
+    def _leadership(self, seen_epoch: int, seen_ledger: str = "") -> Leadership:
+        """The present leadership, if this replica may answer one who has seen `seen_epoch` of `seen_ledger`."""
         leadership = self._backend.leadership()
         if not leadership.is_leader:
             raise problems.not_leader(leadership.leader_url)
+        if seen_ledger not in ("", leadership.ledger):
+            raise problems.ledger_replaced(seen=seen_ledger, ours=leadership.ledger)
         if seen_epoch > leadership.epoch:
             raise problems.epoch_passed(seen=seen_epoch, ours=leadership.epoch)
         return leadership
@@ -249,12 +251,13 @@ class Gateway:
         worker = message.worker
         await self._authenticator.check_worker(principal, worker.namespace, worker.pool, worker.name)
         self._authorized(request)
-        epoch = self._leadership(message.epoch).epoch
+        leadership = self._leadership(message.epoch, message.ledger)
+        epoch, ledger = leadership.epoch, leadership.ledger
         backend = self._backend
         now_ms = backend.now_ms()
         command = convert.pull_command(message, request=backend.new_request(), now_ms=now_ms, config=self._config)
         if self._stopping:
-            return _json_response(PullAnswer(epoch=epoch, now_ms=now_ms))
+            return _json_response(PullAnswer(epoch=epoch, ledger=ledger, now_ms=now_ms))
         task = asyncio.current_task()
         assert task is not None  # noqa: S101  (a coroutine of the server always runs in one)
         self._waiting.add(task)
@@ -266,7 +269,7 @@ class Gateway:
             if not self._stopping:
                 raise
             task.uncancel()
-            return _json_response(PullAnswer(epoch=epoch, now_ms=backend.now_ms()))
+            return _json_response(PullAnswer(epoch=epoch, ledger=ledger, now_ms=backend.now_ms()))
         except TimeoutError:
             raise _unanswered() from None
         finally:
@@ -277,7 +280,12 @@ class Gateway:
                 received_us = _back_then(now_us, arrived_ns)
                 return _json_response(
                     convert.pull_answer(
-                        effect, epoch=epoch, received_us=received_us, now_us=now_us, lease_ms=self._config.lease_ms
+                        effect,
+                        epoch=epoch,
+                        ledger=ledger,
+                        received_us=received_us,
+                        now_us=now_us,
+                        lease_ms=self._config.lease_ms,
                     )
                 )
             case CommandRefused():
@@ -292,7 +300,8 @@ class Gateway:
         worker = message.worker
         await self._authenticator.check_worker(principal, worker.namespace, worker.pool, worker.name)
         self._authorized(request)
-        epoch = self._leadership(message.epoch).epoch
+        leadership = self._leadership(message.epoch, message.ledger)
+        epoch, ledger = leadership.epoch, leadership.ledger
         command = convert.report_command(message, request=self._backend.new_request(), config=self._config)
         try:
             async with asyncio.timeout(self._config.answer_grace_ms / 1000):
@@ -304,7 +313,7 @@ class Gateway:
                 now_us = self._backend.now_us()
                 received_us = _back_then(now_us, arrived_ns)
                 return _json_response(
-                    convert.report_answer(effect, epoch=epoch, received_us=received_us, now_us=now_us)
+                    convert.report_answer(effect, epoch=epoch, ledger=ledger, received_us=received_us, now_us=now_us)
                 )
             case CommandRefused():
                 raise convert.refusal(effect)

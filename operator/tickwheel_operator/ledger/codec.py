@@ -80,6 +80,9 @@ class EpochRecord(msgspec.Struct, frozen=True):
     """Identity of the leader that took over, as in the Lease."""
     at_ms: int
     """Its wall clock then."""
+    ledger: str = ""
+    """The identity of the log: drawn by whoever began it, kept by all that came after. Tokens and epochs mean nothing
+    in a log with another one."""
 
 
 _encoder = msgspec.msgpack.Encoder()

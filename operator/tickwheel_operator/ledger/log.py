@@ -52,6 +52,8 @@ class Opened(msgspec.Struct, frozen=True, kw_only=True):
     """A partition taken over. Fold `checkpoint`, then all of `segments`, before the first append."""
 
     epoch: int
+    identity: str
+    """Of the log, the same through all takeovers; a log that was lost and begun again has another one."""
     checkpoint: list[bytes] | None
     """The payloads as they were given to `checkpoint`, or None where there is no checkpoint."""
     segments: AsyncIterator[list[Fact]]
@@ -166,7 +168,8 @@ class Ledger:
                 last = headers[-1].sequence if headers else 0
                 epoch = max((epoch_floor, *(header.epoch for header in headers))) + 1
                 self._generation = plan.checkpoint[0].generation if plan.checkpoint else 0
-                record = codec.EpochRecord(leader=self._leader, at_ms=self._clock.now_ms())
+                identity = await self._identity_of(headers) or self._nonces()
+                record = codec.EpochRecord(leader=self._leader, at_ms=self._clock.now_ms(), ledger=identity)
                 fence = self._segment(SegmentKind.EPOCH, last + 1, codec.encode_epoch(record), epoch=epoch)
                 if not may_fence():
                     raise Deposed(f"{self._leader} lost the Lease before it had taken partition {self._partition} over")
@@ -193,7 +196,11 @@ class Ledger:
                     ]
                 )
             return Opened(
-                epoch=epoch, checkpoint=checkpoint, segments=self._facts(plan.facts), tail_segments=len(plan.facts)
+                epoch=epoch,
+                identity=identity,
+                checkpoint=checkpoint,
+                segments=self._facts(plan.facts),
+                tail_segments=len(plan.facts),
             )
 
     async def append(self, facts: Sequence[Fact]) -> Appended:
@@ -399,6 +406,17 @@ class Ledger:
     async def _list(self) -> list[SegmentHeader]:
         """List, however often it must be tried before the deadline."""
         return await self._patience().until_done(lambda: self._store.list(self._partition))
+
+    async def _identity_of(self, headers: Sequence[SegmentHeader]) -> str:
+        """The log's identity, as its newest takeover says; empty where it has none."""
+        newest = next((header for header in reversed(headers) if header.kind is SegmentKind.EPOCH), None)
+        if newest is None:
+            return ""
+        name = segment_name(self._partition, newest.sequence)
+        segment = await self._read(self._partition, newest.sequence)
+        if segment is None:
+            raise LedgerCorrupt(f"{name} was listed, but is not there any more")
+        return codec.decode_epoch(segment.data, where=name).ledger
 
     def _patience(self) -> Patience:
         return Patience(self._limits, self.stats)

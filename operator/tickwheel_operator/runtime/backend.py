@@ -38,7 +38,12 @@ class HostBackend:
         if host is not None and host.leading:
             replica = Replica(url=self._url(), partitions=[0], epoch=host.epoch)
             return LeadershipView(
-                is_leader=True, epoch=host.epoch, leader_url=self._url(), partitions=1, replicas=(replica,)
+                is_leader=True,
+                epoch=host.epoch,
+                ledger=host.ledger_identity,
+                leader_url=self._url(),
+                partitions=1,
+                replicas=(replica,),
             )
         url, epoch = self._leader()
         if not url or url == self._url():

@@ -127,6 +127,7 @@ class PartitionHost:
         self.engine = Engine(engine_config, now_ms=clock.now_ms(), boot_ms=clock.boot_ms())
         self.engine.gather()
         self.epoch = 0
+        self.ledger_identity = ""
         self.replayed_runs = 0
         """Runs that were open when this term began."""
         self.clock_behind_ms = 0
@@ -173,7 +174,7 @@ class PartitionHost:
             self.engine.restore(opened.checkpoint)
         async for facts in opened.segments:
             self.engine.replay(facts)
-        self.epoch = opened.epoch
+        self.epoch, self.ledger_identity = opened.epoch, opened.identity
         self._compare_clocks()
         self.replayed_runs = len(self.engine.state.runs)
         self.leading = True
