@@ -127,6 +127,24 @@ class LedgerContract:
         assert (await a_ledger(store).open(41)).epoch == 42
         assert (await a_ledger(rival_store).open(0)).epoch == 43
 
+    async def test_the_logs_identity_is_kept_through_takeovers_and_compaction(self, store, rival_store):
+        first = a_ledger(store, "a")
+        identity = (await first.open(0)).identity
+        assert identity
+        for number in range(12):
+            await first.append(facts(number))
+        await first.checkpoint([b"state"])
+        await first.swept()
+        for number in range(5):
+            opened = await a_ledger(rival_store, f"b{number}").open(0)
+            assert opened.identity == identity
+
+    async def test_a_log_that_was_deleted_begins_again_with_another_identity(self, store, rival_store):
+        lost = await a_ledger(store, "a").open(0)
+        await store.delete(0, [header.sequence for header in await store.list(0)])
+        begun = await a_ledger(rival_store, "b").open(0)
+        assert begun.identity not in ("", lost.identity)
+
     async def test_a_takeover_fences_the_old_leader(self, store, rival_store):
         old, new = a_ledger(store, "a"), a_ledger(rival_store, "b")
         await old.open(0)

@@ -55,6 +55,52 @@ def test_work_that_was_finished_before_the_ledger_was_lost_does_not_run_again(cl
         until("the Lease's Event", lambda: _warned(cluster, system) == {"tickwheel-partition-0"})
 
 
+def test_running_workers_go_on_under_the_next_ledger(cluster: Access, tmp_path: Path) -> None:
+    namespace, system = "next-ledger", "next-ledger-system"
+    install_operator(cluster, system)
+    create_namespace(cluster, namespace)
+    apply(
+        cluster,
+        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "worker", "namespace": namespace}},
+        _object("WorkerPool", namespace, "work", {"slots": 4}),
+        _task(namespace, "long", {"once": {"at": "2026-01-01T00:00:00Z"}}, handler="slow", parameters={"seconds": 600}),
+        _task(namespace, "ticks", {"fixedRate": "1s"}),
+    )
+    records = {"TICKWHEEL_TEST_RECORDS": str(tmp_path)}
+    with Crew(cluster, tmp_path, system=system, namespace=namespace) as crew:
+        # Given a worker that has seen a later epoch, and is at work when the ledger is lost.
+        crew.operator("zeroth").wait_ready()
+        until("the first to lead", lambda: get(cluster, "LedgerSegment", system)["items"])
+        crew.operators[0].kill()
+        first = crew.operator("first")
+        worker = crew.worker("w-0", pool="work", account="worker", handlers=HANDLERS, environment=records)
+        until(
+            "the status to show the long run", lambda: _last_run(cluster, namespace, "long").get("state") == "Running"
+        )
+        until("some runs", lambda: _succeeded(cluster, namespace) >= 3)
+        first.kill()
+        before = _succeeded(cluster, namespace)
+        wipe(cluster, system)
+
+        # When an operator is installed again, then the same process works on, and what it was at is begun again.
+        crew.operator("second")
+        until("the worker to go on", lambda: _succeeded(cluster, namespace) > before + 2)
+        long = get(cluster, "ScheduledTask", namespace, "long")["metadata"]["uid"]
+        until("the long run to begin again", lambda: _begun(tmp_path, long) == 2)
+        assert worker.alive
+        assert "the operator's ledger is not the one of before" in worker.log.read_text()
+        assert len(list(tmp_path.glob("w-0-*.jsonl"))) == 1
+
+
+def _last_run(cluster: Access, namespace: str, name: str) -> dict[str, Any]:
+    last: dict[str, Any] = get(cluster, "ScheduledTask", namespace, name).get("status", {}).get("lastRun", {})
+    return last
+
+
+def _begun(folder: Path, uid: str) -> int:
+    return sum(r.what == "begin" and r.run.startswith(uid) for r in read_records(folder))
+
+
 def wipe(cluster: Access, system: str) -> None:
     """Delete what the operator keeps in its namespace."""
     for path in (
@@ -93,7 +139,7 @@ def _warned(cluster: Access, namespace: str) -> set[str]:
 
 
 def _task(namespace: str, name: str, trigger: dict[str, Any], **more: Any) -> dict[str, Any]:
-    return _object("ScheduledTask", namespace, name, {"trigger": trigger, "pool": "work", "handler": "quick", **more})
+    return _object("ScheduledTask", namespace, name, {"trigger": trigger, "pool": "work", "handler": "quick"} | more)
 
 
 def _object(kind: str, namespace: str, name: str, spec: dict[str, Any]) -> dict[str, Any]:

@@ -23,7 +23,15 @@ from ._resolver import Resolver
 from ._settings import Settings
 from .errors import ConfigurationError, TickwheelError
 
-__all__ = ["Backoff", "NotLeaderError", "OperatorClient", "RefusedError", "UnreachableError"]
+__all__ = [
+    "Backoff",
+    "EpochPassedError",
+    "LedgerReplacedError",
+    "NotLeaderError",
+    "OperatorClient",
+    "RefusedError",
+    "UnreachableError",
+]
 
 _log = logging.getLogger("tickwheel.worker")
 _Answer = TypeVar("_Answer", PullAnswer, ReportAnswer, Topology)
@@ -40,6 +48,14 @@ class UnreachableError(TickwheelError):
 
 class NotLeaderError(UnreachableError):
     """This replica does not lead, or leads an epoch that has passed."""
+
+
+class EpochPassedError(NotLeaderError):
+    """This replica leads an epoch below one that this worker has seen."""
+
+
+class LedgerReplacedError(UnreachableError):
+    """The operator has another ledger than the one that this worker's leases are of."""
 
 
 class RefusedError(TickwheelError):
@@ -220,7 +236,11 @@ class OperatorClient:
         if problem.detail:
             message += f": {problem.detail}"
         kind = problem.type.removeprefix(_PROBLEM)
-        if problem.leader or status == 421 or kind in ("epoch-passed", "not-leader"):
+        if kind == "ledger-replaced":
+            return LedgerReplacedError(message)
+        if kind == "epoch-passed":
+            return EpochPassedError(message)
+        if problem.leader or status == 421 or kind == "not-leader":
             return NotLeaderError(f"{message} (the leader is {problem.leader or 'not known'})")
         if status == 401:
             message += "; the token comes from TICKWHEEL_TOKEN_FILE or TICKWHEEL_TOKEN"

@@ -20,7 +20,15 @@ from time import monotonic, time_ns
 
 from ._attempt import Attempt, Report, Stop
 from ._cgroup import LoadMeter
-from ._client import Backoff, NotLeaderError, OperatorClient, RefusedError, UnreachableError
+from ._client import (
+    Backoff,
+    EpochPassedError,
+    LedgerReplacedError,
+    NotLeaderError,
+    OperatorClient,
+    RefusedError,
+    UnreachableError,
+)
 from ._execution import Execution
 from ._held import LOOK_SECONDS, Held
 from ._leader_clock import LeaderClock
@@ -46,10 +54,12 @@ _LEAVING_SECONDS = 5.0  # how long an operator that answers may take for the las
 _GOODBYE_SECONDS = 1.0  # how long goodbye is tried where the operator did not answer just before
 _KILLED_SECONDS = 1.0  # how long the kernel may take to end the processes of handlers
 _LOOK_SECONDS = 0.02
+_LOOK_AGAIN_SECONDS = 60.0
 _REPORTS_UNDER_WAY = 2  # an outcome need not wait until those before it are durable
 _FEW_OUTCOMES = 50  # a report of more is answered before the next is sent: under load full reports are cheaper
 _FREE_SECONDS = 0.5  # a full outbox empties without a slot becoming free
 _FULL_SECONDS = 0.1  # a worker that is full for so long listens for cancellations; short handlers are done before
+_PASSED_SECONDS = 60.0  # the leader says for so long that its epoch has passed: its ledger was restored from a backup
 _OVERDUE_SECONDS = 2.0  # after a pull's wait; a leader that is frozen keeps its connections and answers nothing
 
 
@@ -70,9 +80,13 @@ class Link:
         wait_for_free: Callable[[float], Awaitable[None]],
         look_up: Callable[[Link], Awaitable[None]],
         readiness: Readiness,
+        begin_anew: Callable[[Link], None],
     ) -> None:
+        """`begin_anew` is called when the ledger that this link's leases are of is gone."""
         self.url = url
         self.epoch = 0
+        self.ledger = ""
+        """The identity of the ledger that epoch, tokens and leases are of; empty before the first answer."""
         self._settings = settings
         self._identity = identity
         self._handlers = handlers
@@ -83,6 +97,8 @@ class Link:
         self._wait_for_free = wait_for_free
         self._look_up = look_up
         self._readiness = readiness
+        self._begin_anew = begin_anew
+        self._passed_since = inf
         self._clock = LeaderClock()
         self._listening: asyncio.Task[PullAnswer] | None = None
         self._names = sorted(handlers)
@@ -223,6 +239,7 @@ class Link:
             received=self._received,
             sequence=self._pulls,
             epoch=self.epoch,
+            ledger=self.ledger,
             load=self._load.read(),
             draining=self._draining,
             wait_ms=wait_ms,
@@ -323,7 +340,7 @@ class Link:
     def _next_report(self) -> ReportRequest | None:
         if self._outbox.under_way > _FEW_OUTCOMES:
             return None
-        request = ReportRequest(worker=self._identity, epoch=self.epoch)
+        request = ReportRequest(worker=self._identity, epoch=self.epoch, ledger=self.ledger)
         self._outbox.move_into(request)
         self.held.fill(request)
         # The operator gives away what a worker that leaves still holds, so that this is said when all else is answered.
@@ -342,11 +359,15 @@ class Link:
 
     def _check(self, answer: PullAnswer | ReportAnswer, sent_at: float) -> None:
         """See to it that the answer is of no deposed leader, and learn the time from it."""
+        if self.ledger and answer.ledger not in ("", self.ledger):
+            raise LedgerReplacedError(f"{self.url} answered of ledger {answer.ledger}, but this is of {self.ledger}")
         if answer.epoch < self.epoch:
             raise NotLeaderError(f"{self.url} answered in epoch {answer.epoch}, but epoch {self.epoch} has begun")
         if answer.epoch > self.epoch:
             self.epoch = answer.epoch
             self._clock.forget()
+        self.ledger = self.ledger or answer.ledger
+        self._passed_since = inf
         self._clock.learn(answer, sent_at, self.url)
 
     async def _recover(self, error: UnreachableError | RefusedError, backoff: Backoff) -> None:
@@ -355,10 +376,30 @@ class Link:
         if level == logging.WARNING:
             self._warned_at = monotonic()
         _log.log(level, "%s; trying again", error)
+        if self._is_of_another_ledger(error):
+            self._begin_anew(self)
         await asyncio.sleep(backoff.next())
         await self._look_up(self)
 
+    def _is_of_another_ledger(self, error: UnreachableError | RefusedError) -> bool:
+        """Whether nobody will ever take this link's word again: the ledger was lost, or restored from a backup, so that
+        its leader says without end that this worker has seen a later epoch."""
+        if isinstance(error, EpochPassedError):
+            self._passed_since = min(self._passed_since, monotonic())
+        return isinstance(error, LedgerReplacedError) or monotonic() - self._passed_since > _PASSED_SECONDS
+
     # Leaving.
+
+    async def retire(self) -> None:
+        """Say nothing more, and stop what runs, as its leases are of a ledger that is gone; until it has stopped."""
+        self._draining = True
+        await self._end_loops()
+        now = monotonic()
+        for token in list(self.held.attempts):
+            self.held.stop(token, Stop.FENCED, now)
+        while not self.held.settled():
+            await self.held.until_settled(monotonic() + _LOOK_AGAIN_SECONDS)
+        self.held.close()
 
     async def drain(self, deadline: float) -> None:
         """Take nothing new, give back what has not begun, let handlers finish until `deadline` (seconds of
@@ -405,6 +446,9 @@ class Link:
     async def close(self) -> None:
         """End the loops, whatever they are at."""
         self.held.close()
+        await self._end_loops()
+
+    async def _end_loops(self) -> None:
         tasks = [*self.tasks, *([self._listening] if self._listening is not None else [])]
         for task in tasks:
             task.cancel()

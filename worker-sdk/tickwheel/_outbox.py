@@ -120,15 +120,15 @@ def divide(request: ReportRequest, refusal: str) -> list[ReportRequest]:
         failed = ErrorReport(token=token, type="ResultError", message=f"the operator refused the result: {refusal}")
         return [
             ReportRequest(
-                worker=request.worker, epoch=request.epoch, failed=[failed], renew=request.renew,
+                worker=request.worker, epoch=request.epoch, ledger=request.ledger, failed=[failed], renew=request.renew,
                 progress=request.progress, leaving=request.leaving,
             )
         ]  # fmt: skip
     if count <= 1:
         return []
     # Renewals go along with the first part: what runs must not lose its lease for another attempt's result.
-    first = ReportRequest(worker=request.worker, epoch=request.epoch, renew=request.renew, progress=request.progress)
-    second = ReportRequest(worker=request.worker, epoch=request.epoch, leaving=request.leaving)
+    first, second = (ReportRequest(worker=request.worker, epoch=request.epoch, ledger=request.ledger) for _ in range(2))
+    first.renew, first.progress, second.leaving = request.renew, request.progress, request.leaving
     half = count // 2
     for name in ("succeeded", "results", "failed", "returned"):
         outcomes = getattr(request, name)

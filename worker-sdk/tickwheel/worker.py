@@ -28,7 +28,7 @@ from ._link import Link
 from ._protocol import MAX_HANDLERS, Topology, WorkerIdentity
 from ._ready import Readiness
 from ._registry import Registry, registry
-from ._settings import make_settings
+from ._settings import Settings, make_settings
 from ._watchdog import Watchdog
 from .errors import HandlerError, HandlerStuckError
 
@@ -115,6 +115,8 @@ class Worker:
             for handler_name, function in handlers.items():
                 self._registry.add(handler_name, function)
         self._links: dict[str, Link] = {}
+        self._retiring: dict[Link, asyncio.Task[None]] = {}
+        """Links of a ledger that is gone, while their handlers stop."""
         self._left_behind = 0
         self._stuck = ""
         self._stopping = asyncio.Event()
@@ -153,9 +155,6 @@ class Worker:
                 "among several WorkerPools"
             )
         settings = self._settings
-        identity = WorkerIdentity(
-            namespace=settings.namespace, pool=settings.pool, name=settings.name, instance=secrets.token_hex(8)
-        )
         execution = Execution(settings.slots, handlers.values(), freed=self._freed.set, stuck=self._handler_stuck)
         load = LoadMeter()
         readiness = Readiness(settings.ready_port)
@@ -181,7 +180,7 @@ class Worker:
                 return Link(
                     url,
                     settings=settings,
-                    identity=identity,
+                    identity=_identity(settings),
                     handlers=handlers,
                     execution=execution,
                     client=client,
@@ -190,6 +189,7 @@ class Worker:
                     wait_for_free=self._wait_for_free,
                     look_up=look_up,
                     readiness=readiness,
+                    begin_anew=lambda link: self._replace(link, make_link),
                 )
 
             try:
@@ -198,7 +198,7 @@ class Worker:
                 deadline = monotonic() + settings.drain_timeout
                 await asyncio.gather(*(link.drain(deadline) for link in self._links.values()))
             finally:
-                for link in self._links.values():
+                for link in (*self._links.values(), *self._retiring):
                     await link.close()
                 self._links.clear()
                 readiness.close()
@@ -255,6 +255,20 @@ class Worker:
             links[url] = link
         self._links = {link.url: link for link in links.values()}
 
+    def _replace(self, link: Link, make_link: Callable[[str], Link]) -> None:
+        """The link's ledger is gone: a new one, which knows nothing, takes its place."""
+        if self._links.get(link.url) is not link or self._stopping.is_set():
+            return
+        held = len(link.held.attempts)
+        _log.warning(
+            "the operator's ledger is not the one of before: beginning anew under it; %d handlers are stopped, since "
+            "nobody can take their outcomes",
+            held,
+        )
+        self._links[link.url] = make_link(link.url)
+        retiring = self._retiring[link] = asyncio.create_task(link.retire(), name=f"tickwheel-retire {link.url}")
+        retiring.add_done_callback(lambda _: self._retiring.pop(link, None))
+
     async def _until_stopped(self) -> None:
         """Until `drain` is called; or a loop of a link fails, which is a fault of the SDK and must not go unseen."""
         stopping = asyncio.create_task(self._stopping.wait(), name="tickwheel-stopping")
@@ -299,7 +313,7 @@ class Worker:
             self.drain()
 
         # Around all of it, so that it also ends a process that cannot say its last words.
-        with Watchdog(loop, lambda: list(self._links.values()), lambda: _exit(_STUCK_STATUS)):
+        with Watchdog(loop, lambda: [*self._links.values(), *self._retiring], lambda: _exit(_STUCK_STATUS)):
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, stop, number)
             try:
@@ -314,6 +328,13 @@ class Worker:
             finally:
                 for number in (signal.SIGTERM, signal.SIGINT):
                     loop.remove_signal_handler(number)
+
+
+def _identity(settings: Settings) -> WorkerIdentity:
+    """With an instance that nobody has heard of."""
+    return WorkerIdentity(
+        namespace=settings.namespace, pool=settings.pool, name=settings.name, instance=secrets.token_hex(8)
+    )
 
 
 def _exit(status: int) -> NoReturn:

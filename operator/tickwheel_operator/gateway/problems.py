@@ -108,9 +108,9 @@ def epoch_passed(*, seen: int, ours: int) -> GatewayProblem:
 def ledger_replaced(*, seen: str, ours: str) -> GatewayProblem:
     return GatewayProblem(
         "ledger-replaced",
-        f"ledger: the request is of ledger {seen}, this replica leads ledger {ours}: the operator's ledger was lost and "
-        f"begun again, or the worker was with another operator. Its leases, tokens and epoch mean nothing here: stop what "
-        f"runs, draw a new instance, and pull without ledger, epoch and received",
+        f"ledger: the request is of ledger {seen}, this replica leads ledger {ours}: the ledger of before was lost, or "
+        "the worker was with another operator. Its leases, tokens and epoch mean nothing here: stop what runs, draw a "
+        "new instance, and pull without ledger, epoch and received",
     )
 
 

@@ -25,6 +25,7 @@ PULL = {"worker": WORKER, "handlers": ["shop-sync"], "free": 4}
 LEADER = Leadership(
     is_leader=True,
     epoch=7,
+    ledger="ours",
     leader_url="http://self:8080",
     replicas=(Replica(url="http://self:8080", partitions=[0], epoch=7),),
 )

@@ -98,7 +98,7 @@ async def test_stopping_answers_waiting_pulls_empty():
         await backend.called.wait()
         await gateway.stop()
         status, answer, _ = await pull
-    assert (status, answer) == (200, {"epoch": 7, "nowMs": NOW_MS})
+    assert (status, answer) == (200, {"epoch": 7, "ledger": "ours", "nowMs": NOW_MS})
     assert backend.cancelled == 1
 
 
@@ -151,6 +151,21 @@ async def test_a_worker_that_has_seen_a_higher_epoch_is_told_that_it_passed():
     assert (status, same) == (409, 200)
     assert problem["type"] == "urn:tickwheel:problem:epoch-passed"
     assert "epoch 8" in problem["detail"] and "epoch 7" in problem["detail"]
+
+
+async def test_a_worker_of_another_ledger_is_told_so_whatever_epoch_it_has_seen():
+    backend = ScriptedBackend()
+    async with serving(backend) as (caller, _):
+        for epoch in (1, 8):
+            status, problem, _ = await caller.post("/v1/pull", {**PULL, "epoch": epoch, "ledger": "lost"})
+            assert (status, problem["type"]) == (409, "urn:tickwheel:problem:ledger-replaced")
+            assert "ledger lost" in problem["detail"] and "ledger ours" in problem["detail"]
+        report = {"worker": PULL["worker"], "ledger": "lost", "succeeded": [5]}
+        status, problem, _ = await caller.post("/v1/report", report)
+        assert (status, problem["type"]) == (409, "urn:tickwheel:problem:ledger-replaced")
+        status, answer, _ = await caller.post("/v1/pull", {**PULL, "epoch": 7, "ledger": "ours"})
+        assert (status, answer["ledger"]) == (200, "ours")
+    assert len(backend.commands) == 1
 
 
 async def test_a_host_that_never_answers_gives_not_ready_and_its_call_is_cancelled():

@@ -28,7 +28,10 @@ async def test_a_report_becomes_a_command_with_every_list():
             },
         )
     assert NOW_MS * 1_000 - 20_000_000 < answer.pop("receivedUs") <= NOW_MS * 1_000
-    assert (status, answer) == (200, {"epoch": 7, "answeredUs": NOW_MS * 1_000, "fenced": [3], "cancel": [9]})
+    assert (status, answer) == (
+        200,
+        {"epoch": 7, "ledger": "ours", "answeredUs": NOW_MS * 1_000, "fenced": [3], "cancel": [9]},
+    )
     (command,) = backend.commands
     assert (command.succeeded, command.returned, command.renew) == ([1, 2], [6], [7, 9])
     assert command.results == [(3, b'{"count": 1.5}'), (4, b"null")]

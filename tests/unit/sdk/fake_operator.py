@@ -36,6 +36,7 @@ class FakeOperator:
 
     def __init__(self) -> None:
         self.epoch = 1
+        self.ledger = "ledger-1"
         self.leader = 0
         self.servers: list[TestServer] = []
         self.leases: dict[int, Lease] = {}
@@ -108,6 +109,20 @@ class FakeOperator:
         """The other replica leads from now on, in a new epoch."""
         self.leader = 1 - self.leader
         self.epoch += 1
+        self._change()
+
+    def lose_the_ledger(self) -> None:
+        """Begin again with epoch 1 and token 1."""
+        self.ledger += "+"
+        self.epoch = 1
+        self.forget_attempts()
+
+    def forget_attempts(self) -> None:
+        """As a ledger that does not know them, and gives their tokens away again."""
+        self.leases.clear()
+        self.open.clear()
+        self.sent.clear()
+        self._tokens = itertools.count(1)
         self._change()
 
     async def begun_and_over(self, handler: str, **fields: Any) -> int:
@@ -187,6 +202,8 @@ class FakeOperator:
                     await asyncio.sleep(30)
                 if number != self.leader:
                     return _problem("not-leader", 421, leader=str(self.servers[self.leader].make_url("")))
+                if pull.ledger not in ("", self.ledger):
+                    return _problem("ledger-replaced", 409)
                 if pull.epoch > self.epoch:
                     return _problem("epoch-passed", 409)
                 newest = number_of_pull == len(self.pulls)
@@ -213,7 +230,7 @@ class FakeOperator:
         epoch = self.epoch if self.answer_epoch is None else self.answer_epoch
         return _answer(
             PullAnswer(
-                epoch=epoch, now_ms=0, leases=leases, cancel=cancel,
+                epoch=epoch, ledger=self.ledger, now_ms=0, leases=leases, cancel=cancel,
                 received_us=received_us, answered_us=self.clock_us(),
             )
         )  # fmt: skip
@@ -239,6 +256,8 @@ class FakeOperator:
         if self._unavailable():
             return web.Response(status=503, text="upstream connect error")
         report = msgspec.json.decode(body, type=ReportRequest)
+        if report.ledger not in ("", self.ledger):
+            return _problem("ledger-replaced", 409)
         if any(result.token in self.refuse_results for result in report.results):
             return _problem("bad-request", 400)
         self.report_bodies.append(body)
@@ -252,7 +271,12 @@ class FakeOperator:
         cancel = sorted(self.cancel & set(report.renew))
         return _answer(
             ReportAnswer(
-                epoch=self.epoch, fenced=fenced, cancel=cancel, received_us=received_us, answered_us=self.clock_us()
+                epoch=self.epoch,
+                ledger=self.ledger,
+                fenced=fenced,
+                cancel=cancel,
+                received_us=received_us,
+                answered_us=self.clock_us(),
             )
         )
 
