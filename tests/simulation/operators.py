@@ -10,6 +10,7 @@ from collections.abc import Callable, Hashable, Iterator
 
 import msgspec
 from tests.simulation.loop import Node, current_node, outside
+from tests.simulation.record import Violated
 from tests.simulation.stores import Leases, NodeLeases, NodeSegments, Segments
 from tests.simulation.world import API, Answerer, Lost, SimClock, World
 
@@ -31,7 +32,7 @@ from tickwheel_operator.engine.spec import PoolSpec, TaskSpec
 from tickwheel_operator.engine.views import Views
 from tickwheel_operator.ledger.limits import LedgerLimits
 from tickwheel_operator.ledger.log import Ledger
-from tickwheel_operator.runtime.leadership import Leadership, LeadershipConfig
+from tickwheel_operator.runtime.leadership import Failure, Leadership, LeadershipConfig
 from tickwheel_operator.runtime.partition import PartitionHost, TermEnded
 
 __all__ = ["LEASE_MS", "POOL", "Answer", "NotLeading", "Operator", "Truth"]
@@ -158,7 +159,7 @@ class Operator:
         self.leadership = Leadership(
             elector, open_ledger, self.catalog, self.clock, config,
             sink=_Screen(lambda views: world.record.shown(name, self.epoch, views)),
-            on_lead=self._lead, on_end=self._end,
+            on_lead=self._lead, on_end=self._end, on_failure=self._failed,
         )  # fmt: skip
 
     def start(self) -> None:
@@ -184,6 +185,12 @@ class Operator:
         if host is not None:
             stats = host.ledger.stats
             stats.retained_bytes = stats.retained_bytes % 10**12 + (10**12 if full else 0)
+
+    def _failed(self, failure: Failure) -> None:
+        """Other than the operator, this world does not live with an engine that raises."""
+        if isinstance(failure.error, Violated):
+            raise failure.error
+        self.world.record.violated(f"the engine raised {failure.error!r} at {failure.uids or 'no task that is known'}")
 
     def _end(self) -> None:
         self.world.record.say(self.node.name, "no longer leads")

@@ -20,10 +20,12 @@ from typing import NamedTuple
 from tickwheel_operator.api import InvalidManifest, WorkerPool, sentence
 from tickwheel_operator.controllers.compile import NeverFires, bind_calendars
 from tickwheel_operator.controllers.completions import Completions
+from tickwheel_operator.controllers.isolation import Isolation
 from tickwheel_operator.controllers.observe import NEVER_FIRES, Fault, ObservedCalendar, ObservedPool, ObservedTask
 from tickwheel_operator.engine.calendar import CalendarDates
 from tickwheel_operator.engine.messages import Command, PoolApplied, PoolRemoved, TaskApplied, TaskRemoved
 from tickwheel_operator.engine.spec import Completion, TaskSpec
+from tickwheel_operator.objectfaults import INTERNAL_ERROR, Layer, ObjectFaults
 
 __all__ = ["KINDS", "TOGETHER", "CalendarEntry", "Catalog", "PoolEntry", "TaskEntry"]
 
@@ -99,7 +101,9 @@ class CalendarEntry:
 class Catalog:
     """All tasks, pools and calendars. Not for use from other threads."""
 
-    def __init__(self) -> None:
+    def __init__(self, faults: ObjectFaults | None = None) -> None:
+        self._faults = faults or ObjectFaults()
+        self._isolation = Isolation()
         self._tasks: dict[str, TaskEntry] = {}
         self._pools: dict[Name, PoolEntry] = {}
         self._calendars: dict[Name, CalendarEntry] = {}
@@ -183,6 +187,7 @@ class Catalog:
         for pool in self._pools.values():
             if pool.seen.spec is not None:
                 yield PoolApplied(spec=pool.seen.spec)
+        yield from self._isolation.commands({uid: entry.seen.generation for uid, entry in self._tasks.items()})
         for entry in self._tasks.values():
             entry.posted = _wanted(entry)
             yield _command(entry)
@@ -194,6 +199,16 @@ class Catalog:
     def detach(self) -> None:
         """Nobody leads here any more."""
         self._sink = None
+
+    def isolate(self, uid: str, error: BaseException) -> None:
+        """The engine failed at the task, which ended the term: the next one leaves it alone."""
+        entry = self._tasks.get(uid)
+        namespace, name = ("", uid) if entry is None else (entry.seen.namespace, entry.seen.name)
+        message = self._faults.record(Layer.ENGINE, "ScheduledTask", namespace, name, error)
+        generation = None if entry is None else entry.seen.generation
+        self._isolation.strike(uid, generation, Fault(INTERNAL_ERROR, message))
+        if entry is not None:
+            self._judge(entry)
 
     # --- the watch's side ---
 
@@ -347,14 +362,28 @@ class Catalog:
     def _judge(self, entry: TaskEntry) -> None:
         """Work out whether the task is armed, and tell the engine what changed."""
         seen = entry.seen
-        entry.fault = seen.fault
-        if seen.spec is not None and seen.fault is None:
-            entry.fault = self._missing_pool(seen.spec) or self._lost(seen.spec) or self._bind(entry, seen.spec)
+        try:
+            entry.fault = self._fault(entry)
+        except Exception as error:
+            message = self._faults.record(Layer.CATALOG, "ScheduledTask", seen.namespace, seen.name, error)
+            entry.fault = Fault(INTERNAL_ERROR, message)
         wanted = _wanted(entry)
         if self._sink is not None and entry.posted != wanted:
             entry.posted = wanted
             self._post(seen.uid, _command(entry))
         self.on_task(seen.uid)
+
+    def _fault(self, entry: TaskEntry) -> Fault | None:
+        """Why the task is not armed; None: it is, with what it names bound into it."""
+        seen = entry.seen
+        if seen.fault is not None or seen.spec is None:
+            return seen.fault
+        return (
+            self._isolation.fault(seen.uid, seen.generation)
+            or self._missing_pool(seen.spec)
+            or self._lost(seen.spec)
+            or self._bind(entry, seen.spec)
+        )
 
     def _missing_pool(self, spec: TaskSpec) -> Fault | None:
         pool = self._pools.get((spec.namespace, spec.pool))
@@ -417,8 +446,8 @@ class Catalog:
         try:
             self._sink(commands)
         except Exception:
-            # The leader ends its term for it, and the next one asks for the whole catalog.
-            _log.exception("the engine broke down at the change of %s", key)
+            # The leader ends its term for it, and logs why; the next one asks for the whole catalog.
+            _log.info("the engine failed at the change of %s", key)
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

@@ -13,6 +13,7 @@ from typing import Any
 from tickwheel_operator.engine import messages as m
 from tickwheel_operator.engine import snapshot
 from tickwheel_operator.engine.backfill import Backfills
+from tickwheel_operator.engine.culprits import culprits
 from tickwheel_operator.engine.following import Delay
 from tickwheel_operator.engine.groups import Entry
 from tickwheel_operator.engine.identity import keyed_run_id, uid_of
@@ -88,6 +89,7 @@ class Engine:
         self._handlers: dict[type, Callable[[Any, list[m.Effect]], None]] = {
             m.TaskApplied: self._task_applied,
             m.TaskRemoved: self._task_removed,
+            m.TaskAbandoned: self._task_abandoned,
             m.PoolApplied: self._pool_applied,
             m.PoolRemoved: lambda command, _: self.router.forget_pool(command.namespace, command.name),
             m.CatalogSynced: self._synced,
@@ -164,6 +166,15 @@ class Engine:
         self.leasing.answer(effects)
         return effects
 
+    def culprits(self, error: BaseException) -> tuple[str, ...]:
+        """Uids of the tasks that were being decided for when the engine raised; empty: unknown."""
+
+        def uid_named(namespace: str, name: str) -> str | None:
+            entry = self.scheduler.names.get(namespace, name)
+            return None if entry is None else entry.spec.uid
+
+        return culprits(error, uid_named)
+
     @property
     def has_news(self) -> bool:
         """Whether a task changed since it was last viewed."""
@@ -176,8 +187,8 @@ class Engine:
 
     def views(self, limit: int) -> Views:
         """Up to `limit` tasks that changed since they were last viewed, and all pools."""
-        tasks = task_views(self.state, self.scheduler, self.router, limit, self.journal.now_ms)
-        return Views(tasks, pool_views(self.state, self.router))
+        tasks, faults = task_views(self.state, self.scheduler, self.router, limit, self.journal.now_ms)
+        return Views(tasks, pool_views(self.state, self.router), faults)
 
     def pause_ms(self, now_ms: int, boot_ms: int | None = None) -> int:
         """How long the host may wait until it calls `handle` again, at the latest; 0 or less: it is time."""
@@ -324,6 +335,14 @@ class Engine:
                 if run.number in task.runs:
                     self.leasing.end_now(run, "the task was deleted", effects)
         self.scheduler.remove(command)
+
+    def _task_abandoned(self, command: m.TaskAbandoned, _: list[m.Effect]) -> None:
+        task = self.state.by_uid.get(command.uid)
+        if task is None or self.scheduler.synced:
+            return
+        # Those that stand for others first: the end of one of a backfill's runs would make the next.
+        for run in sorted(task.runs.values(), key=lambda run: run.span is None):
+            self.journal.emit(f.Cancelled(run.number, command.why))
 
     def _pool_applied(self, command: m.PoolApplied, _: list[m.Effect]) -> None:
         spec = command.spec

@@ -45,6 +45,7 @@ __all__ = [
     "Submit",
     "Submitted",
     "SubmittedRun",
+    "TaskAbandoned",
     "TaskApplied",
     "TaskRemoved",
     "Tick",
@@ -117,6 +118,14 @@ class TaskRemoved(_Value, frozen=True, kw_only=True):
 
     uid: str
     forget: bool = True
+
+
+class TaskAbandoned(_Value, frozen=True, kw_only=True):
+    """The engine failed at the task before: its open runs end, before anything else is done with them. Only before
+    `CatalogSynced`."""
+
+    uid: str
+    why: str
 
 
 class PoolApplied(_Value, frozen=True, kw_only=True):
@@ -269,6 +278,7 @@ class CancelRun(_Value, frozen=True, kw_only=True):
 Command: TypeAlias = (
     TaskApplied
     | TaskRemoved
+    | TaskAbandoned
     | PoolApplied
     | PoolRemoved
     | CatalogSynced

@@ -29,6 +29,7 @@ __all__ = [
     "PoolView",
     "RunView",
     "TaskView",
+    "ViewFault",
     "Views",
     "due_runs",
     "pool_views",
@@ -159,22 +160,39 @@ class Views(msgspec.Struct, frozen=True):
 
     tasks: list[TaskView]
     pools: list[PoolView]
+    faults: list[ViewFault] = []
+    """Tasks that could not be viewed. They cost no other its view."""
 
 
-def task_views(state: State, scheduler: Scheduler, router: Router, limit: int, now_ms: int) -> list[TaskView]:
+class ViewFault(msgspec.Struct, frozen=True):
+    """A task that could not be viewed."""
+
+    uid: str
+    error: Exception
+
+
+def task_views(
+    state: State, scheduler: Scheduler, router: Router, limit: int, now_ms: int
+) -> tuple[list[TaskView], list[ViewFault]]:
     """Take up to `limit` changed tasks, in the order in which they changed first."""
     following, overlaps = scheduler.following, scheduler.overlaps
     views: list[TaskView] = []
-    while len(views) < limit and (state.touched or scheduler.touched):
+    faults: list[ViewFault] = []
+    while len(views) + len(faults) < limit and (state.touched or scheduler.touched):
+        task: TaskState | None = None
         if state.touched:
             task, _ = state.touched.popitem(last=False)
-            entry = scheduler.entries.get(task.uid)
-            views.append(_task_view(state, task, entry, router, following, overlaps, now_ms))
+            uid = task.uid
         else:
-            entry = scheduler.entries.get(scheduler.touched.popleft())
-            if entry is not None and entry.task is None:  # else its facts have touched it
-                views.append(_task_view(state, None, entry, router, following, overlaps, now_ms))
-    return views
+            uid = scheduler.touched.popleft()
+        entry = scheduler.entries.get(uid)
+        if task is None and (entry is None or entry.task is not None):
+            continue  # gone, or its facts have touched it
+        try:
+            views.append(_task_view(state, task, entry, router, following, overlaps, now_ms))
+        except Exception as error:
+            faults.append(ViewFault(uid, error))
+    return views, faults
 
 
 def pool_views(state: State, router: Router) -> list[PoolView]:

@@ -7,13 +7,28 @@ from collections.abc import Callable, Hashable
 from typing import cast
 
 from tickwheel_operator.clock import Clock
-from tickwheel_operator.engine.messages import CancelRun, Command, Effect, Pull, Report, StartBackfill, Submit
+from tickwheel_operator.engine.messages import (
+    CancelRun,
+    Command,
+    CommandRefused,
+    Effect,
+    Pull,
+    RefusalReason,
+    Report,
+    StartBackfill,
+    Submit,
+    WorkerKey,
+)
 from tickwheel_operator.gateway.backend import Leadership as LeadershipView
 from tickwheel_operator.gateway.backend import NotLeader
 from tickwheel_operator.gateway.schemas import Replica
+from tickwheel_operator.objectfaults import Layer, ObjectFaults
 from tickwheel_operator.runtime.partition import PartitionHost, TermEnded
 
 __all__ = ["HostBackend"]
+
+_MOST_ISOLATED = 1_000
+"""Worker processes that are refused; above it the oldest is taken again."""
 
 
 class HostBackend:
@@ -25,6 +40,7 @@ class HostBackend:
         leader: Callable[[], tuple[str, int]],
         own_url: Callable[[], str],
         clock: Clock,
+        faults: ObjectFaults | None = None,
     ) -> None:
         """`leader` answers the leader's URL (empty: none is known) and a lower bound of its epoch."""
         self._host = host
@@ -32,6 +48,9 @@ class HostBackend:
         self._url = own_url
         self._clock = clock
         self._requests = itertools.count(1)
+        self._faults = faults or ObjectFaults()
+        self._isolated: dict[tuple[WorkerKey, str], str] = {}
+        """Worker processes whose message the engine failed at, and what they are told."""
 
     def leadership(self) -> LeadershipView:
         host = self._host()
@@ -51,7 +70,30 @@ class HostBackend:
         replica = Replica(url=url, partitions=[0], epoch=epoch)
         return LeadershipView(is_leader=False, epoch=epoch, leader_url=url, replicas=(replica,))
 
+    def isolate(self, command: object, error: Exception) -> None:
+        """The engine failed at this command, and at no task that is known: is it a worker's, the process is refused."""
+        if not isinstance(command, Pull | Report):
+            return
+        key = command.worker.key
+        self._faults.record(Layer.ENGINE, "Worker", key.namespace, f"{key.pool}/{key.name}", error)
+        if len(self._isolated) >= _MOST_ISOLATED:
+            del self._isolated[next(iter(self._isolated))]
+        self._isolated[key, command.worker.instance] = (
+            f"the operator failed at an earlier message of this worker process ({repr(error)[:200]}), which is a fault "
+            "of its own, and takes no more of them; restart the worker, and report what the operator's log has"
+        )
+
+    def _refused(self, command: Command) -> CommandRefused | None:
+        if not self._isolated or not isinstance(command, Pull | Report):
+            return None
+        detail = self._isolated.get((command.worker.key, command.worker.instance))
+        if detail is None:
+            return None
+        return CommandRefused(request=command.request, reason=RefusalReason.NOT_POSSIBLE, detail=detail)
+
     async def call(self, command: Command) -> Effect:
+        if (refused := self._refused(command)) is not None:
+            return refused
         host = self._host()
         if host is None:
             raise NotLeader(self.leadership().leader_url)

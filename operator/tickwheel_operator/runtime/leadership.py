@@ -19,9 +19,11 @@ from tickwheel_operator.ledger.log import Ledger
 from tickwheel_operator.ledger.protocol import Deposed, LedgerCorrupt, LedgerError
 from tickwheel_operator.runtime.partition import CommitConfig, PartitionHost, Term, ViewSink
 
-__all__ = ["Catalog", "ElectedTerm", "Election", "Leadership", "LeadershipConfig"]
+__all__ = ["Catalog", "ElectedTerm", "Election", "Failure", "Leadership", "LeadershipConfig"]
 
 _log = logging.getLogger(__name__)
+_LONGEST_PAUSE_MS = 60_000
+_UIDS_SHOWN = 10
 
 
 class ElectedTerm(Term, Protocol):
@@ -52,11 +54,30 @@ class Catalog(Protocol):
         ...
 
 
+class Failure(msgspec.Struct, frozen=True):
+    """What ended a term that neither the election nor the ledger ended: the engine or its host raised."""
+
+    error: Exception
+    uids: tuple[str, ...]
+    """Of the tasks that were being decided for; empty: unknown."""
+    command: object
+    """That was carried out; None: it was not in a command."""
+    lasted_s: float
+    """The term."""
+
+
+class _TermFailed(Exception):
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure)
+        self.failure = failure
+
+
 class LeadershipConfig(msgspec.Struct, frozen=True, kw_only=True):
     engine: EngineConfig = EngineConfig()
     commit: CommitConfig = CommitConfig()
     retry_ms: int = 1_000
-    """Pause before the next try after a term that ended with an error."""
+    """Pause before the next try after a term that ended with an error. If the engine raised: twice as long each time,
+    up to a minute, until a term has lasted for a minute."""
     release_ms: int = 5_000
     """How long a stopping leader may take to append and answer what it has decided."""
 
@@ -75,7 +96,9 @@ class Leadership:
         sink: ViewSink | None = None,
         on_lead: Callable[[PartitionHost], None] = lambda host: None,
         on_end: Callable[[], None] = lambda: None,
+        on_failure: Callable[[Failure], None] = lambda failure: None,
     ) -> None:
+        """`on_failure` hears what the engine raised: the next term must leave alone whatever it was about."""
         self._election = election
         self._open_ledger = open_ledger
         self._catalog = catalog
@@ -84,6 +107,9 @@ class Leadership:
         self._sink = sink
         self._on_lead = on_lead
         self._on_end = on_end
+        self._on_failure = on_failure
+        self._failures = 0
+        """Terms in a row that the engine ended."""
         self.host: PartitionHost | None = None
         """The host of the term that this process leads now; None while it follows."""
         self._stop = asyncio.Event()
@@ -93,7 +119,10 @@ class Leadership:
         self._stop.set()
 
     async def run(self) -> None:
-        """Lead whenever elected, until `stop()`. Raises `LedgerCorrupt`: a person must look before anybody leads."""
+        """Lead whenever elected, until `stop()`. Raises `LedgerCorrupt`: a person must look before anybody leads.
+
+        Whatever else a term ends with, another follows it.
+        """
         stopping = asyncio.create_task(self._stop.wait(), name="leadership-stop")
         try:
             while not self._stop.is_set():
@@ -104,6 +133,7 @@ class Leadership:
                     await asyncio.gather(electing, return_exceptions=True)
                     break
                 term = electing.result()
+                pause_ms = 0
                 try:
                     await self._serve(term, stopping)
                 except LedgerCorrupt:
@@ -111,10 +141,27 @@ class Leadership:
                 except LedgerError as error:
                     _log.warning("the term ended: %s", error)
                     await asyncio.sleep(self._config.retry_ms / 1000)
+                except _TermFailed as failed:
+                    pause_ms = self._failed(failed.failure)
                 finally:
                     await term.release()
+                if pause_ms:
+                    await asyncio.wait({stopping}, timeout=pause_ms / 1000)
         finally:
             stopping.cancel()
+
+    def _failed(self, failure: Failure) -> int:
+        """The engine ended the term. Returns the pause before the next, in which another replica may lead."""
+        self._failures = 1 if failure.lasted_s * 1000 >= _LONGEST_PAUSE_MS else self._failures + 1
+        pause_ms = min(self._config.retry_ms << min(self._failures - 1, 20), _LONGEST_PAUSE_MS)
+        _log.error(
+            "the engine raised, which ended the term; the next begins in %.0f s, and leaves alone: %s",
+            pause_ms / 1000,
+            ", ".join(failure.uids[:_UIDS_SHOWN]) or "nothing, since no task is known to be the cause",
+            exc_info=None if failure.uids else failure.error,
+        )
+        self._on_failure(failure)  # which logs it with the task
+        return pause_ms
 
     async def _elect(self) -> ElectedTerm:
         # A replica whose catalog is not complete could only lead badly: it does not stand.
@@ -131,6 +178,7 @@ class Leadership:
             commit=self._config.commit,
             sink=self._sink,
         )
+        began_s = asyncio.get_running_loop().time()
         lost = asyncio.create_task(term.lost(), name="leadership-lost")
         leading = asyncio.create_task(self._lead(host), name="leadership-lead")
         try:
@@ -144,6 +192,12 @@ class Leadership:
                 raise Deposed(f"the lease was lost: {lost.result()}")
             if leading.done():
                 leading.result()
+        except LedgerError:
+            raise
+        except Exception as raised:
+            error = host.broken or raised
+            lasted_s = asyncio.get_running_loop().time() - began_s
+            raise _TermFailed(Failure(error, host.engine.culprits(error), host.broken_by, lasted_s)) from error
         finally:
             self.host = None
             for task in (lost, leading):

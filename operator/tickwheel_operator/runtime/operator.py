@@ -37,6 +37,7 @@ from tickwheel_operator.ledger.kubernetes import KubernetesSegmentStore
 from tickwheel_operator.ledger.limits import LedgerLimits
 from tickwheel_operator.ledger.log import Ledger
 from tickwheel_operator.ledger.transport import Transport
+from tickwheel_operator.objectfaults import ObjectFaults
 from tickwheel_operator.pools.deployments import Deployments
 from tickwheel_operator.pools.ownership import PodOwners
 from tickwheel_operator.pools.reconciler import PoolConfig
@@ -44,7 +45,7 @@ from tickwheel_operator.runtime import identity
 from tickwheel_operator.runtime.api_clients import ApiClients, open_clients
 from tickwheel_operator.runtime.backend import HostBackend
 from tickwheel_operator.runtime.descriptors import connections_with_descriptors
-from tickwheel_operator.runtime.leadership import Leadership, LeadershipConfig
+from tickwheel_operator.runtime.leadership import Failure, Leadership, LeadershipConfig
 from tickwheel_operator.runtime.memory import settle_memory
 from tickwheel_operator.runtime.observability import MetricsServer, Observability
 from tickwheel_operator.runtime.partition import CommitConfig, PartitionHost
@@ -80,7 +81,8 @@ class Operator:
 
     async def _serve(self, clients: ApiClients) -> None:
         settings, clock, client = self._settings, self._clock, clients.objects
-        catalog = Catalog()
+        faults = ObjectFaults()
+        catalog = Catalog(faults)
         requests = Requests(clock.now_ms)
         unbuilt = Unbuilt()
         deployments = Deployments()
@@ -118,6 +120,7 @@ class Operator:
             lambda: (elector.observed.endpoint, elector.observed.transitions),
             self._url,
             clock,
+            faults,
         )
         observability.show_health(watch.health)
 
@@ -146,9 +149,15 @@ class Operator:
             observability.follow()
             pools.follow()
 
+        def engine_failed(failure: Failure) -> None:
+            for uid in failure.uids:
+                catalog.isolate(uid, failure.error)
+            if not failure.uids:
+                backend.isolate(failure.command, failure.error)
+
         leadership = Leadership(
             elector, open_ledger, catalog, clock, self._leadership_config(), sink=observability.sink,
-            on_lead=lead, on_end=follow,
+            on_lead=lead, on_end=follow, on_failure=engine_failed,
         )  # fmt: skip
         authenticator, authorizer = identity.access(settings, clients.reviews, catalog, owners, clock)
         gateway = Gateway(

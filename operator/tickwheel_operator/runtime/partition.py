@@ -152,8 +152,10 @@ class PartitionHost:
         """The store is near its limit: no new runs are made."""
         self._checkpoints = Checkpoints(ledger, self._lost)
         self._pulls_until = 0.0
-        self._broken: Exception | None = None
+        self.broken: Exception | None = None
         """What the engine raised half-way through a command: its state is no longer the fold of its facts."""
+        self.broken_by: object = None
+        """The command, or the sequence of them, that it was."""
         self.append_observer: Callable[[float, int, int], None] = lambda seconds, size, facts: None
 
     @property
@@ -217,12 +219,15 @@ class PartitionHost:
             )
 
     async def run(self) -> None:
-        """Lead until `stop()`, or until the term is lost: then raises `Deposed`, and nothing more is released."""
+        """Lead until `stop()`, or until the term is lost: then raises `Deposed`, and nothing more is released.
+
+        Raises what the engine raised, too: the term is over, and `Leadership` begins another.
+        """
         loop = asyncio.get_running_loop()
         try:
             while True:
-                if self._broken is not None:
-                    raise self._broken
+                if self.broken is not None:
+                    raise self.broken
                 self._watch_store()
                 self._tick()
                 if self._stopping and not self._facts and not self._effects:
@@ -234,6 +239,8 @@ class PartitionHost:
                     await self._wake.wait()
                 else:
                     await self._commit_batch(loop)
+        except TermEnded:
+            raise self.broken or TermEnded() from None
         finally:
             self.leading = False
             collect_again()
@@ -298,7 +305,7 @@ class PartitionHost:
         return self._checkpoints.due(now, relief=self.intake_held and not self._stopping)
 
     def _lost(self, error: Deposed) -> None:
-        self._broken = error
+        self.broken = error
         self._wake.set()
 
     def _watch_store(self) -> None:
@@ -346,14 +353,15 @@ class PartitionHost:
 
     def _decide(self, how: Callable[[_T, int, int], Output], what: _T) -> None:
         """Let the engine decide. Where it fails the term ends, since what it decided half is in its state but will not
-        be in the ledger; the next term replays what is true."""
+        be in the ledger; the next term replays what is true. Raises `TermEnded` then, for whoever gave the command:
+        it is not his fault, nor is it known what becomes of it."""
         try:
             output = how(what, self._clock.now_ms(), self._clock.boot_ms())
         except Exception as error:
-            self._broken = error
+            self.broken, self.broken_by = error, what
             self.leading = False
             self._wake.set()
-            raise
+            raise TermEnded from error
         self._collect(output)
 
     def _collect(self, output: Output) -> None:

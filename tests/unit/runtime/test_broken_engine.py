@@ -38,7 +38,7 @@ async def test_a_term_ends_when_its_engine_fails_and_nothing_of_the_failed_comma
     monkeypatch.setitem(host.engine._handlers, Report, lambda command, effects: host.engine.journal.emit(fail))
     report = Report(request=1, worker=WorkerSeen(key=WorkerKey("n", "p", "w"), instance="i"))
 
-    with pytest.raises(KeyError):
+    with pytest.raises(TermEnded):
         await host.call(report)
     with pytest.raises(KeyError):
         async with asyncio.timeout(30):
