@@ -19,6 +19,7 @@ from tickwheel_operator.engine import messages as m
 from tickwheel_operator.engine.groups import Entry
 from tickwheel_operator.engine.journal import Journal
 from tickwheel_operator.engine.leasing import Leasing
+from tickwheel_operator.engine.overdue import Overdue
 from tickwheel_operator.engine.runs import Dispatch
 from tickwheel_operator.engine.scheduler import Scheduler
 from tickwheel_operator.engine.spec import Guarantee
@@ -279,7 +280,7 @@ def watermark_forgotten(patch: Patch) -> None:
 
 
 def overdue_forgotten_at_takeover(patch: Patch) -> None:
-    patch.setattr(Scheduler, "_settle", lambda self, entry, trigger: None)
+    patch.setattr(Overdue, "settle", lambda self, entry, trigger: None)
 
 
 def timers_not_set_after_an_edit(patch: Patch) -> None:

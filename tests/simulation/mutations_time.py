@@ -17,6 +17,7 @@ from tickwheel_operator.engine.backfill import Backfills
 from tickwheel_operator.engine.following import Delay, Following
 from tickwheel_operator.engine.groups import Entry
 from tickwheel_operator.engine.leasing import Leasing
+from tickwheel_operator.engine.overdue import Overdue
 from tickwheel_operator.engine.overlap import Overlaps
 from tickwheel_operator.engine.routing import Router
 from tickwheel_operator.engine.runs import Dispatch, Run, TaskState
@@ -180,6 +181,10 @@ def once_of_the_past_counts_from_its_edit(patch: Patch) -> None:
     patch.setattr(edits, "once_at", lambda trigger: None)
 
 
+def oldest_overdue_get_the_room(patch: Patch) -> None:
+    patch.setattr(Overdue, "_room", lambda self, spec, wanted: (wanted, f.SkipReason.OVERLAP))
+
+
 def fixed_delay_armed_while_open(patch: Patch) -> None:
     def following(self: Following, entry: Entry, since_ms: int = 0) -> Delay | None:
         after = entry.spec.after
@@ -288,6 +293,7 @@ TIME_MUTATIONS: Sequence[Callable[[Patch], None]] = (
     overlap_skips_not_counted,
     overdue_dropped_by_an_edit_not_counted,
     once_of_the_past_counts_from_its_edit,
+    oldest_overdue_get_the_room,
     fixed_delay_armed_while_open,
     fixed_delay_not_resumed,
     backfill_cursor_not_restored,

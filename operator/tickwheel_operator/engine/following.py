@@ -14,7 +14,7 @@ from tickwheel_operator.engine.filters import Search
 from tickwheel_operator.engine.journal import Journal
 from tickwheel_operator.engine.messages import RunState
 from tickwheel_operator.engine.misfire import settle
-from tickwheel_operator.engine.overlap import Verdict
+from tickwheel_operator.engine.overlap import REASONS
 from tickwheel_operator.engine.runs import Run
 from tickwheel_operator.engine.spec import Completion, FixedDelay, Outcome
 from tickwheel_operator.engine.state import State
@@ -70,7 +70,7 @@ class Following:
         elif (delay := self._next(entry)) is None:
             return
         elif self._is_over(delay) and not spec.suspend:
-            self._scheduler.put_off(entry)
+            self._scheduler.overdue.add([entry])
         else:
             self._sleep(delay)
 
@@ -121,7 +121,7 @@ class Following:
             self._arm(entry, delay.instant_ms)
             return
         if self._scheduler.held:
-            self._scheduler.put_off(entry)
+            self._scheduler.overdue.add([entry])
             return
         # The wall clock may have been set back meanwhile: the instant is never ahead of it.
         now, watermark = self._journal.now_ms, entry.watermark_ms
@@ -150,13 +150,7 @@ class Following:
             return f.SkipReason.CALENDAR
         if self._scheduler.is_full(spec):
             return f.SkipReason.BACKLOG
-        match self._scheduler.overlaps.verdict(spec, b""):
-            case Verdict.SKIP:
-                return f.SkipReason.OVERLAP
-            case Verdict.FULL:
-                return f.SkipReason.QUEUE_FULL
-            case _:
-                return None
+        return REASONS.get(self._scheduler.overlaps.verdict(spec, b""))
 
     # --- fixed delays ---
 

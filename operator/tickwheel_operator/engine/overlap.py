@@ -23,9 +23,9 @@ import msgspec
 from tickwheel_operator.engine.parameters import merge
 from tickwheel_operator.engine.runs import Run
 from tickwheel_operator.engine.spec import Overlap, OverlapPolicy, TaskSpec
-from tickwheel_operator.ledger.facts import Origin
+from tickwheel_operator.ledger.facts import Origin, SkipReason
 
-__all__ = ["Group", "Overlaps", "Verdict"]
+__all__ = ["REASONS", "Group", "Overlaps", "Verdict"]
 
 _decode = msgspec.json.Decoder().decode
 _MISSING = object()
@@ -47,6 +47,8 @@ class Verdict(enum.Enum):
     """`Queue`: as many wait as may."""
 
 
+REASONS = {Verdict.SKIP: SkipReason.OVERLAP, Verdict.FULL: SkipReason.QUEUE_FULL}
+"""Why an instant makes no run, of the verdicts that say so."""
 _OBJECTIONS = {
     Verdict.SKIP: "as many runs are open as spec.concurrency.maxConcurrent allows, and its policy is Forbid",
     Verdict.FULL: "as many runs wait for open ones as spec.concurrency.queueLimit allows",

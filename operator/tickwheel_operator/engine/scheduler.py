@@ -12,7 +12,7 @@ clock as it is: where that was set back, watermarks keep what was settled, and n
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Hashable
 
 from tickwheel_operator.engine.edits import Edits
@@ -20,8 +20,8 @@ from tickwheel_operator.engine.following import Following
 from tickwheel_operator.engine.groups import AT_ONCE, Burst, Entry, Group, Names
 from tickwheel_operator.engine.journal import Journal
 from tickwheel_operator.engine.messages import TaskApplied, TaskRemoved
-from tickwheel_operator.engine.misfire import settle
-from tickwheel_operator.engine.overlap import Overlaps, Verdict
+from tickwheel_operator.engine.overdue import Overdue
+from tickwheel_operator.engine.overlap import REASONS, Overlaps, Verdict
 from tickwheel_operator.engine.recovery import Recovery
 from tickwheel_operator.engine.routing import Router
 from tickwheel_operator.engine.runs import Run, TaskState
@@ -69,12 +69,11 @@ class Scheduler:
         self.names = Names()
         self._groups: dict[Hashable, Group] = {}
         self._bursts: dict[Group, Burst] = {}
-        self._overdue: OrderedDict[Entry, None] = OrderedDict()
-        """Tasks that may have overdue instants, to be settled in this order."""
         self._noticed_ms: int | None = None
         """Since when more is due than was fired. What was due by then is no misfire, however long the rest takes."""
         self._kept: set[str] = set()
         """Uids of objects that exist but were never valid while this leader watched."""
+        self.overdue = Overdue(journal, state, self)
         self.following = Following(journal, state, self)
         self._edits = Edits(journal, self)
         self.recovery = Recovery(journal, self, self._edits)
@@ -101,8 +100,8 @@ class Scheduler:
             if self.synced:
                 self._kept.discard(spec.uid)
                 self._adopt(entry)
-                if self._overdue:
-                    self._settle_overdue(entry)
+                if self.overdue.entries:
+                    self.overdue.settle_now(entry)
             return
         before = entry.spec
         rearmed = before.schedule != spec.schedule
@@ -126,7 +125,7 @@ class Scheduler:
         if rearmed:
             self._edits.seen(entry, before)
         self._adopt(entry)
-        self._settle_overdue(entry)
+        self.overdue.settle_now(entry)
 
     def pause(self, uid: str) -> None:
         """Make no runs of the task until it is applied again."""
@@ -177,7 +176,7 @@ class Scheduler:
         for task in gone:
             if task.uid not in self._kept:
                 self._forget(task, "the task was deleted while no leader watched")
-        self.go_on()
+        self.overdue.go_on()
 
     def hold(self, reason: str) -> None:
         """Make no new runs, for this reason; or make them again (empty), and settle what is overdue."""
@@ -188,30 +187,20 @@ class Scheduler:
         for group in self._groups.values():
             if not group.armed:
                 self._sleep(group, group.trigger.next_after(self._journal.wall_ms))
-        self.go_on()
+        self.overdue.go_on()
 
     @property
     def is_behind(self) -> bool:
         """Whether there is more to settle than was settled in this step."""
-        return bool(self._overdue) and not self.held
-
-    def go_on(self) -> None:
-        """Settle those that are overdue longest, as many as one step may."""
-        if self.held:
-            return
-        first = self._state.next_run
-        for _ in range(min(AT_ONCE, len(self._overdue))):
-            self._settle_overdue(next(iter(self._overdue)))
-            if self._state.next_run - first >= AT_ONCE:
-                return
-
-    def put_off(self, entry: Entry) -> None:
-        """It is overdue: that is settled in its turn, as soon as new runs are made."""
-        self._overdue[entry] = None
+        return bool(self.overdue.entries) and not self.held
 
     def is_full(self, spec: TaskSpec) -> bool:
         """Whether as much waits in the task's pool as may."""
-        return self._router.pool(spec.namespace, spec.pool).unleased() >= self._config.max_backlog
+        return not self.free_backlog(spec)
+
+    def free_backlog(self, spec: TaskSpec) -> int:
+        """How many more runs may wait in the task's pool."""
+        return max(0, self._config.max_backlog - self._router.pool(spec.namespace, spec.pool).unleased())
 
     def knows(self, task: TaskState) -> bool:
         """Whether the task was valid at some time while this leader watched."""
@@ -272,7 +261,7 @@ class Scheduler:
             self._noticed_ms = None
         elif self._noticed_ms is None:
             self._noticed_ms = now
-        self.go_on()
+        self.overdue.go_on()
 
     def fire(self, group: Group) -> None:
         """The group's timer is due: at its instant, or the lead before."""
@@ -282,7 +271,7 @@ class Scheduler:
         instant, now = group.due_ms, self._journal.wall_ms
         burst = self._bursts.pop(group, None)
         if self.held:
-            self._overdue.update(dict.fromkeys(group.entries))
+            self.overdue.add(group.entries)
         elif now < instant:
             if now < self._journal.now_ms:
                 group.sleep(self._wheel, instant, 0)  # by the clock of the facts it may be past: it would be leased
@@ -296,7 +285,7 @@ class Scheduler:
             following = group.trigger.next_after(instant)
             seen = self._noticed_ms if self._noticed_ms is not None and instant <= self._noticed_ms else now
             if seen - instant > self.misfire_threshold_ms or (following is not None and following <= now):
-                self._overdue.update(dict.fromkeys(group.entries))
+                self.overdue.add(group.entries)
                 self._sleep(group, group.trigger.next_after(now))
                 return
             entries = self._due(group, instant)
@@ -310,13 +299,15 @@ class Scheduler:
         """The search for its next instant had given up here: go on."""
         now = self._journal.wall_ms
         if group.trigger.last_at_or_before(now, group.at_ms) is not None:
-            self._overdue.update(dict.fromkeys(group.entries))  # woken late
+            self.overdue.add(group.entries)  # woken late
         self._sleep(group, group.trigger.next_after(now))
 
     def _fire_burst(self, group: Group, instant: int, burst: Burst) -> None:
         """It began in time, so that it is no misfire when the last of a hundred thousand have waited for seconds."""
         # While they waited, some may have been edited, or come to be overdue.
-        taken = (e for e in burst.take() if e.group is group and e.watermark_ms < instant and e not in self._overdue)
+        taken = (
+            e for e in burst.take() if e.group is group and e.watermark_ms < instant and e not in self.overdue.entries
+        )
         self._fire_due(group, instant, list(taken))
         if burst:
             self._bursts[group] = burst
@@ -329,7 +320,7 @@ class Scheduler:
         if late_ms:
             late = [e for e in entries if e.spec.misfire.is_too_late(late_ms)]
             for entry in late:
-                self._settle(entry, group.trigger)
+                self.overdue.settle(entry, group.trigger)
             if late:
                 entries = [e for e in entries if e.watermark_ms < instant]
         self.fire_at(instant, entries)
@@ -340,7 +331,7 @@ class Scheduler:
         if burst is None:
             entries = self._due(group, instant)
             burst = Burst(entries, ahead=True)
-            burst.undecided = bool(self._overdue)
+            burst.undecided = bool(self.overdue.entries)
         taken = burst.take()
         sure = [
             e
@@ -348,7 +339,7 @@ class Scheduler:
             if self.overlaps.verdict(e.spec, b"") is Verdict.START
             and e.group is group
             and e.watermark_ms < instant
-            and e not in self._overdue
+            and e not in self.overdue.entries
         ]
         burst.undecided |= len(sure) < len(taken)
         self.fire_at(instant, sure)
@@ -363,7 +354,7 @@ class Scheduler:
     def _due(self, group: Group, instant: int) -> list[Entry]:
         """Those whose turn it is. Who is overdue settles this instant with the others."""
         entries = [e for e in group.entries if e.watermark_ms < instant]
-        return [e for e in entries if e not in self._overdue] if self._overdue else entries
+        return [e for e in entries if e not in self.overdue.entries] if self.overdue.entries else entries
 
     def fire_at(self, scheduled_ms: int, entries: list[Entry]) -> None:
         """One run of each task for one instant: one fact for all of them that nothing can stop."""
@@ -384,12 +375,11 @@ class Scheduler:
 
     def _fire_limited(self, scheduled_ms: int, entry: Entry) -> None:
         task = self.name(entry)
-        verdict = self.overlaps.verdict(entry.spec, b"")
-        if verdict in (Verdict.SKIP, Verdict.FULL):
-            reason = f.SkipReason.OVERLAP if verdict is Verdict.SKIP else f.SkipReason.QUEUE_FULL
-            self.skip(task, scheduled_ms, 1, reason)
-        else:
+        reason = REASONS.get(self.overlaps.verdict(entry.spec, b""))
+        if reason is None:
             self._make(scheduled_ms, [task.number])
+        else:
+            self.skip(task, scheduled_ms, 1, reason)
 
     def _make(self, scheduled_ms: int, tasks: list[int]) -> None:
         first = self._state.next_run
@@ -398,25 +388,6 @@ class Scheduler:
         runs = self._state.runs
         for number in range(first, first + len(tasks)):
             self.created(runs[number])
-
-    def _settle_overdue(self, entry: Entry) -> None:
-        """It is the task's turn, if it has overdue instants."""
-        if self.held or entry not in self._overdue:
-            return
-        del self._overdue[entry]
-        if entry.spec.trigger is not None:
-            self._settle(entry, entry.spec.trigger)
-        else:
-            self.following.settle(entry)
-
-    def _settle(self, entry: Entry, trigger: Trigger) -> None:
-        """Settle what is overdue for one task, by its misfire policy."""
-        after = entry.watermark_ms
-        settlement = settle(trigger, after, self._journal.wall_ms, entry.spec.misfire, self.misfire_threshold_ms)
-        for skip in settlement.skipped:
-            self.skip(self.name(entry), skip.until_ms, skip.count, skip.reason)
-        for instant in settlement.fire:
-            self.fire_at(instant, [entry])
 
     def skip(self, task: TaskState, until_ms: int, count: int, reason: f.SkipReason) -> None:
         self._journal.emit(f.Skipped(task.number, until_ms, count, reason))
@@ -444,7 +415,7 @@ class Scheduler:
         if following is None and (looked := looked_until(spec.trigger, since)) is not None and looked < now:
             following = looked  # the search gave up there, and what comes after may be overdue
         if following is not None and following <= now:
-            self._overdue[entry] = None
+            self.overdue.entries[entry] = None
             following = spec.trigger.next_after(now)
         self._join_group(entry, spec.trigger, following)
 
@@ -470,7 +441,7 @@ class Scheduler:
 
     def _leave(self, entry: Entry) -> None:
         self.following.leave(entry)
-        self._overdue.pop(entry, None)
+        self.overdue.entries.pop(entry, None)
         group, entry.group = entry.group, None
         if group is None:
             return
