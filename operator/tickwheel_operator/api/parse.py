@@ -9,6 +9,7 @@ Invariants: a returned resource is complete and valid, defaults filled in; every
 
 from __future__ import annotations
 
+import json
 import re
 import types
 import typing
@@ -24,12 +25,14 @@ from tickwheel_operator.api.kinds import KINDS
 from tickwheel_operator.api.meaning import faults_of_meaning
 from tickwheel_operator.api.nodes import MOST_LEVELS
 from tickwheel_operator.api.resource import API_VERSION, GROUP, Resource
+from tickwheel_operator.api.scalars import stays_text
 from tickwheel_operator.api.schema import Model
 from tickwheel_operator.api.text import ObjectName
 
 __all__ = ["parse"]
 
 _BY_NAME = {kind.kind_name(): kind for kind in KINDS}
+_PLAIN = re.compile("[A-Za-z0-9][-A-Za-z0-9_.:/]*")
 _JSON_TYPES = {
     "int_type": "a whole number",
     "int_from_float": "a whole number",
@@ -166,7 +169,7 @@ def _fault(kind: type[Resource], detail: ErrorDetails) -> FieldFault:
         case "less_than_equal":
             message = f"{shown(value)} is too large; the most is {context['le']}"
         case known if known in _JSON_TYPES:
-            message = f"{shown(value)} is not {_JSON_TYPES[known]}"
+            message = f"{shown(value)} is not {_JSON_TYPES[known]}{_form(_model_at(kind, location), value)}"
         case _:
             message = detail["msg"]
     return FieldFault(_path(location), message)
@@ -200,6 +203,34 @@ def _unknown(holder: type[Model] | None, name: str) -> str:
     return f"is not a field; {hint}allowed: {', '.join(allowed) or 'none'}"
 
 
+def _form(wanted: type[Model] | None, value: object) -> str:
+    """How to write a value in the object that is wanted in its place; empty: none of its fields takes it."""
+    if wanted is None or isinstance(value, (dict, list)) or value is None:
+        return ""
+    form = _written_in(wanted, value) or next(
+        (
+            f"{{{info.alias or field}: {form}}}"
+            for field, info in wanted.model_fields.items()
+            if (inner := _as_model(info.annotation)) is not None and (form := _written_in(inner, value))
+        ),
+        "",
+    )
+    return f"; write it as {form}" if form else ""
+
+
+def _written_in(wanted: type[Model], value: object) -> str:
+    """The value in the first field of the object that takes it."""
+    for field, info in wanted.model_fields.items():
+        name = info.alias or field
+        try:
+            wanted.model_validate({name: value}, by_alias=True, by_name=False)
+        except ValidationError:
+            continue
+        plain = isinstance(value, str) and _PLAIN.fullmatch(value) and stays_text(value)
+        return f"{{{name}: {value if plain else json.dumps(value)}}}"
+    return ""
+
+
 def _description(holder: type[Model] | None, name: str) -> str:
     if holder is None:
         return ""
@@ -221,7 +252,12 @@ def _model_at(kind: type[Model], location: list[int | str]) -> type[Model] | Non
         else:
             current = _element(current)
         current = _without_none(current)
-    return current if isinstance(current, type) and issubclass(current, Model) else None
+    return _as_model(current)
+
+
+def _as_model(annotation: Any) -> type[Model] | None:
+    plain = _without_none(annotation)
+    return plain if isinstance(plain, type) and issubclass(plain, Model) else None
 
 
 def _without_none(annotation: Any) -> Any:

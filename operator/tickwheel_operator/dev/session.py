@@ -20,6 +20,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.live import Live
 
+from tickwheel_operator.api.documents import SUFFIXES
 from tickwheel_operator.clock import SystemClock
 from tickwheel_operator.dev.errors import DevError
 from tickwheel_operator.dev.folder import Folder
@@ -87,7 +88,7 @@ class DevSession:
 
         Raises `DevError` where it cannot start, and the ledger's errors.
         """
-        if not any(listed(self._directory, (".yaml", ".yml"))) and not handler_files(self._directory):
+        if not any(listed(self._directory, SUFFIXES)) and not handler_files(self._directory):
             raise DevError(
                 f"there is nothing to run in {self._directory}: it has no manifests (*.yaml with a ScheduledTask) and "
                 "no handlers (*.py with @task functions); examples/quickstart shows both"
@@ -179,6 +180,7 @@ class DevSession:
                 if self._at_once.is_set():
                     workers.kill()
                 await asyncio.wait({draining}, timeout=_LOOK_S)
+            self._show(live, host, folder, workers)
         draining.result()
 
     # --- its surroundings ---

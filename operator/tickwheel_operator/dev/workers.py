@@ -224,7 +224,7 @@ class _Place:
                 else:
                     await self._pause(_LOOK_S)
             if self._serving is not None:
-                await self._drain(self._serving)
+                await self._drain(self._serving, "has left")
         finally:
             for process in (self._serving, self._loading):
                 if process is not None:
@@ -265,7 +265,7 @@ class _Place:
             if fresh is None:
                 return
             if self._serving is not None:
-                await self._drain(self._serving)
+                await self._drain(self._serving, "is replaced, since its handlers or its pool changed")
             if self._retiring:
                 fresh.kill()
                 await fresh.wait()
@@ -325,8 +325,10 @@ class _Place:
         last = _last_line(self._log) if code > 0 else ""
         self._workers.say(f"worker {self.name} {ending(code)} and is started again; see {self._log}{last}")
 
-    async def _drain(self, process: WorkerProcess) -> None:
-        if not await process.drain(self._pool.drain_ms / 1000 + _DRAIN_MARGIN_S) and not self._retiring:
+    async def _drain(self, process: WorkerProcess, what: str) -> None:
+        if await process.drain(self._pool.drain_ms / 1000 + _DRAIN_MARGIN_S):
+            self._workers.say(f"worker {self.name} {what}")
+        elif not self._retiring:
             self._workers.say(f"worker {self.name} did not end in its drainTimeout and was killed; see {self._log}")
         self._serving = None
         self._workers.on_gone(WorkerKey(self._pool.namespace, self._pool.name, self.name))

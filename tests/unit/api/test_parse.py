@@ -281,3 +281,22 @@ def test_a_long_list_of_faults_is_counted_not_cut_in_silence() -> None:
     many = [FieldFault(f"spec.f{n}", "is wrong") for n in range(12)]
     assert sentence(many).endswith("spec.f9: is wrong; and 2 more")
     assert sentence(many[:1]) == "spec.f0: is wrong"
+
+
+@pytest.mark.parametrize(
+    ("spec", "path", "form"),
+    [
+        ({"retry": {"backoff": {"fixed": "1s"}}}, "spec.retry.backoff.fixed", "{delay: 1s}"),
+        ({"retry": {"backoff": {"exponential": "1s"}}}, "spec.retry.backoff.exponential", "{initial: 1s}"),
+        ({"retry": {"backoff": "1s"}}, "spec.retry.backoff", "{exponential: {initial: 1s}}"),
+        ({"retry": 3}, "spec.retry", "{limit: 3}"),
+        ({"misfire": "Skip"}, "spec.misfire", "{policy: Skip}"),
+        ({"trigger": "0 9 * * *"}, "spec.trigger", '{cron: "0 9 * * *"}'),
+        ({"trigger": {"once": "2026-12-24T18:00:00Z"}}, "spec.trigger.once", "{at: 2026-12-24T18:00:00Z}"),
+        ({"trigger": {"calendars": ["closed"]}}, "spec.trigger.calendars[0]", "{name: closed}"),
+    ],
+)
+def test_a_value_in_the_place_of_an_object_is_answered_with_the_form(
+    spec: dict[str, Any], path: str, form: str
+) -> None:
+    assert faults(task(**spec))[path].endswith(f"is not an object (fields with values); write it as {form}")

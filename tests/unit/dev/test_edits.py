@@ -49,6 +49,7 @@ def test_edits_of_handlers_are_taken_up_and_broken_ones_never_stop_the_workers(f
     (folder / "words.py").write_text("WORD = 'other'\n")
     os.utime(folder / "words.py", ns=(read, read ^ 1))
     session.until(lambda: '"other"' in results(folder, "hello"), "the edited module is used")
+    session.says("worker local-0 is replaced, since its handlers or its pool changed")
 
     path.write_text("def broken(:\n")
     session.says("handlers.py, line 1: SyntaxError: ")
@@ -77,3 +78,12 @@ def test_handlers_that_are_broken_from_the_start_are_told_and_taken_when_mended(
     path.write_text(HANDLERS)
     session.until(lambda: results(folder, "hello"), "the mended handlers are used")
     session.says("other: no worker has registered the handler 'gone'; there are endless, gated, tick")
+
+
+def test_without_a_terminal_it_is_said_when_a_worker_leaves(folder: Path, start: Start) -> None:
+    (folder / "tasks.yaml").write_text(manifests(("hello", "fixedRate: 200ms", "tick"), replicas=2))
+    (folder / "handlers.py").write_text(HANDLERS)
+    session = start(folder)
+    session.until(lambda: succeeded(folder, "hello") > 0, "runs succeed")
+    (folder / "tasks.yaml").write_text(manifests(("hello", "fixedRate: 200ms", "tick"), replicas=1))
+    session.says("worker local-1 has left")

@@ -1,10 +1,19 @@
 """What `lint` says about expressions that are legal and yet not what Quartz, or their author, means."""
 
+import re
 from datetime import datetime, timedelta
 
 import pytest
 
-from tickwheel_operator.engine.cron import CronError, UnknownZoneError, quartz_warnings, warnings, zone_named
+from tickwheel_operator.engine.cron import (
+    CronError,
+    UnknownZoneError,
+    parse,
+    quartz_warnings,
+    warnings,
+    zone_named,
+    zone_names,
+)
 
 
 @pytest.mark.parametrize("weekday", ["2", "1-5", "5#2", "6L", "MON,3", "1/2", "0"])
@@ -99,3 +108,44 @@ def test_an_offset_that_no_zone_is_named_after_is_told_of_cities(name: str) -> N
 def test_a_zone_in_the_wrong_case_is_told_the_right_one() -> None:
     with pytest.raises(UnknownZoneError, match=r"did you mean Asia/Shanghai\b"):
         zone_named("asia/shanghai")
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("PST", "did you mean America/Los_Angeles?"),
+        ("IST", "did you mean Asia/Kolkata, Europe/Dublin or Asia/Jerusalem?"),
+        ("Pacific Standard Time", "it is a name of Windows; did you mean America/Los_Angeles?"),
+        ("Eastern Daylight Time", "it is a name of Windows; did you mean America/New_York?"),
+        ("W. Europe Standard Time", "it is a name of Windows; did you mean Europe/Berlin?"),
+        ("Local", "the operator's pods have no local time; name the zone of a city, for example Europe/Berlin, or UTC"),
+        ("utc", "did you mean UTC?"),
+        ("America/New York", "did you mean America/New_York?"),
+        ("Europe/Berln", "did you mean Europe/Berlin"),
+        ("XYZ", "(case matters); for example Asia/Shanghai or UTC"),
+        ("QST", "(case matters); for example Asia/Shanghai or UTC"),
+    ],
+)
+def test_the_hint_for_a_zone_is_what_people_mean_by_it_or_none(name: str, hint: str) -> None:
+    with pytest.raises(UnknownZoneError) as caught:
+        zone_named(name)
+    assert hint in str(caught.value)
+
+
+def test_every_zone_that_a_hint_names_exists() -> None:
+    windows = set(zone_names._WINDOWS.values())
+    named = {zone for text in zone_names._ABBREVIATIONS.values() for zone in re.split(", | or ", text)}
+    assert len(windows) > 100
+    for zone in windows | named:
+        zone_named(zone)
+
+
+def test_the_zone_of_a_cron_tz_is_the_one_that_is_advised() -> None:
+    with pytest.raises(CronError, match=r"'CRON_TZ=Asia/Tokyo' does not belong.*as timeZone: Asia/Tokyo$"):
+        parse("CRON_TZ=Asia/Tokyo 0 9 * * *")
+
+
+def test_the_advice_on_a_step_of_h_says_where_it_fires() -> None:
+    [advice] = warnings("H(0-59)/60 * * * *")
+    assert "so it fires at one of them only, which H draws;" in advice
+    assert "so it fires at the first of them only;" in warnings("*/60 * * * *")[0]

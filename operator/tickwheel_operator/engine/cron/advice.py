@@ -61,9 +61,10 @@ def warnings(expression: str) -> list[str]:
     for written in split_fields(expression):
         for match in _STEP.finditer(written.text):
             if int(match[1]) >= written.field.size:
+                which = "at one of them only, which H draws" if "H" in written.text else "at the first of them only"
                 found.append(
                     f"{written.field.name} '{written.text}' has a step of {match[1]}, but the field has only "
-                    f"{written.field.size} values, so it fires at the first one only; a step begins anew "
+                    f"{written.field.size} values, so it fires {which}; a step begins again "
                     "with the field, so for a longer period use fixedRate"
                 )
     return found

@@ -168,9 +168,10 @@ def split_fields(expression: str) -> tuple[_FieldText, ...]:
     if words and words[0][0].startswith("@"):
         return split_fields(_macro(expression, words))
     if words and words[0][0].startswith(("TZ=", "CRON_TZ=")):
+        prefix = expression[words[0][1] :].split()[0]
+        zone = prefix.partition("=")[2] or "Asia/Shanghai"
         raise CronError(
-            f"'{words[0][0]}' does not belong in a cron expression; write the zone beside it, "
-            "as timeZone: Asia/Shanghai",
+            f"'{prefix}' does not belong in a cron expression; write the zone beside it, as timeZone: {zone}",
             position=words[0][1],
         )
     if len(words) == 5:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from .errors import UnknownZoneError
+from .zone_names import meant_by
 
 FIRST_SECOND = int(datetime(1, 1, 3, tzinfo=UTC).timestamp())
 LAST_SECOND = int(datetime(9999, 12, 29, tzinfo=UTC).timestamp())
@@ -139,6 +140,8 @@ def zone_named(name: str) -> ZoneInfo:
         raise UnknownZoneError(f"{name!r} is not a time zone of the IANA data (case matters); {_hint(name)}") from error
 
 
+_ALIKE = 0.75
+"""How much of two names must be the same before one is taken for a misspelt other one."""
 _OFFSET = re.compile(r"(?:etc/)?(?:utc|gmt|z)? ?([+-])([0-9]{1,2})(?::?([0-9]{2}))?", re.IGNORECASE)
 
 
@@ -147,11 +150,16 @@ def _hint(name: str) -> str:
     if offset := _OFFSET.fullmatch(name.strip()):
         return _hint_for(offset)
     zones = {zone.casefold(): zone for zone in available_timezones().difference(_MACHINES)}
-    # People misspell the city, or write it alone: compare with both.
+    wanted = name.strip().casefold().replace(" ", "_")
+    if wanted in zones:
+        return f"did you mean {zones[wanted]}?"
+    if meant := meant_by(name):
+        return meant
+    # People misspell the city, or write it alone: compare with both. A few letters resemble anything.
+    zones = {folded: zone for folded, zone in zones.items() if "/" in zone}
     cities = {folded.rpartition("/")[2]: zone for folded, zone in sorted(zones.items(), reverse=True)}
-    wanted = name.strip().casefold()
-    near = [zones[found] for found in get_close_matches(wanted, zones, n=3)]
-    near += [cities[found] for found in get_close_matches(wanted.rpartition("/")[2], cities, n=2)]
+    near = [zones[found] for found in get_close_matches(wanted, zones, n=3, cutoff=_ALIKE)]
+    near += [cities[found] for found in get_close_matches(wanted.rpartition("/")[2], cities, n=2, cutoff=_ALIKE)]
     return f"did you mean {' or '.join(dict.fromkeys(near[:3]))}?" if near else "for example Asia/Shanghai or UTC"
 
 
