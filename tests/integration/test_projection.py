@@ -77,7 +77,9 @@ class Replica:
         self.events = EventRecorder(client, self.clock, instance="replica-0")
         self.projector = Projector(
             client, self.catalog, self.requests, self.clock, events=self.events, namespaces=(namespace, *others),
-            config=ProjectionConfig(writes_per_s=writes_per_s, burst=10, pool_interval_s=0.2, task_interval_s=0.1),
+            config=ProjectionConfig(
+                writes_per_s=writes_per_s, burst=10, expiry_interval_s=0.3, pool_interval_s=0.2, task_interval_s=0.1,
+            ),
         )  # fmt: skip
         self.catalog.on_task = self.projector.task_changed
         self.catalog.on_pool.append(self.projector.pool_changed)
@@ -364,6 +366,43 @@ async def test_two_requests_with_one_key_are_one_run_and_both_show_it(replica: R
     await objects.until("ScheduledTask", "sync", lambda s: (s.get("counters") or {}).get("succeeded", 0) > 0)
     await replica.settled()
     assert (await objects.get("ScheduledTask", "sync"))["status"]["counters"]["succeeded"] == 1
+
+
+async def test_a_key_that_stands_for_another_request_is_refused_with_the_difference(
+    replica: Replica, objects: Objects
+) -> None:
+    await objects.create("WorkerPool", "shops", {})
+    await objects.create("ScheduledTask", "sync", manual())
+    key = {"task": "sync", "idempotencyKey": "order-4711"}
+    await objects.create("TaskRun", "one", {**key, "parameters": {"region": "south", "limit": 1}})
+    await replica.work("sync")
+    await objects.until("TaskRun", "one", lambda s: condition(s, "Succeeded")[0] == "True")
+    await objects.create("TaskRun", "two", {**key, "parameters": {"region": "north", "limit": 1.0}})
+    status = await objects.until("TaskRun", "two", lambda s: bool(s.get("conditions")))
+    assert condition(status, "Succeeded") == ("False", "IdempotencyKeyReused")
+    message = next(c["message"] for c in status["conditions"] if c["type"] == "Stalled")
+    assert "'order-4711'" in message and "parameters.region: has another value" in message and "limit" not in message
+    await objects.create("TaskRun", "same", {**key, "parameters": {"limit": 1, "region": "south"}})
+    await objects.until("TaskRun", "same", lambda s: condition(s, "Succeeded")[0] == "True")
+
+
+async def test_a_taskrun_is_deleted_its_time_after_the_run_ended_and_no_other_is(
+    replica: Replica, objects: Objects
+) -> None:
+    await objects.create("WorkerPool", "shops", {})
+    await objects.create("ScheduledTask", "sync", manual())
+    for name, ttl in (("at-once", {"ttlSecondsAfterFinished": 0}), ("stays", {}), ("later", {})):
+        await objects.create("TaskRun", name, {"task": "sync", **ttl})
+        await replica.work("sync")
+        if name != "at-once":
+            await objects.until("TaskRun", name, lambda s: s.get("state") == "Succeeded")
+    await objects.until_listed("TaskRun", lambda runs: set(runs) == {"stays", "later"})
+    await objects.patch("TaskRun", "later", {"ttlSecondsAfterFinished": 1})
+    await objects.until_listed("TaskRun", lambda runs: set(runs) == {"stays"})
+    open_one = await objects.create("TaskRun", "open", {"task": "sync", "ttlSecondsAfterFinished": 0})
+    await objects.until("TaskRun", "open", lambda s: s.get("state") == "Pending")
+    await replica.settled()
+    assert (await objects.get("TaskRun", "open"))["metadata"]["uid"] == open_one["metadata"]["uid"]
 
 
 async def test_a_request_waits_for_a_task_that_is_not_there_yet(replica: Replica, objects: Objects) -> None:

@@ -144,11 +144,13 @@ def outcome(attempt: Attempt, value: object, error: BaseException | None) -> Rep
             return ResultReport(token=attempt.lease.token, value=_encode(attempt.handler.name, value))
         except ResultError as refused:
             error = refused
+    permanent = isinstance(error, ParameterError | ResultError)
     return ErrorReport(
         token=attempt.lease.token,
         type=type(error).__name__,
         message=_text(error),
-        traceback="" if isinstance(error, ParameterError | ResultError) else _trace(error),
+        traceback="" if permanent else _trace(error),
+        permanent=permanent,
     )
 
 

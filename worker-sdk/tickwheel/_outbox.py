@@ -117,7 +117,8 @@ def divide(request: ReportRequest, refusal: str) -> list[ReportRequest]:
     count = _outcomes(request)
     if count == 1 and request.results:
         token = request.results[0].token
-        failed = ErrorReport(token=token, type="ResultError", message=f"the operator refused the result: {refusal}")
+        message = f"the operator refused the result: {refusal}"
+        failed = ErrorReport(token=token, type="ResultError", message=message, permanent=True)
         return [
             ReportRequest(
                 worker=request.worker, epoch=request.epoch, ledger=request.ledger, failed=[failed], renew=request.renew,

@@ -170,6 +170,8 @@ class ErrorReport(_Message):
     """Beyond 8,000 characters it keeps its end, with a note."""
     timeout: bool = False
     """The worker stopped it at its execution timeout."""
+    permanent: bool = False
+    """Another attempt would fail in the same way: it is not retried, whatever spec.retry says."""
 
 
 class ResultReport(_Message):

@@ -30,11 +30,13 @@ class HandlerError(TickwheelError):
 
 
 class ParameterError(TickwheelError):
-    """The parameters of a run do not fit the handler; the attempt fails without the handler being called."""
+    """The parameters of a run do not fit the handler. The handler is not called, and the run fails without a retry: the
+    next attempt would have the same parameters. A handler may raise it too."""
 
 
 class ResultError(TickwheelError):
-    """What the handler returned is no JSON, or too much of it; the attempt fails."""
+    """What the handler returned is no JSON, or too much of it. The run fails without a retry: the handler has done
+    its work already and would do it again."""
 
 
 class Cancelled(TickwheelError):

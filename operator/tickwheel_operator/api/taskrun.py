@@ -1,6 +1,7 @@
 """TaskRun (`twr`): one run; made by the operator as a view, or by a user as a request.
 
-Invariant: a request is what it was when it was made; only `spec.cancel` may change, and only to true.
+Invariant: a request is what it was when it was made; only `spec.cancel` may change, to
+true, and `spec.ttlSecondsAfterFinished`.
 """
 
 from __future__ import annotations
@@ -59,7 +60,8 @@ class TaskRunSpec(Model):
                 f"has(self.{field}) == has(oldSelf.{field}) && (!has(self.{field}) || self.{field} == oldSelf.{field})"
                 for field in FIXED_FIELDS
             ),
-            "a run cannot be changed once it was asked for; only cancel may be set. Make another TaskRun",
+            "a run cannot be changed once it was asked for, but for cancel and ttlSecondsAfterFinished. "
+            "Make another TaskRun",
         ),
         Rule("!oldSelf.cancel || self.cancel", "a cancel cannot be taken back. Make another TaskRun"),
         Rule(
@@ -92,8 +94,11 @@ class TaskRunSpec(Model):
     """Makes up for past instants: this run stands for one run of each instant from `from` until before `to` that the
     task's trigger names. It succeeds when all of them have, and `status.dispatches` counts them. An instant that
     an earlier backfill ran already is not run again."""
+    ttl_seconds_after_finished: Annotated[Whole, Field(ge=0, le=2**31 - 1)] | None = None
+    """The object is deleted so many seconds after its run ended, as a Job's; it may change later. Default: when the
+    task has more ended TaskRuns than its `spec.history` keeps, and an hour after the run ended at the earliest."""
     cancel: Flag = False
-    """Set to true to cancel the run. The one field that may change later."""
+    """Set to true to cancel the run. It may change later."""
 
 
 class RunError(Model):

@@ -7,6 +7,7 @@ Invariants: the raw object is not kept; a spec is parsed once per generation; a 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Any, TypeAlias
 
 import msgspec
@@ -26,7 +27,8 @@ from tickwheel_operator.api.taskrun import Backfill, OnExpiry
 from tickwheel_operator.controllers.compile import NeverFires, compile_calendar, compile_pool, compile_task
 from tickwheel_operator.controllers.records import status_record
 from tickwheel_operator.engine.calendar import CalendarDates
-from tickwheel_operator.engine.messages import StatusRecord
+from tickwheel_operator.engine.instants import instant_of
+from tickwheel_operator.engine.messages import RunState, StatusRecord
 from tickwheel_operator.engine.spec import PoolSpec, TaskSpec
 
 __all__ = [
@@ -144,6 +146,13 @@ class ObservedRun(msgspec.Struct, frozen=True, kw_only=True):
     final: bool
     run_id: str
     stored: object
+    task: str = ""
+    """The name of its task."""
+    succeeded: bool = False
+    ended_ms: int = 0
+    """When its run ended, of a final one; 0: nobody said."""
+    ttl_s: int | None = None
+    """How long it is kept then; None: as its task's history says."""
 
 
 def observe_task(raw: RawObject, known: ObservedTask | None, read_status: StatusReader) -> ObservedTask:
@@ -245,7 +254,7 @@ def _compiled_calendar(raw: RawObject) -> tuple[CalendarDates | None, Fault | No
 
 def observe_run(raw: RawObject, read_status: StatusReader) -> ObservedRun | None:
     """None for what is no request: the operator's own views."""
-    metadata, status = raw["metadata"], raw.get("status") or {}
+    metadata, status, spec = raw["metadata"], raw.get("status") or {}, raw.get("spec") or {}
     if (metadata.get("labels") or {}).get(VIEW_LABEL) == "true":
         return None
     final = status.get("state") in _FINAL_STATES
@@ -269,7 +278,21 @@ def observe_run(raw: RawObject, read_status: StatusReader) -> ObservedRun | None
         final=final,
         run_id=status.get("runId") or "",
         stored=read_status("TaskRun", status),
+        task=str(spec.get("task") or ""),
+        succeeded=status.get("state") == RunState.SUCCEEDED.value,
+        ended_ms=_ended_ms(status),
+        ttl_s=spec.get("ttlSecondsAfterFinished"),
     )
+
+
+def _ended_ms(status: Mapping[str, Any]) -> int:
+    """When the run ended; of one whose details nobody keeps, since when its condition says so."""
+    since = (c.get("lastTransitionTime") for c in status.get("conditions") or () if c.get("type") == "Succeeded")
+    text = status.get("completionTime") or next(since, None)
+    try:
+        return instant_of(datetime.fromisoformat(str(text))) if text else 0
+    except ValueError:
+        return 0
 
 
 def _request(run: TaskRun) -> RunRequest:

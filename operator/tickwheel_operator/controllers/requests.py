@@ -36,6 +36,7 @@ _REASONS = {
     RefusalReason.BACKLOG_FULL: "BacklogFull",
     RefusalReason.OVERLAP: "Overlap",
     RefusalReason.NOT_POSSIBLE: "NotPossible",
+    RefusalReason.KEY_REUSED: "IdempotencyKeyReused",
     RefusalReason.NOT_READY: "NotReady",
 }
 _DELETIONS_S = 60.0
@@ -48,6 +49,7 @@ _LOOK_AGAIN_S = {
     RefusalReason.BACKLOG_FULL: 5.0,
     RefusalReason.OVERLAP: 2.0,
     RefusalReason.NOT_POSSIBLE: 300.0,
+    RefusalReason.KEY_REUSED: 300.0,
     RefusalReason.NOT_READY: 0.5,
 }
 

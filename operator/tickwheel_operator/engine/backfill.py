@@ -53,7 +53,7 @@ class Backfills:
         run_id = keyed_run_id(task.uid, command.key)
         known = self._state.keys.get(run_id)
         if known is not None:
-            state = known.state if isinstance(known, Run) else known
+            state = known.state
             return m.Submitted(
                 request=command.request, runs=[m.SubmittedRun(run_id=run_id, created=False, state=state)]
             )

@@ -20,6 +20,7 @@ from tickwheel_operator.engine.identity import keyed_run_id, uid_of
 from tickwheel_operator.engine.journal import Journal
 from tickwheel_operator.engine.leasing import Leasing
 from tickwheel_operator.engine.overlap import Overlaps, Verdict
+from tickwheel_operator.engine.request_keys import content_of, difference, requested
 from tickwheel_operator.engine.routing import Router
 from tickwheel_operator.engine.runs import Run
 from tickwheel_operator.engine.scheduler import Scheduler
@@ -362,9 +363,7 @@ class Engine:
             run_id = keyed_run_id(task.uid, wanted.key)
             known = state.keys.get(run_id)
             if known is not None:
-                answers.append(
-                    m.SubmittedRun(run_id=run_id, created=False, state=known.state if isinstance(known, Run) else known)
-                )
+                answers.append(m.SubmittedRun(run_id=run_id, created=False, state=known.state))
                 continue
             number = state.next_run
             self.journal.emit(self._asked_for(number, task.number, wanted))
@@ -415,8 +414,11 @@ class Engine:
                 detail = f"no armed ScheduledTask {command.namespace}/{command.name}"
             else:
                 runs = command.runs if isinstance(command, m.Submit) else []
+                uid = entry.spec.uid
                 backlog = self.router.pool(command.namespace, entry.spec.pool).unleased()
-                if backlog + len(runs) > self.config.max_backlog:
+                if objection := self._key_objection(uid, runs if isinstance(command, m.Submit) else [command]):
+                    reason, detail = m.RefusalReason.KEY_REUSED, objection
+                elif backlog + len(runs) > self.config.max_backlog:
                     reason = m.RefusalReason.BACKLOG_FULL
                     detail = f"{backlog} runs wait in pool {entry.spec.pool}; at most {self.config.max_backlog} may"
                 elif objection := self._overlap_objection(entry.spec, runs):
@@ -425,6 +427,25 @@ class Engine:
         if reason is None:
             return None
         return m.CommandRefused(request=command.request, reason=reason, detail=detail)
+
+    def _key_objection(self, uid: str, wanted: Sequence[m.Submission | m.StartBackfill]) -> str:
+        """Whose key stands for another request already, and what differs; empty: nobody's."""
+        among: dict[str, m.Submission | m.StartBackfill] = {}
+        for one in wanted:
+            known = self.state.keys.get(keyed_run_id(uid, one.key))
+            if known is not None:
+                before = requested(known) if isinstance(known, Run) else known.content
+                found, whose = difference(before, one), "made a run"
+            else:
+                first = among.setdefault(one.key, one)
+                found = "" if first is one else difference(content_of(first.parameters), one)
+                whose = "is used twice in this request"
+            if found:
+                return (
+                    f"idempotencyKey {one.key!r} {whose} with another content: {found}. The same key is the same run; "
+                    "give another request another key"
+                )
+        return ""
 
     def _overlap_objection(self, spec: TaskSpec, runs: list[m.Submission]) -> str:
         """Why these runs may not all be made now; empty: they may. One that is known already is no new one, and a

@@ -385,6 +385,7 @@ class Leasing:
             error_type=failed.error_type[:200],
             message=failed.message[:limit],
             traceback=failed.traceback[-limit:],
+            permanent=failed.permanent,
         )
 
     def _stopped(self, dispatch: Dispatch, why: str, told: str) -> None:
@@ -400,11 +401,12 @@ class Leasing:
         error_type: str = "",
         message: str = "",
         traceback: str = "",
+        permanent: bool = False,
     ) -> None:
         if dispatch.run.cancelling is not None:
             self._stopped(dispatch, dispatch.run.cancelling, message)
             return
-        due_ms = self._due_again(dispatch, reason)
+        due_ms = None if permanent else self._due_again(dispatch, reason)
         retry_ms = 0 if due_ms is None else self._instant_of(due_ms, dispatch)
         if not self._scheduler.knows(dispatch.run.task):
             message = f"{message}; {_UNKNOWN}" if message else _UNKNOWN

@@ -204,6 +204,8 @@ class FailedAttempt(_Value, frozen=True, kw_only=True):
     message: str = ""
     traceback: str = ""
     timeout: bool = False
+    permanent: bool = False
+    """Another attempt would fail in the same way."""
 
 
 class Report(_Value, frozen=True, kw_only=True):
@@ -347,6 +349,8 @@ class RefusalReason(enum.Enum):
     """The concurrency policy does not allow another run now."""
     NOT_POSSIBLE = "not-possible"
     """What was asked for makes no sense for this task; the detail says why. Asking again does not help."""
+    KEY_REUSED = "key-reused"
+    """The idempotency key stands for another request; the detail says what differs. Asking again does not help."""
     NOT_READY = "not-ready"
     """The catalog is not complete yet: ask again."""
 

@@ -15,6 +15,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from tickwheel_operator.engine.messages import RunState, WorkerKey
+from tickwheel_operator.engine.request_keys import EndedKey
 from tickwheel_operator.engine.runs import Ended, Run, Span, TaskState, WorkerName
 from tickwheel_operator.engine.state import State
 from tickwheel_operator.ledger import facts as f
@@ -164,8 +165,8 @@ def load(state: State, chunks: Sequence[bytes]) -> None:
                 for row in rows:
                     _load_run(state, row)
             case "keys":
-                for key, final, run in rows:
-                    state.keys[key] = RunState(final) if final else state.runs[run]
+                for key, final, run, *content in rows:
+                    state.keys[key] = EndedKey(RunState(final), *content) if final else state.runs[run]
             case _:
                 raise ValueError(f"checkpoint section {section!r} is unknown to this release")
     held = (run.dispatch for run in state.runs.values() if run.dispatch.token)
@@ -197,8 +198,8 @@ def _prune_workers(state: State) -> None:
         state.forget_worker(number)
 
 
-def _key_row(key: str, known: Run | RunState) -> tuple[str, str, int]:
-    return (key, "", known.number) if isinstance(known, Run) else (key, known.value, 0)
+def _key_row(key: str, known: Run | EndedKey) -> tuple[Any, ...]:
+    return (key, "", known.number) if isinstance(known, Run) else (key, known.state.value, 0, known.content)
 
 
 def _worker_row(worker: WorkerName) -> tuple[str, str, str, str]:

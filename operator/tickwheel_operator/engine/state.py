@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from tickwheel_operator.engine.messages import RunState, WorkerKey
+from tickwheel_operator.engine.request_keys import EndedKey, ended_key
 from tickwheel_operator.engine.runs import OUTLINE_CHARS, Dispatch, Ended, Run, Span, TaskState, WorkerName
 from tickwheel_operator.ledger import facts as f
 from tickwheel_operator.ledger.facts import Origin
@@ -46,7 +47,7 @@ class State:
         self._processes: dict[WorkerKey, dict[int, None]] = {}
         """The numbers of the processes that had a worker's place, in order."""
         # Ordered dicts, since a plain one looks through all that was deleted from its front to find its first.
-        self.keys: OrderedDict[str, Run | RunState] = OrderedDict()
+        self.keys: OrderedDict[str, Run | EndedKey] = OrderedDict()
         self.max_keys = max_keys
         self.max_detail_bytes = max_detail_bytes
         self.detail_bytes = 0
@@ -412,7 +413,7 @@ class State:
         if state is not RunState.SUCCEEDED or not run.backfill:  # thousands must not push out what people look for
             self._remember(task, ended)
         if run.key and run_id in self.keys:
-            self.keys[run_id] = state
+            self.keys[run_id] = ended_key(run, state)
         self.touched[task] = None
         if run.object_name:
             self.touched.move_to_end(task, last=False)  # somebody waits for this one (`kubectl wait`)

@@ -234,6 +234,7 @@ def _failed(error: ErrorReport) -> FailedAttempt:
         message=_head(error.message, MAX_MESSAGE_CHARS),
         traceback=_tail(error.traceback, MAX_TRACEBACK_CHARS),
         timeout=error.timeout,
+        permanent=error.permanent,
     )
 
 
@@ -353,6 +354,8 @@ def refusal(effect: CommandRefused) -> GatewayProblem:
             return problems.overlap(effect.detail)
         case RefusalReason.NOT_POSSIBLE:
             return problems.bad_request(effect.detail)
+        case RefusalReason.KEY_REUSED:
+            return problems.key_reused(effect.detail)
         case RefusalReason.NOT_READY:
             return problems.not_ready(effect.detail)
 

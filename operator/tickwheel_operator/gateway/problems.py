@@ -20,6 +20,7 @@ __all__ = [
     "bad_request",
     "epoch_passed",
     "explain",
+    "key_reused",
     "ledger_replaced",
     "no_such_pool",
     "no_such_run",
@@ -46,6 +47,7 @@ PROBLEMS: Mapping[str, tuple[int, str]] = {
     "ledger-replaced": (409, "The operator has another ledger than the caller knows"),
     "too-large": (413, "The request is too large"),
     "not-leader": (421, "This replica is not the leader"),
+    "key-reused": (422, "The idempotency key stands for another request"),
     "backlog-full": (429, "The pool's backlog is full"),
     "too-many-requests": (429, "The caller asks too often"),
     "internal": (500, "The operator failed"),
@@ -122,6 +124,10 @@ def not_leader(leader_url: str) -> GatewayProblem:
 
 def overlap(detail: str) -> GatewayProblem:
     return GatewayProblem("overlap", detail)
+
+
+def key_reused(detail: str) -> GatewayProblem:
+    return GatewayProblem("key-reused", detail)
 
 
 def backlog_full(detail: str) -> GatewayProblem:

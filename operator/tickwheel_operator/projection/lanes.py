@@ -13,7 +13,7 @@ from tickwheel_operator.projection.subjects import Catalog, Requests, Unbuilt
 __all__ = ["CONDITIONS", "GENERATIONS", "HISTORY", "REQUESTS", "STATUSES", "WEIGHTS", "Key", "Places"]
 
 Key: TypeAlias = tuple[str, str, str]
-"""`("task" | "history" | "run" | "unbuilt", uid, "")` or `("pool" | "calendar", namespace, name)`."""
+"""`("task" | "history" | "run" | "expired" | "unbuilt", uid, "")` or `("pool" | "calendar", namespace, name)`."""
 
 REQUESTS, GENERATIONS, CONDITIONS, STATUSES, HISTORY = range(5)
 """TaskRuns that users made; objects that were just applied, for whose observedGeneration health checks wait; conditions
@@ -36,7 +36,7 @@ class Places:
         match kind:
             case "pool" | "calendar":
                 return identity
-            case "run":
+            case "run" | "expired":
                 run = self._requests.entry(identity)
                 return run.seen.namespace if run is not None else ""
             case "unbuilt":

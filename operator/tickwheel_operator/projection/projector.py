@@ -21,6 +21,7 @@ from tickwheel_operator.engine.instants import timestamp
 from tickwheel_operator.engine.views import PoolView, RunView, TaskView, Views
 from tickwheel_operator.projection.bucket import Bucket
 from tickwheel_operator.projection.events import EventRecorder
+from tickwheel_operator.projection.expiry import Expiry
 from tickwheel_operator.projection.history import History
 from tickwheel_operator.projection.lanes import GENERATIONS, HISTORY, REQUESTS, STATUSES, WEIGHTS, Key, Places
 from tickwheel_operator.projection.statuses import (
@@ -69,6 +70,8 @@ class ProjectionConfig(msgspec.Struct, frozen=True, kw_only=True):
     """A pool's figures (load, backlog, slots) are written at most once in so many seconds."""
     task_interval_s: float = 1.0
     """A task's status is written at most once in so many seconds, but for changes of its conditions."""
+    expiry_interval_s: float = 10.0
+    """TaskRuns whose time is over are looked for so often, in seconds."""
     request_timeout_s: float = 15.0
     """The longest a request may take, in seconds."""
 
@@ -100,6 +103,7 @@ class Projector:
         bucket = Bucket(self._config.writes_per_s, self._config.burst)
         self._writer = Writer(client, bucket, namespaces=namespaces, timeout_s=self._config.request_timeout_s)
         self._history = History(self._writer)
+        self._expiry = Expiry(self._writer, catalog, requests, clock)
         self._places = Places(catalog, requests, unbuilt)
         self._queue: WorkQueue[Key] = WorkQueue(
             self._work,
@@ -196,6 +200,7 @@ class Projector:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._queue.run(), name="projection-writes")
             group.create_task(self._sort(), name="projection-views")
+            group.create_task(self._expiry.run(self._expired, self._config.expiry_interval_s), name="projection-expiry")
 
     # --- the catalog's side ---
 
@@ -219,6 +224,10 @@ class Projector:
         """A user's TaskRun object, or the engine's answer to it, changed."""
         if self.leading:
             self._queue.add(("run", uid, ""), REQUESTS)
+
+    def _expired(self, uid: str) -> None:
+        if self.leading:
+            self._queue.add(("expired", uid, ""), HISTORY)
 
     def unbuilt_changed(self, uid: str) -> None:
         """An object that this version does nothing with, or its stored status, changed."""
@@ -369,6 +378,8 @@ class Projector:
                 return await self._write_run(key)
             case "unbuilt":
                 return await self._write_unbuilt(key)
+            case "expired":
+                return await self._expiry.delete(key[1])
             case _:
                 return await self._write_history(key)
 

@@ -160,6 +160,7 @@ async def test_wrong_parameters_fail_the_attempt_without_a_call(operator, start)
     assert operator.failed[token].type == "ParameterError"
     assert "parameter 'shop' of handler h" in operator.failed[token].message
     assert operator.failed[token].traceback == ""
+    assert operator.failed[token].permanent and operator.failed[missing].permanent
     assert "needs the parameter 'shop'" in operator.failed[missing].message
     assert calls == []
 
@@ -212,6 +213,7 @@ async def test_what_the_code_of_a_result_raises_fails_the_attempt_and_costs_no_s
     await operator.until(lambda: not operator.open)
     for token in tokens:
         assert operator.failed[token].type == "ResultError"
+        assert operator.failed[token].permanent, "its work is done, and would be done again"
         assert f"{raises}: of the model's own code" in operator.failed[token].message
     assert operator.results[good] == 1
 
