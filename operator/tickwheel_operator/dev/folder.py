@@ -134,6 +134,12 @@ class Folder:
                 self.faults.append(Fault(files[entry.seen.uid], title, "", entry.fault.message))
         return commands
 
+    def keep(self) -> str:
+        """Try again to make durable what was read, where that failed. Returns why it fails; empty: nothing is left."""
+        if self._memory.problem:
+            self._memory.save()
+        return self._memory.problem
+
     def snapshot(self) -> Iterator[Command]:
         """Everything, for a new engine."""
         return self._catalog.snapshot()

@@ -36,6 +36,8 @@ class Memory:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._written = b""
+        self.problem = ""
+        """Why the newest version is not durable; empty when it is."""
         self.objects: dict[str, Known] = {}
         if path.exists():
             try:
@@ -54,17 +56,23 @@ class Memory:
         return Known(known.uid, file, known.created_ms, known.generation + changed, document)
 
     def save(self) -> None:
-        """Make `objects` durable, if they changed."""
+        """Make `objects` durable, if they changed; call it again while there is a `problem`."""
         data = msgspec.json.encode(self.objects)
         if data == self._written:
             return
         replacement = self._path.with_suffix(".new")
-        with replacement.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        replacement.replace(self._path)
+        try:
+            with replacement.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            replacement.replace(self._path)
+        except OSError as error:
+            what = error.strerror or error
+            self.problem = f"{self._path} cannot be written: {what}; the next start would not know the latest edits"
+            return
         self._written = data
+        self.problem = ""
 
 
 def _encoded(value: object) -> bytes:

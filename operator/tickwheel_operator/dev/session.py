@@ -14,7 +14,7 @@ import os
 import secrets
 import signal
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 from rich.console import Console
@@ -50,6 +50,8 @@ _LINES_S = 10.0
 _NEWS_S = 30.0
 """How long the table shows what has happened once, such as the end of a worker."""
 _LAST_APPEND_S = 10.0
+_PATIENT_MS = 365 * 86_400_000
+"""How long an append is tried: nobody else could take over, so a full disk is waited for, as long as the user likes."""
 
 
 class _SoleTerm:
@@ -60,6 +62,13 @@ class _SoleTerm:
 
     def is_fresh(self) -> bool:
         return True
+
+
+class _LogFile(logging.FileHandler):
+    """A log that cannot be written is no reason to fill the terminal with tracebacks: the session says the cause."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        pass
 
 
 class DevSession:
@@ -93,11 +102,9 @@ class DevSession:
                 f"there is nothing to run in {self._directory}: it has no manifests (*.yaml with a ScheduledTask) and "
                 "no handlers (*.py with @task functions); examples/quickstart shows both"
             )
-        try:
+        with self._state_folder():
             self._logs.mkdir(parents=True, exist_ok=True)
             (self._state / ".gitignore").write_text("*\n", encoding="utf-8")
-        except OSError as error:
-            raise DevError(f"{self._state} cannot be written: {error}; dev mode keeps its ledger there") from error
         with folder_lock(self._state / "lock", self._directory), self._signals(), self._logging():
             return await self._lead(seconds)
 
@@ -110,14 +117,15 @@ class DevSession:
             leader=f"dev-{os.getpid()}",
             clock=self._clock,
             nonces=lambda: secrets.token_hex(8),
-            limits=LedgerLimits(),
+            limits=LedgerLimits(append_deadline_ms=_PATIENT_MS),
         )
         host = PartitionHost(ledger, _SoleTerm(), self._clock, sink=self._picture)
         try:
             folder.read(self._clock.now_ms())
             async with self._gateway(host) as token:
-                await host.take_over(folder.snapshot)
-                await self._work(host, folder, token, seconds)
+                if not await self._take_over(host, folder, store):
+                    return False
+                await self._work(host, folder, store, token, seconds)
         finally:
             await store.close()
         self._picture.show(host.engine.views(1_000_000))
@@ -125,7 +133,25 @@ class DevSession:
         self._print(self._picture.summary(folder.tasks, time.monotonic() - self._started))
         return not self._at_once.is_set()
 
-    async def _work(self, host: PartitionHost, folder: Folder, token: str, seconds: float | None) -> None:
+    async def _take_over(self, host: PartitionHost, folder: Folder, store: SqliteSegmentStore) -> bool:
+        """Read the ledger, and say what keeps it from being written. Returns whether nobody ended the session."""
+        taking = asyncio.create_task(host.take_over(folder.snapshot), name="takeover")
+        try:
+            while not taking.done() and not self._stop.is_set():
+                await asyncio.wait({taking}, timeout=_LOOK_S)
+                if store.problem and store.problem not in self._said:
+                    self._said.add(store.problem)
+                    self._print(store.problem)
+            if taking.done():
+                taking.result()
+                return True
+            return False
+        finally:
+            await _ended(taking)
+
+    async def _work(
+        self, host: PartitionHost, folder: Folder, store: SqliteSegmentStore, token: str, seconds: float | None
+    ) -> None:
         """The term: as long as the partition is led, and nobody ends the session."""
         leading = asyncio.create_task(host.run(), name="partition")
         workers = Workers(
@@ -136,7 +162,8 @@ class DevSession:
             on_gone=lambda key: host.post(WorkerGone(key=key)),
             say=self._tell,
         )
-        working = asyncio.create_task(self._watch(host, folder, workers, seconds), name="watch")
+        problems = lambda: [text for text in (workers.problem, store.problem, folder.keep()) if text]  # noqa: E731
+        working = asyncio.create_task(self._watch(host, folder, workers, problems, seconds), name="watch")
         try:
             async with workers:
                 try:
@@ -148,12 +175,20 @@ class DevSession:
             host.stop()
             await asyncio.wait({leading}, timeout=_LAST_APPEND_S)
             if not leading.done():
-                raise DevError(f"the ledger did not take the last facts in {_LAST_APPEND_S:.0f} s; see {self._logs}")
+                why = store.problem or f"see {self._logs}"
+                raise DevError(f"the ledger did not take the last facts in {_LAST_APPEND_S:.0f} s: {why}")
             leading.result()
         finally:
             await _ended(leading)
 
-    async def _watch(self, host: PartitionHost, folder: Folder, workers: Workers, seconds: float | None) -> None:
+    async def _watch(
+        self,
+        host: PartitionHost,
+        folder: Folder,
+        workers: Workers,
+        problems: Callable[[], list[str]],
+        seconds: float | None,
+    ) -> None:
         """Follow edits and draw; then drain, drawing on."""
         deadline = None if seconds is None else self._started + seconds
         draining: asyncio.Task[None] | None = None
@@ -164,7 +199,7 @@ class DevSession:
                         for command in folder.read(self._clock.now_ms()):
                             host.post(command)
                     workers.reconcile(folder.pools.values())
-                self._show(live, host, folder, workers)
+                self._show(live, host, folder, workers, problems())
                 now = time.monotonic()
                 if draining is None and (self._stop.is_set() or (deadline is not None and now >= deadline)):
                     self._ending = "draining; Ctrl-C again ends at once"
@@ -180,7 +215,7 @@ class DevSession:
                 if self._at_once.is_set():
                     workers.kill()
                 await asyncio.wait({draining}, timeout=_LOOK_S)
-            self._show(live, host, folder, workers)
+            self._show(live, host, folder, workers, problems())
         draining.result()
 
     # --- its surroundings ---
@@ -212,8 +247,19 @@ class DevSession:
     def _write_access(self, token: str) -> None:
         """Where `curl` and other tools find this session: readable by its user only."""
         path = self._state / "access.env"
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-            file.write(f"TICKWHEEL_ENDPOINT={self._url()}\nTICKWHEEL_TOKEN={token}\n")
+        with self._state_folder():
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                file.write(f"TICKWHEEL_ENDPOINT={self._url()}\nTICKWHEEL_TOKEN={token}\n")
+
+    @contextlib.contextmanager
+    def _state_folder(self) -> Iterator[None]:
+        """What the session cannot do without: it does not begin where this cannot be written."""
+        try:
+            yield
+        except OSError as error:
+            what = error.strerror or error
+            raise DevError(f"{self._state} cannot be written: {what}; dev mode keeps its ledger there") from error
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
@@ -237,7 +283,8 @@ class DevSession:
     @contextlib.contextmanager
     def _logging(self) -> Iterator[None]:
         """The log goes to a file: on the terminal it would tear the table apart."""
-        handler = logging.FileHandler(self._logs / "dev.log", encoding="utf-8")
+        with self._state_folder():
+            handler = _LogFile(self._logs / "dev.log", encoding="utf-8")
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         root = logging.getLogger()
         before = root.level
@@ -248,7 +295,8 @@ class DevSession:
         finally:
             root.removeHandler(handler)
             root.setLevel(before)
-            handler.close()
+            with contextlib.suppress(OSError):
+                handler.close()
 
     # --- what a person sees ---
 
@@ -258,11 +306,11 @@ class DevSession:
         # Transient: the summary takes its place at the end.
         return Live(console=self._console, auto_refresh=False, transient=True, vertical_overflow="crop")
 
-    def _show(self, live: Live | None, host: PartitionHost, folder: Folder, workers: Workers) -> None:
+    def _show(
+        self, live: Live | None, host: PartitionHost, folder: Folder, workers: Workers, problems: list[str]
+    ) -> None:
         self._picture.pools = host.engine.views(0).pools
-        faults = [str(fault) for fault in folder.faults]
-        if workers.problem:
-            faults.append(workers.problem)
+        faults = [*problems, *(str(fault) for fault in folder.faults)]
         notes = self._notes(folder, workers)
         if live is None:
             self._say_lines(folder, faults, notes)

@@ -286,7 +286,11 @@ class _Place:
             "TICKWHEEL_SLOTS": str(pool.slots),
             "TICKWHEEL_DRAIN_TIMEOUT": str(pool.drain_ms / 1000),
         }
-        process = self._loading = await WorkerProcess.start(code.files, environment, self._log, self._wake.set)
+        try:
+            process = self._loading = await WorkerProcess.start(code.files, environment, self._log, self._wake.set)
+        except OSError as error:
+            self._workers.broke(f"worker {self.name} cannot be started: {error}")
+            return None
         if self._retiring:
             process.kill()
         try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -37,6 +38,9 @@ _BUSY_S = 5.0
 _DELETE_BATCH = 500
 """Variables of one statement; SQLite takes 999 in its oldest builds."""
 
+_LITTLE_BYTES = 256 * 1024
+"""A disk with less room than this is full."""
+
 _SCHEMA = """
 create table if not exists segments (
     partition integer not null,
@@ -62,9 +66,13 @@ class SqliteSegmentStore:
         self._path = path
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ledger-sqlite")
         self._database: sqlite3.Connection | None = None
+        self.problem = ""
+        """Why the last call did not succeed; empty when it did. The ledger tries it again, and a person should know
+        meanwhile. That the file can be read is no proof that it can be written: only a write ends a write's problem."""
+        self._write_failed = False
 
     async def create(self, segment: Segment) -> None:
-        await self._run(lambda database: self._create(database, segment))
+        await self._run(lambda database: self._create(database, segment), writes=True)
 
     async def read(self, partition: int, sequence: int) -> Segment | None:
         rows = await self._run(
@@ -89,7 +97,7 @@ class SqliteSegmentStore:
             batch = sequences[start : start + _DELETE_BATCH]
             marks = ", ".join("?" * len(batch))
             statement = f"delete from segments where partition = ? and sequence in ({marks})"  # noqa: S608
-            await self._run(partial(_execute, statement, (partition, *batch)))
+            await self._run(partial(_execute, statement, (partition, *batch)), writes=True)
 
     async def close(self) -> None:
         await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
@@ -97,8 +105,16 @@ class SqliteSegmentStore:
 
     # --- in the worker thread ------------------------------------------------------------------------------------
 
-    async def _run(self, operation: Callable[[sqlite3.Connection], _T]) -> _T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._guarded, operation)
+    async def _run(self, operation: Callable[[sqlite3.Connection], _T], *, writes: bool = False) -> _T:
+        try:
+            done = await asyncio.get_running_loop().run_in_executor(self._thread, self._guarded, operation)
+        except (StoreUnavailable, OutcomeUnknown) as error:
+            self.problem = str(error)
+            self._write_failed |= writes
+            raise
+        if writes or not self._write_failed:
+            self.problem, self._write_failed = "", False
+        return done
 
     def _guarded(self, operation: Callable[[sqlite3.Connection], _T]) -> _T:
         with self._errors():
@@ -149,14 +165,26 @@ class SqliteSegmentStore:
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             return StoreUnavailable(f"{self._path} is locked by another process: {error}; is a second one running?")
         if code == sqlite3.SQLITE_FULL:
-            return StoreUnavailable(f"the disk of {self._path} is full; free some space")
+            return StoreUnavailable(self._full())
         if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
             return LedgerCorrupt(f"{self._path} is damaged: {error}; restore it, or delete it to begin anew")
         if code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH):
             return StoreRefused(f"{self._path} cannot be written: {error}; check the folder and its permissions")
         if code == sqlite3.SQLITE_TOOBIG:
             return StoreRefused(f"{self._path}: {error}; lower the ledger's segment size")
+        if code == sqlite3.SQLITE_IOERR and _is_full(self._path.parent):
+            return OutcomeUnknown(self._full())
         return OutcomeUnknown(f"{self._path}: {error}")
+
+    def _full(self) -> str:
+        return f"the disk of {self._path} is full: nothing can be recorded, so nothing starts; free some space"
+
+
+def _is_full(folder: Path) -> bool:
+    """SQLite does not always know why a write failed, such as one to the file that its processes share."""
+    with contextlib.suppress(OSError):
+        return shutil.disk_usage(folder).free < _LITTLE_BYTES
+    return False
 
 
 def _execute(statement: str, values: tuple[Any, ...], database: sqlite3.Connection) -> None:
