@@ -76,7 +76,8 @@ class Turns:
             raise Crowded
         latest = self._queues[longest][-1]
         self._leave(longest, latest)
-        latest.set_exception(Crowded())
+        if not latest.done():
+            latest.set_exception(Crowded())
 
     def _leave(self, source: Hashable, turn: asyncio.Future[None]) -> None:
         queue = self._queues.get(source)
@@ -100,8 +101,10 @@ class Turns:
             self._waiting -= 1
             if queue:
                 self._queues[following] = queue  # behind all others
-            self._hold(following)
-            turn.set_result(None)
+            # One that was cancelled in this moment has not left the queue yet.
+            if not turn.done():
+                self._hold(following)
+                turn.set_result(None)
 
 
 class Allowance:

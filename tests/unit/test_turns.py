@@ -91,6 +91,37 @@ async def test_one_that_leaves_while_it_waits_or_as_its_turn_comes_blocks_nobody
     assert desk.been[-1] == "d" and turns._held == 0 and not turns._queues and not turns._holding
 
 
+@pytest.mark.parametrize("sources", [1, 7])
+async def test_when_all_leave_in_one_moment_nothing_stays_behind(sources: int) -> None:
+    """As when a flood ends: its connections are lost together, those that hold a turn and those that wait."""
+    turns = Turns(4, most_of_one=3, waiting=1_000)
+    desk, never, rest = Desk(turns), asyncio.Event(), asyncio.Event()
+    rest.set()
+    for number in range(100):
+        await desk.come(f"flood-{number % sources}", never)
+    good = await desk.come("good", rest)
+    for task in desk.tasks:
+        if task is not good:
+            task.cancel()
+    await asyncio.gather(*desk.tasks, return_exceptions=True)
+    assert desk.been == ["good"]
+    assert turns._held == 0 and turns._waiting == 0 and not turns._queues and not turns._holding
+
+
+async def test_one_that_is_pushed_out_in_the_moment_in_which_it_leaves_harms_nobody() -> None:
+    turns = Turns(1, most_of_one=1, waiting=3)
+    desk, first, rest = Desk(turns), asyncio.Event(), asyncio.Event()
+    rest.set()
+    await desk.come("flood", first)
+    waiting = [await desk.come("flood", rest) for _ in range(3)]
+    waiting[-1].cancel()
+    good = asyncio.create_task(desk.visit("good", rest))  # runs before the cancelled one does
+    desk.tasks.append(good)
+    first.set()
+    await asyncio.gather(*desk.tasks, return_exceptions=True)
+    assert "good" in desk.been and turns._held == 0 and turns._waiting == 0
+
+
 def test_an_allowance_is_of_each_source_refills_and_forgets() -> None:
     allowance = Allowance(per_s=10, burst=3, sources=2)
     for _ in range(3):
