@@ -27,7 +27,7 @@ from tests.integration.installation import OPERATOR_ACCOUNT, SYSTEM_NAMESPACE
 from tickwheel_cluster import Access
 from tickwheel_cluster.ports import draw_ports
 
-__all__ = ["PATIENT_LEASE", "Crew", "OperatorProcess", "Service", "WorkerProcess"]
+__all__ = ["PATIENT_LEASE", "Crew", "OperatorProcess", "Program", "Service", "WorkerProcess"]
 
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None)
@@ -45,7 +45,7 @@ PATIENT_LEASE = {
 """For tests that mind who leads: a machine that stands still for some seconds deposes nobody."""
 
 
-class _Process:
+class Program:
     """A program with a log, in a session of its own."""
 
     def __init__(self, name: str, command: list[str], environment: dict[str, str], log: Path) -> None:
@@ -101,7 +101,7 @@ class _Process:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:]) if self.log.exists() else ""
 
 
-class OperatorProcess(_Process):
+class OperatorProcess(Program):
     """One replica, with the ServiceAccount's token and exactly the roles that ship."""
 
     def __init__(
@@ -155,7 +155,7 @@ class OperatorProcess(_Process):
         return samples
 
 
-class WorkerProcess(_Process):
+class WorkerProcess(Program):
     """One worker of a pool, with a token of audience `tickwheel`."""
 
     def __init__(
