@@ -24,7 +24,8 @@ from tickwheel_operator.controllers.requests import Requests
 from tickwheel_operator.controllers.watch import Watch, WatchConfig
 from tickwheel_operator.ledger.log import Ledger
 from tickwheel_operator.ledger.sqlite import SqliteSegmentStore
-from tickwheel_operator.projection.projector import ProjectionConfig, Projector
+from tickwheel_operator.projection.config import ProjectionConfig
+from tickwheel_operator.projection.projector import Projector
 from tickwheel_operator.projection.stored import read_status
 from tickwheel_operator.runtime.memory import settle_memory
 from tickwheel_operator.runtime.partition import PartitionHost

@@ -41,6 +41,7 @@ _PATHS = {
     "Lease": "/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases",
     "ScheduledTask": "/apis/tickwheel.io/v1alpha1/namespaces/{namespace}/scheduledtasks",
     "WorkerPool": "/apis/tickwheel.io/v1alpha1/namespaces/{namespace}/workerpools",
+    "Calendar": "/apis/tickwheel.io/v1alpha1/namespaces/{namespace}/calendars",
     "TaskRun": "/apis/tickwheel.io/v1alpha1/namespaces/{namespace}/taskruns",
     "Deployment": "/apis/apps/v1/namespaces/{namespace}/deployments",
     "ConfigMap": "/api/v1/namespaces/{namespace}/configmaps",

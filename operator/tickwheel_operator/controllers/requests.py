@@ -24,7 +24,8 @@ from tickwheel_operator.engine.messages import (
     Submitted,
     SubmittedRun,
 )
-from tickwheel_operator.workqueue import WorkQueue
+from tickwheel_operator.objectfaults import INTERNAL_ERROR, Layer, ObjectFaults
+from tickwheel_operator.workqueue import WorkFailed, WorkQueue
 
 __all__ = ["Call", "Requests", "RunEntry"]
 
@@ -39,6 +40,8 @@ _REASONS = {
     RefusalReason.KEY_REUSED: "IdempotencyKeyReused",
     RefusalReason.NOT_READY: "NotReady",
 }
+_FAILED_S = 30.0
+"""A request that the operator itself fails at is tried again after this."""
 _DELETIONS_S = 60.0
 """Who does not lead remembers what was deleted so long: the leader may have ended before it acted on it."""
 _PATIENCE_S = 2.0
@@ -81,8 +84,9 @@ class RunEntry:
 class Requests:
     """All TaskRuns that users made."""
 
-    def __init__(self, now_ms: Callable[[], int], *, retry_s: float = 0.5) -> None:
+    def __init__(self, now_ms: Callable[[], int], *, retry_s: float = 0.5, faults: ObjectFaults | None = None) -> None:
         self._now_ms = now_ms
+        self._faults = faults or ObjectFaults()
         self._entries: dict[str, RunEntry] = {}
         self._deleted: dict[str, RunEntry] = {}
         """What went before its run was known to have ended, the oldest first."""
@@ -189,11 +193,32 @@ class Requests:
     async def _work(self, uid: str) -> float | None:
         if self._call is None:
             return None
+        call = self._answer_of(self._call)
         if (entry := self._entries.get(uid)) is not None:
-            return await self._submit(entry, self._call)
+            try:
+                return await self._submit(entry, call)
+            except WorkFailed:
+                raise
+            except Exception as error:
+                message = self._faults.record(Layer.REQUESTS, "TaskRun", entry.seen.namespace, entry.seen.name, error)
+                entry.refusal = Fault(INTERNAL_ERROR, message)
+                self.on_run(uid)
+                return _FAILED_S
         if (entry := self._deleted.get(uid)) is not None:
-            await self._withdraw(entry, self._call)
+            await self._withdraw(entry, call)
         return None
+
+    @staticmethod
+    def _answer_of(call: Call) -> Call:
+        """The same call; what it raises is no fault of the object: nobody leads here, or no longer."""
+
+        async def ask(command: Submit | StartBackfill | CancelRun) -> Effect:
+            try:
+                return await call(command)
+            except Exception as error:
+                raise WorkFailed(repr(error), kind=type(error).__name__) from error
+
+        return ask
 
     async def _withdraw(self, entry: RunEntry, call: Call) -> None:
         """The object is gone; without another one of the run, the run is cancelled, if it is still open."""

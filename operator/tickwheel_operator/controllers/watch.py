@@ -15,7 +15,7 @@ import functools
 import logging
 import threading
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import kopf
 import msgspec
@@ -43,6 +43,7 @@ from tickwheel_operator.controllers.pods import POOL_LABEL, PodWatch
 from tickwheel_operator.controllers.requests import Requests
 from tickwheel_operator.controllers.stateless import NoDiffBase, NoProgress
 from tickwheel_operator.controllers.unbuilt import Unbuilt, observe_unbuilt
+from tickwheel_operator.objectfaults import INTERNAL_ERROR, Layer, ObjectFaults
 from tickwheel_operator.pools.deployments import Deployments
 
 __all__ = ["Watch", "WatchConfig", "WatchHealth"]
@@ -61,8 +62,8 @@ _STOP_S = 15.0
 _PROGRESS_S = 3.0
 _LISTED_PER_S = 2_000
 """More than kopf tells of."""
-INTERNAL_ERROR = "InternalError"
 
+_Read = TypeVar("_Read")
 Observed = ObservedTask | ObservedPool | ObservedCalendar | ObservedRun
 
 
@@ -115,6 +116,7 @@ class Watch:
         pods: PodWatch | None = None,
         unbuilt: Unbuilt | None = None,
         deployments: Deployments | None = None,
+        faults: ObjectFaults | None = None,
     ) -> None:
         """`read_status` is called in the watch's thread. `pods` hears of worker pods, `unbuilt` of objects that this
         version can do nothing with, and `deployments` of those with a pool's label, if they are to be watched."""
@@ -127,6 +129,7 @@ class Watch:
         self._pods = pods if self._config.watch_pods else None
         self._unbuilt = unbuilt
         self._deployments = deployments
+        self._faults = faults or ObjectFaults()
         self._census = Census(client, self._config.namespaces, timeout_s=self._config.request_timeout_s)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop = threading.Event()
@@ -270,24 +273,36 @@ class Watch:
             self._on_loop(self._take, kind, observed, event["type"] is None)
 
     async def _pod_seen(self, event: Mapping[str, Any], **_: Any) -> None:
-        if self._pods is not None:
-            pod = self._pods.read(event["object"], deleted=event["type"] == "DELETED")
-            self._on_loop(self._pods.seen, pod)
+        pods = self._pods
+        if pods is None:
+            return
+        pod = self._read("Pod", event["object"], lambda raw: pods.read(raw, deleted=event["type"] == "DELETED"))
+        if pod is not None:
+            self._on_loop(pods.seen, pod)
 
     async def _deployment_seen(self, deployments: Deployments, event: Mapping[str, Any], **_: Any) -> None:
         raw = event["object"]
         if event["type"] == "DELETED":
             metadata = raw["metadata"]
             self._on_loop(deployments.gone, metadata["namespace"], metadata["name"], metadata["uid"])
-        else:
-            self._on_loop(deployments.seen, deployments.read(raw))
+        elif (read := self._read("Deployment", raw, deployments.read)) is not None:
+            self._on_loop(deployments.seen, read)
 
     async def _unbuilt_seen(self, unbuilt: Unbuilt, kind: str, event: Mapping[str, Any], **_: Any) -> None:
         raw = event["object"]
         if event["type"] == "DELETED":
             self._on_loop(unbuilt.gone, raw["metadata"]["uid"])
-        else:
-            self._on_loop(unbuilt.seen, observe_unbuilt(kind, raw, self._read_status))
+        elif (read := self._read(kind, raw, lambda raw: observe_unbuilt(kind, raw, self._read_status))) is not None:
+            self._on_loop(unbuilt.seen, read)
+
+    def _read(self, kind: str, raw: Mapping[str, Any], read: Callable[[Mapping[str, Any]], _Read]) -> _Read | None:
+        """None: this code cannot read it, which is counted and logged; as if no event had come."""
+        try:
+            return read(raw)
+        except Exception as error:
+            metadata = raw["metadata"]
+            self._faults.record(Layer.WATCH, kind, metadata["namespace"], metadata["name"], error)
+            return None
 
     def _observe(self, kind: str, raw: Mapping[str, Any]) -> Observed | None:
         try:
@@ -304,8 +319,16 @@ class Watch:
                     return observe_run(raw, self._read_status)
         except Exception as error:
             # One object that this code cannot read must not hide the others, nor itself.
-            _log.exception("cannot read %s %s/%s", kind, raw["metadata"].get("namespace"), raw["metadata"].get("name"))
-            return _unreadable(kind, raw, error)
+            metadata = raw["metadata"]
+            message = self._faults.record(Layer.WATCH, kind, metadata["namespace"], metadata["name"], error)
+            return _unreadable(kind, raw, message, self._stored(kind, raw))
+
+    def _stored(self, kind: str, raw: Mapping[str, Any]) -> object:
+        """So that a status that says so already is not written again; None: the status is what cannot be read."""
+        try:
+            return self._read_status(kind, raw.get("status") or {})
+        except Exception:
+            return None
 
     def _on_loop(self, call: Callable[..., None], *arguments: object) -> None:
         if self._loop is not None:
@@ -430,28 +453,28 @@ class Watch:
         self._problems[kind] = problem
 
 
-def _unreadable(kind: str, raw: Mapping[str, Any], error: Exception) -> Observed:
+def _unreadable(kind: str, raw: Mapping[str, Any], message: str, stored: object) -> Observed:
     metadata = raw["metadata"]
-    fault = Fault(INTERNAL_ERROR, f"the operator cannot read this object, which is a fault of its own: {error!r}")
+    fault = Fault(INTERNAL_ERROR, message)
     uid, namespace, name = metadata["uid"], metadata["namespace"], metadata["name"]
     generation = metadata.get("generation", 0)
     match kind:
         case "ScheduledTask":
             return ObservedTask(
                 uid=uid, namespace=namespace, name=name, generation=generation, spec=None, fault=fault,
-                deleting=False, stored=None,
+                deleting=False, stored=stored,
             )  # fmt: skip
         case "WorkerPool":
             return ObservedPool(
                 uid=uid, namespace=namespace, name=name, generation=generation, spec=None, accounts=frozenset(),
-                fault=fault, stored=None,
+                fault=fault, stored=stored,
             )  # fmt: skip
         case "Calendar":
             return ObservedCalendar(
-                uid=uid, namespace=namespace, name=name, generation=generation, dates=None, fault=fault, stored=None
+                uid=uid, namespace=namespace, name=name, generation=generation, dates=None, fault=fault, stored=stored
             )
         case _:
             return ObservedRun(
                 uid=uid, namespace=namespace, name=name, generation=generation, request=None, fault=fault,
-                final=False, run_id="", stored=None,
+                final=False, run_id="", stored=stored,
             )  # fmt: skip

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import TypeVar
 
 import msgspec
@@ -142,14 +142,30 @@ def pull_command(message: PullRequest, *, request: Hashable, now_ms: int, config
     )
 
 
-def pull_answer(effect: Pulled, *, epoch: int, ledger: str, received_us: int, now_us: int, lease_ms: int) -> PullAnswer:
+def pull_answer(
+    effect: Pulled,
+    *,
+    epoch: int,
+    ledger: str,
+    received_us: int,
+    now_us: int,
+    lease_ms: int,
+    on_fault: Callable[[Delivery, Exception], None] = lambda delivery, error: None,
+) -> PullAnswer:
+    """`on_fault` hears of a delivery that cannot be written down; the others are sent."""
+    leases = []
+    for delivery in effect.deliveries:
+        try:
+            leases.append(_lease(delivery, lease_ms))
+        except Exception as error:
+            on_fault(delivery, error)
     return PullAnswer(
         epoch=epoch,
         ledger=ledger,
         now_ms=now_us // 1_000,
         received_us=received_us,
         answered_us=now_us,
-        leases=[_lease(delivery, lease_ms) for delivery in effect.deliveries],
+        leases=leases,
         cancel=effect.cancel,
     )
 

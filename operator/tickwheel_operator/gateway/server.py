@@ -13,6 +13,7 @@ protocol has six paths and a pull or report may come thousands of times a second
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import ssl
 import time
@@ -24,7 +25,18 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web_protocol import RequestHandler
 
-from tickwheel_operator.engine.messages import CommandRefused, Pulled, Reported, StartBackfill, Submit, Submitted
+from tickwheel_operator.engine.messages import (
+    CommandRefused,
+    Delivery,
+    FailedAttempt,
+    Pull,
+    Pulled,
+    Report,
+    Reported,
+    StartBackfill,
+    Submit,
+    Submitted,
+)
 from tickwheel_operator.gateway import convert, openapi, problems
 from tickwheel_operator.gateway.auth import Authenticator, Authorizer, Principal
 from tickwheel_operator.gateway.backend import Backend, Leadership, NotLeader
@@ -34,6 +46,7 @@ from tickwheel_operator.gateway.listener import Listener
 from tickwheel_operator.gateway.problems import GatewayProblem
 from tickwheel_operator.gateway.refusals import Refusals, Refused
 from tickwheel_operator.gateway.schemas import PullAnswer, Topology
+from tickwheel_operator.objectfaults import INTERNAL_ERROR, Layer, ObjectFaults
 
 __all__ = ["Gateway"]
 
@@ -82,9 +95,11 @@ class Gateway:
         *,
         ready: Callable[[], str | None] = _always_ready,
         tls: ssl.SSLContext | None = None,
+        faults: ObjectFaults | None = None,
     ) -> None:
         """`ready` answers `/readyz`: None when this replica is ready, else why it is not. `tls` has a certificate,
         which may change while it serves; None: plain HTTP."""
+        self._faults = faults or ObjectFaults()
         self._backend = backend
         self._authenticator = authenticator
         self._authorizer = authorizer
@@ -278,20 +293,35 @@ class Gateway:
             case Pulled():
                 now_us = backend.now_us()
                 received_us = _back_then(now_us, arrived_ns)
-                return _json_response(
-                    convert.pull_answer(
-                        effect,
-                        epoch=epoch,
-                        ledger=ledger,
-                        received_us=received_us,
-                        now_us=now_us,
-                        lease_ms=self._config.lease_ms,
-                    )
+                unsent: list[FailedAttempt] = []
+                answer = convert.pull_answer(
+                    effect,
+                    epoch=epoch,
+                    ledger=ledger,
+                    received_us=received_us,
+                    now_us=now_us,
+                    lease_ms=self._config.lease_ms,
+                    on_fault=lambda delivery, error: unsent.append(self._unsent(delivery, error)),
                 )
+                if unsent:
+                    await self._fail(command, unsent)
+                return _json_response(answer)
             case CommandRefused():
                 raise convert.refusal(effect)
             case _:
                 raise TypeError(f"a Pull was answered by {type(effect).__name__}")
+
+    def _unsent(self, delivery: Delivery, error: Exception) -> FailedAttempt:
+        """A lease that cannot be written down has failed: its worker never hears of it."""
+        task = delivery.task
+        message = self._faults.record(Layer.GATEWAY, "ScheduledTask", task.namespace, task.name, error)
+        return FailedAttempt(token=delivery.token, error_type=INTERNAL_ERROR, message=message)
+
+    async def _fail(self, pull: Pull, attempts: list[FailedAttempt]) -> None:
+        report = Report(request=self._backend.new_request(), worker=pull.worker, failed=attempts)
+        with contextlib.suppress(NotLeader, TimeoutError):  # then the next leader finds them lost
+            async with asyncio.timeout(self._config.answer_grace_ms / 1000):
+                await self._backend.call(report)
 
     async def _report(self, request: web.BaseRequest) -> web.Response:
         arrived_ns = time.monotonic_ns()

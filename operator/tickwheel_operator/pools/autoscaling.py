@@ -9,16 +9,19 @@ its own eyes; the numbers keep to the spec as it is now; a look at 20,000 tasks 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 
 import msgspec
 
 from tickwheel_operator.api import WorkerPool
 from tickwheel_operator.clock import Clock
 from tickwheel_operator.engine.core import Engine
+from tickwheel_operator.engine.groups import Entry
 from tickwheel_operator.engine.views import Due, PoolView, due_runs, pool_views
+from tickwheel_operator.objectfaults import Layer, ObjectFaults
 from tickwheel_operator.pools.demand import Bounds, Coming, Demand, Need, coming, need
 
 __all__ = ["Autoscaler", "AutoscalingConfig", "PoolUnknown", "Window"]
@@ -98,11 +101,13 @@ class Autoscaler:
         scaled: Callable[[WorkerPool, int, Need], None] = lambda pool, before, decided: None,
         seen: Callable[[Sequence[PoolView]], None] = lambda views: None,
         config: AutoscalingConfig | None = None,
+        faults: ObjectFaults | None = None,
     ) -> None:
         """`pools` names all that exist, and `pool` gives one that is valid and not being deleted. `present` says for
         how many workers its Deployment asks (None: there is none), or raises `PoolUnknown`. `changed` is called when
         another number is wanted, or for another reason; `scaled` only for another number, with the one before; and
         `seen` with the figures of all pools at each look."""
+        self._faults = faults or ObjectFaults()
         self._clock = clock
         self._pools = pools
         self._pool = pool
@@ -180,10 +185,21 @@ class Autoscaler:
             known = await asyncio.to_thread(coming, mine) if len(mine) > _MANY else coming(mine)
             busy_s += loop.time() - started
             if self._engine is engine and key in self._states:
-                self._decide(key, pool, figures.get(key), known)
+                with self._isolated(key):
+                    self._decide(key, pool, figures.get(key), known)
         return busy_s + survey_s
 
     # --- inside ---
+
+    @contextlib.contextmanager
+    def _isolated(self, key: PoolKey) -> Iterator[None]:
+        """The pool keeps the workers that it has, and the others are decided."""
+        try:
+            yield
+        except Exception as error:
+            self._faults.stand(Layer.AUTOSCALING, "WorkerPool", *key, error)
+        else:
+            self._faults.mended(Layer.AUTOSCALING, "WorkerPool", *key)
 
     def _decided(self, namespace: str, name: str) -> Need | None:
         pool, state = self._pool(namespace, name), self._states.get((namespace, name))
@@ -228,11 +244,28 @@ class Autoscaler:
         entries = list(engine.scheduler.entries.values())
         for start in range(0, len(entries), _SLICE):
             started = loop.time()
-            for key, found in due_runs(entries[start : start + _SLICE], now_ms, horizons).items():
+            for key, found in self._due_runs(entries[start : start + _SLICE], now_ms, horizons).items():
                 dues.setdefault(key, []).extend(found)
             busy_s += loop.time() - started
             await asyncio.sleep(0)
         return dues, busy_s
+
+    def _due_runs(
+        self, entries: Sequence[Entry], now_ms: int, horizons: dict[PoolKey, int]
+    ) -> dict[PoolKey, list[Due]]:
+        """Without the tasks that cannot be asked."""
+        try:
+            return due_runs(entries, now_ms, horizons)
+        except Exception as error:
+            if len(entries) == 1:
+                spec = entries[0].spec
+                self._faults.record(Layer.AUTOSCALING, "ScheduledTask", spec.namespace, spec.name, error)
+                return {}
+        dues: dict[PoolKey, list[Due]] = {}
+        for entry in entries:
+            for key, found in self._due_runs([entry], now_ms, horizons).items():
+                dues.setdefault(key, []).extend(found)
+        return dues
 
     def _decide(self, key: PoolKey, pool: WorkerPool, view: PoolView | None, known: Coming) -> None:
         state, at_ms = self._states[key], self._clock.boot_ms()

@@ -20,6 +20,7 @@ from typing import Any
 import msgspec
 
 from tickwheel_operator.api import WorkerPool, sentence
+from tickwheel_operator.objectfaults import Layer, ObjectFaults
 from tickwheel_operator.pools.cluster import ClusterUnavailable, PoolCluster, Refused
 from tickwheel_operator.pools.constraints import TEMPLATE_NOT_ALLOWED, faults
 from tickwheel_operator.pools.deployments import Deployments, ObservedDeployment, PoolProblem
@@ -112,11 +113,13 @@ class PoolReconciler:
         ca_bundle: Callable[[], str],
         desired_replicas: Callable[[str, str], int | None] = lambda namespace, name: None,
         before_scale_down: Callable[[str, str, int], Awaitable[None]] | None = None,
+        faults: ObjectFaults | None = None,
     ) -> None:
         """`pool` gives a pool whose manifest is valid and that is not being deleted; `pools` names all that exist,
         the invalid and the deleted ones too. `ca_bundle` is PEM, or empty where workers need none.
         `desired_replicas` is None for a pool that is not autoscaled; `before_scale_down` is awaited with the number of
         pods that will go, before they do."""
+        self._faults = faults or ObjectFaults()
         self._cluster = cluster
         self._deployments = deployments
         self._config = config
@@ -182,9 +185,16 @@ class PoolReconciler:
     async def _work(self, key: PoolKey) -> float | None:
         """Make it so; seconds after which to look again, or None: when something changes."""
         try:
-            return await self._look(key)
+            again_s = await self._look(key)
         except _TermOver:
             return None
+        except (ClusterUnavailable, Refused):
+            raise
+        except Exception as error:
+            self._faults.stand(Layer.POOLS, "WorkerPool", *key, error)
+            raise
+        self._faults.mended(Layer.POOLS, "WorkerPool", *key)
+        return again_s
 
     async def _look(self, key: PoolKey) -> float | None:
         if not self._leading:

@@ -140,6 +140,13 @@ class EventRecorder:
         note = f"from {before} to {after} {'worker' if after == 1 else 'workers'}: {reason}"
         self._record(regarding, "Normal", "ScaledUp" if after > before else "ScaledDown", note)
 
+    def object_failed(self, kind: str, namespace: str, name: str, uid: str, reason: str, note: str) -> None:
+        """The operator itself fails at an object."""
+        regarding = {
+            "apiVersion": "tickwheel.io/v1alpha1", "kind": kind, "namespace": namespace, "name": name, "uid": uid,
+        }  # fmt: skip
+        self._record(regarding, "Warning", reason, note)
+
     def task_shown(self, view: TaskView, before: Stored) -> None:
         """A durable picture of a task came. `before` is the status that people see now: a new leader tells of what the
         last one did not come to tell, such as what was missed while nobody led."""

@@ -8,6 +8,7 @@ asks, and deletes. Invariants: only an object whose stored status is final is ev
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterable, Iterator
 
 from tickwheel_operator.api.policies import History
@@ -17,6 +18,7 @@ from tickwheel_operator.projection.writer import Writer
 
 __all__ = ["KEPT_MS", "Expiry", "expired"]
 
+_log = logging.getLogger(__name__)
 KEPT_MS = 3_600_000
 """How long an ended TaskRun without a time of its own stays at least."""
 _DEFAULT = History()
@@ -35,7 +37,13 @@ class Expiry:
         """Call `found` with the uid of each, again and again, until cancelled."""
         while True:
             await asyncio.sleep(interval_s)
-            for uid in expired(self._catalog, self._requests, self._clock.now_ms()):
+            try:
+                uids = expired(self._catalog, self._requests, self._clock.now_ms())
+            except Exception:
+                # Old objects stay a while longer, and the projection goes on with everything else.
+                _log.exception("the TaskRuns whose time is over could not be found; next try in %g s", interval_s)
+                continue
+            for uid in uids:
                 found(uid)
 
     async def delete(self, uid: str) -> float | None:

@@ -79,6 +79,10 @@ METRICS = (
         f"Instants that made no run: {', '.join(EXPLANATIONS)}.",
     ),
     Declared("tickwheel_backlog", "gauge", ("namespace", "pool"), "Dispatches that wait for a worker of the pool."),
+    Declared(
+        "tickwheel_object_faults", "counter", ("layer", "kind"),
+        "Faults of the operator itself at one object, which is stalled as InternalError; all others go on.",
+    ),
     Declared("tickwheel_runs_open", "gauge", (), "Runs that have not ended."),
     Declared("tickwheel_leases_open", "gauge", (), "Attempts that workers hold now."),
     Declared("tickwheel_workers", "gauge", ("namespace", "pool"), "Live workers of the pool."),
@@ -220,6 +224,8 @@ class Sources(msgspec.Struct, frozen=True, kw_only=True):
     term: Callable[[], TermFigures | None] = lambda: None
     """None: this replica follows."""
     objects: Callable[[], Mapping[tuple[str, str], int]] = dict
+    faults: Callable[[], Mapping[tuple[str, str], int]] = dict
+    """Of the operator at objects, by layer and kind."""
     """Known objects by kind and state."""
     health: Callable[[], _WatchHealth | None] = lambda: None
     writes: Callable[[], Iterable[Mapping[tuple[str, str], int]]] = tuple
@@ -332,6 +338,9 @@ class MetricsCollector(Collector):
             for key, count in counted.items():
                 writes[key] = writes.get(key, 0) + count
         yield _counter("tickwheel_projection_writes", writes)
+        yield _counter(
+            "tickwheel_object_faults", {(layer, kind): n for (layer, kind), n in self._sources.faults().items()}
+        )
         yield _gauge("tickwheel_projection_pending", {(): self._sources.pending()})
         yield _gauge("tickwheel_projection_oldest_seconds", {(): self._sources.oldest_s()})
         yield _gauge(

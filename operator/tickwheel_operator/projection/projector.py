@@ -12,16 +12,19 @@ import itertools
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable
+from functools import partial
 
-import msgspec
 from kubernetes.aio.client import ApiClient
 
 from tickwheel_operator.clock import Clock
 from tickwheel_operator.engine.instants import timestamp
 from tickwheel_operator.engine.views import PoolView, RunView, TaskView, Views
+from tickwheel_operator.objectfaults import ObjectFaults
 from tickwheel_operator.projection.bucket import Bucket
+from tickwheel_operator.projection.config import ProjectionConfig
 from tickwheel_operator.projection.events import EventRecorder
 from tickwheel_operator.projection.expiry import Expiry
+from tickwheel_operator.projection.failing import Failing
 from tickwheel_operator.projection.history import History
 from tickwheel_operator.projection.lanes import GENERATIONS, HISTORY, REQUESTS, STATUSES, WEIGHTS, Key, Places
 from tickwheel_operator.projection.statuses import (
@@ -41,7 +44,7 @@ from tickwheel_operator.projection.writer import WriteFailed, Writer
 from tickwheel_operator.projection.writing import changes, conditions_differ, with_transition_times
 from tickwheel_operator.workqueue import WorkQueue
 
-__all__ = ["ProjectionConfig", "Projector"]
+__all__ = ["Projector"]
 
 _log = logging.getLogger(__name__)
 
@@ -51,29 +54,6 @@ _VIEW_COMES_S = 0.5
 """A task that is armed again is shown by the engine within this time: one write instead of two."""
 _SLICE = 20
 """Views that are looked at before the event loop has its turn again: about 2 ms."""
-
-
-class ProjectionConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """How much is written for people."""
-
-    writes_per_s: float = 20.0
-    """Requests to the API server a second, in all; 1 to 1,000."""
-    burst: int = 40
-    """Requests that may go at once after a pause, 1 to 1,000."""
-    concurrency: int = 16
-    """Requests in flight at once, 1 to 100, so that a slow one delays no other."""
-    most_pending: int = 25_000
-    """Tasks whose newest view is held until it is written, 1 to 4 KB each; above it the engine keeps them."""
-    views_at_once: int = 100
-    """The most views that are taken from the engine at once: about 2 ms of its time."""
-    pool_interval_s: float = 5.0
-    """A pool's figures (load, backlog, slots) are written at most once in so many seconds."""
-    task_interval_s: float = 1.0
-    """A task's status is written at most once in so many seconds, but for changes of its conditions."""
-    expiry_interval_s: float = 10.0
-    """TaskRuns whose time is over are looked for so often, in seconds."""
-    request_timeout_s: float = 15.0
-    """The longest a request may take, in seconds."""
 
 
 class Projector:
@@ -91,8 +71,11 @@ class Projector:
         namespaces: tuple[str, ...] = (),
         unbuilt: Unbuilt | None = None,
         workforce: Callable[[str, str], Workforce | None] = lambda namespace, name: None,
+        faults: ObjectFaults | None = None,
     ) -> None:
-        """`workforce` tells of the pods of a pool with a template; None: it has none, or is invalid."""
+        """`workforce` tells of the pods of a pool with a template; None: it has none, or is invalid. `faults` are those
+        of the operator itself, which go over what a status says."""
+        self._failing = Failing(faults or ObjectFaults(), catalog, requests, unbuilt, events, self.fault_changed)
         self._unbuilt = unbuilt
         self._workforce = workforce
         self._config = config or ProjectionConfig()
@@ -142,6 +125,7 @@ class Projector:
         """Take durable views. Cheap: they are looked at later, a few at a time."""
         if not self.leading:
             return
+        self._failing.not_viewed(views.faults)
         self._incoming.extend(views.tasks)
         self._arrived.set()
         self.show_pools(views.pools)
@@ -255,11 +239,17 @@ class Projector:
                     await asyncio.sleep(5)
             while self.leading and (self._incoming or self._checks):
                 for _ in range(min(_SLICE, len(self._incoming))):
-                    self._take(self._incoming.popleft())
+                    view = self._incoming.popleft()
+                    self._failing.look(view.uid, partial(self._take, view))
                 for uid in list(itertools.islice(self._checks, _SLICE)):
                     del self._checks[uid]
-                    self._check(uid)
+                    self._failing.look(uid, partial(self._check, uid))
                 await asyncio.sleep(0)
+
+    def fault_changed(self, kind: str, namespace: str, name: str) -> None:
+        """The operator failed at the object, or no longer does."""
+        if self.leading and (key := self._failing.key(kind, namespace, name)) is not None:
+            self._queue.add(key, GENERATIONS)
 
     def _take(self, view: TaskView) -> None:
         """A view came: keep it while something of it is to be written."""
@@ -367,21 +357,19 @@ class Projector:
     async def _work(self, key: Key) -> float | None:
         if not self.leading:
             return None
-        match key[0]:
-            case "task":
-                return await self._write_task(key)
-            case "pool":
-                return await self._write_pool(key)
-            case "calendar":
-                return await self._write_calendar(key)
-            case "run":
-                return await self._write_run(key)
-            case "unbuilt":
-                return await self._write_unbuilt(key)
-            case "expired":
-                return await self._expiry.delete(key[1])
-            case _:
-                return await self._write_history(key)
+        return await self._failing.work(key, self._write, self._patch)
+
+    async def _write(self, key: Key) -> float | None:
+        write = {
+            "task": self._write_task,
+            "pool": self._write_pool,
+            "calendar": self._write_calendar,
+            "run": self._write_run,
+            "unbuilt": self._write_unbuilt,
+            "history": self._write_history,
+            "expired": self._delete_expired,
+        }
+        return await write[key[0]](key)
 
     async def _write_task(self, key: Key) -> float | None:
         uid = key[1]
@@ -399,7 +387,7 @@ class Projector:
             self._views.pop(uid, None)
         elif view is not None and self._views.get(uid) is view:
             self._take(view)
-        if written and self._events is not None:
+        if written and self._events is not None and not self._failing.at("ScheduledTask", seen.namespace, seen.name):
             self._events.conditions_written(task, status, stored)
         return None
 
@@ -468,6 +456,9 @@ class Projector:
         await self._patch(seen.kind, key, seen.namespace, seen.name, seen.uid, unbuilt_status(seen), seen.stored)
         return None
 
+    async def _delete_expired(self, key: Key) -> float | None:
+        return await self._expiry.delete(key[1])
+
     async def _write_history(self, key: Key) -> float | None:
         view = self._views.get(key[1])
         if view is None or self._catalog.task(key[1]) is None:
@@ -482,6 +473,7 @@ class Projector:
     ) -> bool | None:
         """Write what differs. True: something was written; None: the object is gone, or another one has its name."""
         stored = self._stored(key, seen)
+        status = self._failing.over(kind, namespace, name, status)
         patch = changes(kind, status, stored)
         if not patch:
             return False
@@ -493,6 +485,7 @@ class Projector:
             return None  # the watch will say so
         self._wrote_at[key] = asyncio.get_running_loop().time()
         self._written[key] = (seen, stored.merged(kind, timed))
+        self._failing.written(kind, namespace, name, uid, status, stored)
         return True
 
     def _pause(self, key: Key, interval_s: float, *, first: bool = False) -> float:

@@ -15,7 +15,19 @@ from tickwheel_operator.engine.spec import TaskSpec
 from tickwheel_operator.pools.deployments import PoolDeployment
 from tickwheel_operator.pools.podmetrics import PoolUsage
 
-__all__ = ["Calendar", "Catalog", "Fault", "Pool", "Requests", "Run", "Task", "Unbuilt", "UnbuiltObject", "Workforce"]
+__all__ = [
+    "Calendar",
+    "Catalog",
+    "Fault",
+    "Pool",
+    "Requests",
+    "Run",
+    "Seen",
+    "Task",
+    "Unbuilt",
+    "UnbuiltObject",
+    "Workforce",
+]
 
 
 class Fault(Protocol):
@@ -27,7 +39,9 @@ class Fault(Protocol):
     def message(self) -> str: ...
 
 
-class _Seen(Protocol):
+class Seen(Protocol):
+    """What the watch saw of an object."""
+
     @property
     def uid(self) -> str: ...
     @property
@@ -42,24 +56,24 @@ class _Seen(Protocol):
         ...
 
 
-class _SeenTask(_Seen, Protocol):
+class _SeenTask(Seen, Protocol):
     @property
     def spec(self) -> TaskSpec | None: ...
     @property
     def deleting(self) -> bool: ...
 
 
-class _SeenPool(_Seen, Protocol):
+class _SeenPool(Seen, Protocol):
     @property
     def fault(self) -> Fault | None: ...
 
 
-class _SeenCalendar(_Seen, Protocol):
+class _SeenCalendar(Seen, Protocol):
     @property
     def fault(self) -> Fault | None: ...
 
 
-class _SeenRun(_Seen, Protocol):
+class _SeenRun(Seen, Protocol):
     @property
     def final(self) -> bool: ...
     @property
@@ -128,7 +142,7 @@ class Run(Protocol):
         ...
 
 
-class UnbuiltObject(_Seen, Protocol):
+class UnbuiltObject(Seen, Protocol):
     """An object of a kind that this version does nothing with."""
 
     @property

@@ -18,9 +18,11 @@ from tickwheel_operator.controllers.unbuilt import Unbuilt
 from tickwheel_operator.controllers.watch import WatchHealth
 from tickwheel_operator.engine.views import PoolView, pool_views
 from tickwheel_operator.ledger.log import Ledger
+from tickwheel_operator.objectfaults import ObjectFaults
+from tickwheel_operator.projection.config import ProjectionConfig
 from tickwheel_operator.projection.events import EventConfig, EventRecorder
 from tickwheel_operator.projection.metrics import MetricsCollector, PoolFigures, Sources, TermFigures
-from tickwheel_operator.projection.projector import ProjectionConfig, Projector
+from tickwheel_operator.projection.projector import Projector
 from tickwheel_operator.projection.stored import read_status
 from tickwheel_operator.projection.subjects import Workforce
 from tickwheel_operator.runtime.partition import PartitionHost, ViewSink
@@ -46,7 +48,9 @@ class Observability:
         *,
         lease_name: str,
         unbuilt: Unbuilt | None = None,
+        faults: ObjectFaults | None = None,
     ) -> None:
+        faults = faults or ObjectFaults()
         self._catalog = catalog
         self._requests = requests
         self._lease = (settings.namespace, lease_name)
@@ -67,6 +71,7 @@ class Observability:
             namespaces=settings.watch_namespaces,
             unbuilt=unbuilt,
             workforce=lambda namespace, name: self._workforce(namespace, name),
+            faults=faults,
         )
         self._workforce: Callable[[str, str], Workforce | None] = lambda namespace, name: None
         catalog.on_task = self._projector.task_changed
@@ -83,6 +88,7 @@ class Observability:
             Sources(
                 term=lambda: None if self._term is None else self._term(),
                 objects=self._objects,
+                faults=lambda: faults.counts,
                 health=lambda: None if self._health is None else self._health(),
                 writes=lambda: (self._projector.writes, self._events.writes),
                 pending=lambda: self._projector.pending,

@@ -83,13 +83,13 @@ class Operator:
         settings, clock, client = self._settings, self._clock, clients.objects
         faults = ObjectFaults()
         catalog = Catalog(faults)
-        requests = Requests(clock.now_ms)
+        requests = Requests(clock.now_ms, faults=faults)
         unbuilt = Unbuilt()
         deployments = Deployments()
         owners = PodOwners(Transport(clients.reviews), clock)
         certificates = identity.certificates(settings, client, clock)
         observability = Observability(
-            client, catalog, requests, clock, settings, lease_name=_LEASE_NAME, unbuilt=unbuilt
+            client, catalog, requests, clock, settings, lease_name=_LEASE_NAME, unbuilt=unbuilt, faults=faults
         )
         worker_pods = PodWatch(lambda gone: self._post(leadership, gone), owners)
         watch = Watch(
@@ -102,6 +102,7 @@ class Operator:
             pods=worker_pods,
             unbuilt=unbuilt,
             deployments=deployments,
+            faults=faults,
         )
         pools = Pools(
             client,
@@ -112,6 +113,7 @@ class Operator:
             self._pool_config(),
             namespaces=settings.watch_namespaces,
             ca_bundle=certificates.ca_bundle if certificates is not None else lambda: "",
+            faults=faults,
         )
         store = KubernetesSegmentStore(clients.ledger, namespace=settings.namespace)
         elector = self._elector(clients.lease)
@@ -166,6 +168,7 @@ class Operator:
             authorizer,
             self._gateway_config(),
             ready=lambda: _unready(watch, catalog),
+            faults=faults,
             tls=await certificates.start() if certificates is not None else None,
         )
         observability.show_identity(

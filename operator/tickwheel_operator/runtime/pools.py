@@ -16,6 +16,7 @@ from tickwheel_operator.controllers.catalog import Catalog
 from tickwheel_operator.engine.core import Engine
 from tickwheel_operator.engine.views import slots_in_use
 from tickwheel_operator.ledger.transport import Transport
+from tickwheel_operator.objectfaults import ObjectFaults
 from tickwheel_operator.pools.autoscaling import Autoscaler, PoolUnknown
 from tickwheel_operator.pools.cluster import ClusterUnavailable, PoolCluster, Refused
 from tickwheel_operator.pools.deletion_cost import DeletionCost
@@ -44,6 +45,7 @@ class Pools:
         *,
         namespaces: tuple[str, ...],
         ca_bundle: Callable[[], str],
+        faults: ObjectFaults | None = None,
     ) -> None:
         """`namespaces`: those that are served; empty: all."""
         self._cluster = PoolCluster(client)
@@ -59,6 +61,7 @@ class Pools:
             changed=self._decided,
             scaled=self._scaled,
             seen=observability.show_pools,
+            faults=faults,
         )
         self._metrics = PodMetrics(Transport(client), namespaces=namespaces, changed=observability.pool_changed)
         self._reconciler = PoolReconciler(
@@ -70,6 +73,7 @@ class Pools:
             ca_bundle=ca_bundle,
             desired_replicas=self._autoscaler.desired_replicas,
             before_scale_down=DeletionCost(self._cluster, self._slots).prepare,
+            faults=faults,
         )
         catalog.on_pool.append(self.changed)
         deployments.on_change.append(observability.pool_changed)
