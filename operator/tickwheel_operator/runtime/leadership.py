@@ -16,7 +16,7 @@ from tickwheel_operator.clock import Clock
 from tickwheel_operator.engine.messages import Command
 from tickwheel_operator.engine.spec import EngineConfig
 from tickwheel_operator.ledger.log import Ledger
-from tickwheel_operator.ledger.protocol import Deposed, LedgerCorrupt, LedgerError
+from tickwheel_operator.ledger.protocol import Deposed, LedgerCorrupt, LedgerError, StoreRefused
 from tickwheel_operator.runtime.partition import CommitConfig, PartitionHost, Term, ViewSink
 
 __all__ = ["Catalog", "ElectedTerm", "Election", "Failure", "Leadership", "LeadershipConfig"]
@@ -76,8 +76,8 @@ class LeadershipConfig(msgspec.Struct, frozen=True, kw_only=True):
     engine: EngineConfig = EngineConfig()
     commit: CommitConfig = CommitConfig()
     retry_ms: int = 1_000
-    """Pause before the next try after a term that ended with an error. If the engine raised: twice as long each time,
-    up to a minute, until a term has lasted for a minute."""
+    """Pause before the next try after a term that ended with an error. If the engine raised, or the store refused what
+    was written: twice as long each time, up to a minute, until a term has lasted for a minute."""
     release_ms: int = 5_000
     """How long a stopping leader may take to append and answer what it has decided."""
 
@@ -109,7 +109,7 @@ class Leadership:
         self._on_end = on_end
         self._on_failure = on_failure
         self._failures = 0
-        """Terms in a row that the engine ended."""
+        """Terms in a row that the engine ended, or the store by refusing."""
         self.host: PartitionHost | None = None
         """The host of the term that this process leads now; None while it follows."""
         self._stop = asyncio.Event()
@@ -133,11 +133,15 @@ class Leadership:
                     await asyncio.gather(electing, return_exceptions=True)
                     break
                 term = electing.result()
-                pause_ms = 0
+                pause_ms, began_s = 0, asyncio.get_running_loop().time()
                 try:
                     await self._serve(term, stopping)
                 except LedgerCorrupt:
                     raise
+                except StoreRefused as error:
+                    # Each term writes an Epoch, which is kept for days: what is refused will be refused again.
+                    pause_ms = self._pause_ms(asyncio.get_running_loop().time() - began_s)
+                    _log.error("the ledger was refused, the next term begins in %.0f s: %s", pause_ms / 1000, error)
                 except LedgerError as error:
                     _log.warning("the term ended: %s", error)
                     await asyncio.sleep(self._config.retry_ms / 1000)
@@ -152,8 +156,7 @@ class Leadership:
 
     def _failed(self, failure: Failure) -> int:
         """The engine ended the term. Returns the pause before the next, in which another replica may lead."""
-        self._failures = 1 if failure.lasted_s * 1000 >= _LONGEST_PAUSE_MS else self._failures + 1
-        pause_ms = min(self._config.retry_ms << min(self._failures - 1, 20), _LONGEST_PAUSE_MS)
+        pause_ms = self._pause_ms(failure.lasted_s)
         _log.error(
             "the engine raised, which ended the term; the next begins in %.0f s, and leaves alone: %s",
             pause_ms / 1000,
@@ -162,6 +165,11 @@ class Leadership:
         )
         self._on_failure(failure)  # which logs it with the task
         return pause_ms
+
+    def _pause_ms(self, lasted_s: float) -> int:
+        """How long to wait after a term that failed for a reason that waiting alone does not mend."""
+        self._failures = 1 if lasted_s * 1000 >= _LONGEST_PAUSE_MS else self._failures + 1
+        return min(self._config.retry_ms << min(self._failures - 1, 20), _LONGEST_PAUSE_MS)
 
     async def _elect(self) -> ElectedTerm:
         # A replica whose catalog is not complete could only lead badly: it does not stand.

@@ -8,6 +8,7 @@ import itertools
 import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from tickwheel_operator.engine.triggers import FixedRateTrigger
 from tickwheel_operator.engine.waiting import Waiting
 from tickwheel_operator.gateway.backend import NotLeader
 from tickwheel_operator.ledger.log import Ledger
+from tickwheel_operator.ledger.protocol import Segment, SegmentKind, StoreRefused
 from tickwheel_operator.ledger.sqlite import SqliteSegmentStore
 from tickwheel_operator.objectfaults import INTERNAL_ERROR, ObjectFaults
 from tickwheel_operator.runtime.backend import HostBackend
@@ -249,3 +251,30 @@ async def test_terms_that_end_for_no_known_reason_begin_ever_later(
         began = asyncio.get_running_loop().time()
         await until(lambda: len(replica.failures) == 4)
         assert asyncio.get_running_loop().time() - began >= 0.02 + 0.04 + 0.08
+
+
+async def test_terms_whose_facts_the_store_refuses_begin_ever_later_and_go_on_when_it_takes_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each begins with an Epoch, which the store takes and keeps for days."""
+    began: list[float] = []
+    refusing = True
+    async with leading(tmp_path) as replica:
+        whole = replica.store.create
+
+        async def create(segment: Segment) -> None:
+            if segment.kind is SegmentKind.EPOCH:
+                began.append(asyncio.get_running_loop().time())
+            elif refusing:
+                raise StoreRefused("create tickwheel-p0: the API server answers 422 Invalid; apply the CRDs")
+            await whole(segment)
+
+        monkeypatch.setattr(replica.store, "create", create)
+        replica.task(GOOD)
+        await until(lambda: len(began) >= 5)
+        pauses = [after - before for before, after in pairwise(began[:5])]
+        for pause, least in zip(pauses[1:], (0.02, 0.04, 0.08), strict=True):
+            assert pause >= least
+        assert "the ledger was refused, the next term begins in" in caplog.text and "apply the CRDs" in caplog.text
+        refusing = False
+        await until(lambda: replica.fired(GOOD))
