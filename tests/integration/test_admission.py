@@ -119,7 +119,7 @@ def kubectl(kubeconfig: Path, *arguments: str, stdin: str = "") -> subprocess.Co
 
 @pytest.mark.parametrize("name", STALLED)
 def test_what_the_operator_would_stall_is_refused_at_apply_time_with_the_same_field(name: str, server: Access) -> None:
-    document = json.loads(json.dumps(next(iter(read(BAD[name].read_text(encoding="utf-8"))))))
+    document = json.loads(json.dumps(next(iter(read(BAD[name].read_text(encoding="utf-8")))).body))
     faults = operator_faults(document)
     assert faults
     document["metadata"]["namespace"] = NAMESPACE
