@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -44,3 +45,24 @@ def test_every_alert_has_a_test_that_makes_it_ring(rules: Path) -> None:
     cases = [case for test in yaml.safe_load(TESTS.read_text())["tests"] for case in test["promql_expr_test"]]
     rings = {sample["labels"] for case in cases for sample in case.get("exp_samples", ())}
     assert rings == {f'{{alertname="{alert}"}}' for alert in alerts}
+
+
+def test_the_rule_for_a_prometheus_that_outlives_the_release_rings_when_nobody_leads(tmp_path: Path) -> None:
+    runbook = (TESTS.parents[2] / "docs" / "runbook.md").read_text()
+    [rule] = re.findall(r"^```yaml\n(groups:\n.*?)^```", runbook, re.DOTALL | re.MULTILINE)
+    (tmp_path / "rules.yaml").write_text(rule)
+    ringing = 'count by (alertname) (ALERTS{alertstate="firing"})'
+    alert = [{"labels": '{alertname="TickwheelNobodyServes"}', "value": 1}]
+    series = 'tickwheel_leader{job="any", instance="a", partition="0"}'
+    case = {
+        "interval": "1m",
+        "input_series": [{"series": series, "values": "1x30 stale"}],
+        "promql_expr_test": [
+            {"expr": ringing, "eval_time": "29m"},
+            {"expr": ringing, "eval_time": "38m"},
+            {"expr": ringing, "eval_time": "45m", "exp_samples": alert},
+        ],
+    }
+    tests = {"rule_files": ["rules.yaml"], "evaluation_interval": "1m", "tests": [case]}
+    (tmp_path / "tests.yaml").write_text(yaml.safe_dump(tests))
+    promtool("test", "rules", "tests.yaml", cwd=tmp_path)

@@ -19,6 +19,7 @@ from tickwheel_operator.cli.main import main
 
 NAMESPACE = "cli-shop"
 SYSTEM = "cli-system"
+ABANDONED = "cli-abandoned"
 SPAN = ("--from", "2024-11-01T00:00:00Z", "--to", "2024-11-01T06:00:00Z")
 TRIGGERS = {
     "by-cron": {
@@ -98,6 +99,50 @@ def test_what_is_not_there_is_told_in_plain_words(tickwheel: Callable[..., Resul
     result = tickwheel("next", "nobody")
     assert result.exit_code == 1
     assert f"there is no ScheduledTask nobody in namespace {NAMESPACE}" in result.stderr
+
+
+def test_that_somebody_serves_is_no_news(tickwheel: Callable[..., Result]) -> None:
+    assert tickwheel("next", "by-cron", "--count", 1).stderr == ""
+
+
+def test_whoever_may_read_one_namespaces_leases_is_told_that_its_operator_is_gone(cluster: Access) -> None:
+    create_namespace(cluster, ABANDONED)
+    metadata = {"name": "reader", "namespace": ABANDONED}
+    spec = {
+        "holderIdentity": "tickwheel-7",
+        "leaseDurationSeconds": 15,
+        "renewTime": "2026-01-01T00:00:00.000000Z",
+    }
+    rbac = "rbac.authorization.k8s.io"
+    apply(
+        cluster,
+        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata},
+        {
+            "apiVersion": f"{rbac}/v1", "kind": "Role", "metadata": metadata,
+            "rules": [{
+                "apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["list"],
+                "resourceNames": ["tickwheel-partition-0"],
+            }],
+        },
+        {
+            "apiVersion": f"{rbac}/v1", "kind": "RoleBinding", "metadata": metadata,
+            "roleRef": {"apiGroup": rbac, "kind": "Role", "name": "reader"},
+            "subjects": [{"kind": "ServiceAccount", **metadata}],
+        },
+        {
+            "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+            "metadata": {"name": "tickwheel-partition-0", "namespace": ABANDONED}, "spec": spec,
+        },
+    )  # fmt: skip
+    kubeconfig = cluster.service_account_kubeconfig(ABANDONED, "reader")
+
+    def told() -> str:
+        return CliRunner().invoke(main, ["ledger", "status", "-n", ABANDONED, "--kubeconfig", str(kubeconfig)]).stderr
+
+    # A role is known to the API server's authorizer a moment later.
+    until("the warning", lambda: "warning: no operator of Tickwheel leads: " in told())
+    assert f"the Lease tickwheel-partition-0 in namespace {ABANDONED} expired " in told()
+    assert "its last holder is tickwheel-7" in told()
 
 
 def _object(kind: str, name: str, spec: dict[str, Any]) -> dict[str, Any]:

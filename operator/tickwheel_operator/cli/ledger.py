@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tickwheel_operator.cli.options import Cluster, Output, cluster_options, output_option, structured
+from tickwheel_operator.cli.serving import OPERATOR_NAMESPACE, warn_unless_served
 from tickwheel_operator.dev.session import LEDGER_FILE, STATE_FOLDER
 from tickwheel_operator.engine.instants import by_clock_of
 from tickwheel_operator.ledger import inspect
@@ -29,7 +30,6 @@ __all__ = ["ledger"]
 
 _T = TypeVar("_T")
 _Function = TypeVar("_Function", bound=Callable[..., Any])
-_OPERATOR_NAMESPACE = "tickwheel-system"
 _EPOCHS_SHOWN = 5
 
 
@@ -43,7 +43,7 @@ def _source_options(function: _Function) -> _Function:
     decorated: Any = function
     for option in (
         output_option,
-        cluster_options(namespace=_OPERATOR_NAMESPACE, about="The operator's namespace, where the log is."),
+        cluster_options(namespace=OPERATOR_NAMESPACE, about="The operator's namespace, where the log is."),
         click.option("--partition", type=click.IntRange(0), default=0, show_default=True, help="The partition."),
         click.option(
             "--dev",
@@ -100,7 +100,9 @@ async def _store(folder: Path | None, cluster: Cluster) -> AsyncIterator[Segment
     store: SegmentStore
     if folder is None:
         async with cluster.client() as client:
-            store = KubernetesSegmentStore(client, namespace=cluster.namespace or _OPERATOR_NAMESPACE)
+            namespace = cluster.namespace or OPERATOR_NAMESPACE
+            await warn_unless_served(client, namespace)
+            store = KubernetesSegmentStore(client, namespace=namespace)
             yield store
         return
     path = folder / STATE_FOLDER / LEDGER_FILE

@@ -6,6 +6,7 @@ For scripts it prints instants and nothing else; for people also what they depen
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -22,10 +23,11 @@ from tickwheel_operator.cli.moments import MOMENT, distance, local, moment_ms
 from tickwheel_operator.cli.objects import objects_of
 from tickwheel_operator.cli.options import Cluster, Output, cluster_options, output_option, structured
 from tickwheel_operator.cli.schedules import Schedule, of_cluster, of_expression, of_files
+from tickwheel_operator.cli.serving import warn_of_a_past_instant
 from tickwheel_operator.engine.cron import UnknownZoneError, zone_named
 from tickwheel_operator.engine.filters import Search
 from tickwheel_operator.engine.identity import jitter_ms
-from tickwheel_operator.engine.instants import timestamp
+from tickwheel_operator.engine.instants import instant_of, timestamp
 from tickwheel_operator.engine.triggers import spell_duration
 
 __all__ = ["next_instants"]
@@ -95,6 +97,7 @@ def next_instants(
         schedules, asked, faults = of.schedules, of.tasks, of.faults
     elif task is not None:
         schedules = [asyncio.run(_of_cluster(cluster, task))]
+        _warn_of_the_past(schedules[0], now_ms)
     else:
         raise click.UsageError("name a TASK of the cluster, or give --file F or --cron '0 9 * * MON-FRI'")
 
@@ -134,6 +137,13 @@ def _show(
 async def _of_cluster(cluster: Cluster, task: str) -> Schedule:
     async with objects_of(cluster) as objects:
         return await of_cluster(objects, task)
+
+
+def _warn_of_the_past(schedule: Schedule, now_ms: int) -> None:
+    """Of a task that the operator should have done something about."""
+    if schedule.published and not (schedule.stalled or schedule.spec.suspend):
+        with contextlib.suppress(ValueError):
+            warn_of_a_past_instant(instant_of(datetime.fromisoformat(schedule.published)), now_ms)
 
 
 def _zone(name: str) -> ZoneInfo:

@@ -17,6 +17,7 @@ from kubernetes.aio.client import ApiException, CustomObjectsApi
 
 from tickwheel_operator.api import GROUP, VERSION, Resource
 from tickwheel_operator.cli.options import Cluster
+from tickwheel_operator.cli.serving import warn_unless_served
 
 __all__ = ["AlreadyThere", "NotThere", "Objects", "objects_of"]
 
@@ -68,6 +69,7 @@ class Objects:
 async def objects_of(cluster: Cluster) -> AsyncIterator[Objects]:
     """The objects of the namespace that the options name, for the time of a command."""
     async with cluster.client() as client:
+        await warn_unless_served(client)
         try:
             yield Objects(CustomObjectsApi(client), cluster.namespace or cluster.context_namespace())
         except TimeoutError as error:

@@ -11,7 +11,10 @@ from typing import Protocol
 
 import msgspec
 
-__all__ = ["Lease", "LeaseConflict", "LeaseError", "LeaseRefused", "LeaseStore", "LeaseUnavailable"]
+__all__ = ["LEASE_NAME", "Lease", "LeaseConflict", "LeaseError", "LeaseRefused", "LeaseStore", "LeaseUnavailable"]
+
+LEASE_NAME = "tickwheel-partition-0"
+"""Of the one partition, in the operator's namespace."""
 
 
 class Lease(msgspec.Struct, frozen=True, kw_only=True):

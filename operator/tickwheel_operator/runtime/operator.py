@@ -27,6 +27,7 @@ from tickwheel_operator.controllers.watch import Watch, WatchConfig
 from tickwheel_operator.election.config import ElectionConfig
 from tickwheel_operator.election.elector import Elector
 from tickwheel_operator.election.kubernetes import KubernetesLeaseStore
+from tickwheel_operator.election.lease import LEASE_NAME
 from tickwheel_operator.election.peers import Peers
 from tickwheel_operator.engine.messages import WorkerGone
 from tickwheel_operator.engine.spec import EngineConfig
@@ -56,7 +57,6 @@ __all__ = ["Operator"]
 
 _log = logging.getLogger(__name__)
 _PARTITION = 0
-_LEASE_NAME = "tickwheel-partition-0"
 
 
 class Operator:
@@ -89,7 +89,7 @@ class Operator:
         owners = PodOwners(Transport(clients.reviews), clock)
         certificates = identity.certificates(settings, client, clock)
         observability = Observability(
-            client, catalog, requests, clock, settings, lease_name=_LEASE_NAME, unbuilt=unbuilt, faults=faults
+            client, catalog, requests, clock, settings, lease_name=LEASE_NAME, unbuilt=unbuilt, faults=faults
         )
         worker_pods = PodWatch(lambda gone: self._post(leadership, gone), owners)
         watch = Watch(
@@ -218,7 +218,7 @@ class Operator:
         settings = self._settings
         return Elector(
             KubernetesLeaseStore(client, namespace=settings.namespace),
-            name=_LEASE_NAME,
+            name=LEASE_NAME,
             identity=self._identity,
             endpoint_url=self._url(),
             clock=self._clock,

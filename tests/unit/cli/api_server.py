@@ -34,6 +34,8 @@ class ApiServer:
         """So many connections are cut before an answer."""
         self.states: Iterator[dict[str, Any]] = iter(())
         """What `status` of a TaskRun is, from one `get` to the next; the last one stays."""
+        self.leases: list[dict[str, Any]] | None = None
+        """Leases of all namespaces; None: the user may not list them, there or in one namespace."""
         self.kubeconfig = folder / "kubeconfig"
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
@@ -71,6 +73,8 @@ class ApiServer:
         application = web.Application()
         application.router.add_get(_PREFIX + "/{name}", self._get)
         application.router.add_post(_PREFIX, self._create)
+        application.router.add_get("/apis/coordination.k8s.io/v1/leases", self._list_leases)
+        application.router.add_get("/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases", self._list_leases)
         self._runner = web.AppRunner(application)
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", 0).start()
@@ -97,6 +101,13 @@ class ApiServer:
             return _status(409, "AlreadyExists", f'{plural}.tickwheel.io "{key[2]}" already exists', key[2])
         self.put(plural, body, namespace)
         return web.json_response(self.objects[key], status=201)
+
+    async def _list_leases(self, request: web.Request) -> web.StreamResponse:
+        if self.leases is None:
+            return _status(403, "Forbidden", "leases is forbidden", "")
+        return web.json_response(
+            {"kind": "LeaseList", "apiVersion": "coordination.k8s.io/v1", "metadata": {}, "items": self.leases}
+        )
 
     def _refused(self, request: web.Request, plural: str) -> web.StreamResponse | None:
         self.asked.append(f"{request.method} {request.path}")

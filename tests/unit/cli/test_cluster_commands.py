@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,56 @@ def put_with_status(api: ApiServer, trigger: dict[str, Any], *, ready: str, stal
         {"type": "Stalled", "status": "True" if stalled else "False", "reason": "Said", "message": stalled},
     ]
     api.put("scheduledtasks", json.loads(task(trigger)) | {"status": {**status, "conditions": conditions}})
+
+
+# --- whether anybody serves ---
+
+
+def lease(seconds_ago: float, holder: str = "tickwheel-1") -> dict[str, Any]:
+    """The operator's Lease, renewed so long ago."""
+    renewed = datetime.fromtimestamp(time.time() - seconds_ago, tz=UTC).isoformat(timespec="microseconds")
+    spec = {"holderIdentity": holder, "leaseDurationSeconds": 15, "renewTime": renewed.replace("+00:00", "Z")}
+    return {"metadata": {"name": "tickwheel-partition-0", "namespace": "tickwheel-system"}, "spec": spec}
+
+
+@pytest.mark.parametrize(
+    ("leases", "told"),
+    [
+        ([], "there is no Lease tickwheel-partition-0 in any namespace"),
+        ([lease(7_200)], "expired 1h59m ago; its last holder is tickwheel-1"),
+        ([lease(7_200, holder="")], "was given up by the last one and taken by nobody"),
+    ],
+)
+@pytest.mark.usefixtures("shop_sync")
+def test_that_no_operator_serves_is_said_and_the_answer_stays_what_it_is(
+    cli: Call, api: ApiServer, leases: list[dict[str, Any]], told: str
+) -> None:
+    api.leases = leases
+    result = cli("next", "shop-sync", "--from", "2024-11-01T09:00:00Z", "--count", 1, "-o", "json")
+    assert (result.exit_code, json.loads(result.stdout)) == (0, ["2024-11-04T09:00:00Z"])
+    assert result.stderr.startswith("warning: no operator of Tickwheel leads: ")
+    assert told in result.stderr
+    assert "section NobodyServes" in result.stderr
+
+
+@pytest.mark.parametrize("leases", [None, [lease(2)], [lease(7_200), lease(1)], [lease(40)]])
+@pytest.mark.usefixtures("shop_sync")
+def test_nothing_is_said_while_one_serves_or_where_leases_may_not_be_read(
+    cli: Call, api: ApiServer, leases: list[dict[str, Any]] | None
+) -> None:
+    api.leases = leases
+    assert cli("next", "shop-sync", "-o", "json").stderr == ""
+
+
+def test_a_next_instant_that_is_long_past_says_that_nobody_serves(cli: Call, api: ApiServer) -> None:
+    put_with_status(api, {"cron": "@daily"}, ready="True", nextScheduleTime="2026-01-01T00:00:00Z")
+    told = cli("next", "shop-sync").stderr
+    assert "warning: its status knows no later instant than one " in told
+    assert "no operator of Tickwheel seems to serve it" in told
+    put_with_status(api, {"cron": "@daily"}, ready="True", nextScheduleTime="2999-01-01T00:00:00Z")
+    assert cli("next", "shop-sync").stderr == ""
+    put_with_status(api, {"cron": "@daily"}, ready="False", stalled="x", nextScheduleTime="2026-01-01T00:00:00Z")
+    assert cli("next", "shop-sync").stderr == "", "a stalled task has no next instant"
 
 
 # --- next ---
