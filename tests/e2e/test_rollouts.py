@@ -39,13 +39,15 @@ threading.Timer(8, lambda: os._exit(3)).start()
 
 @pytest.fixture(scope="module")
 def product(installed: Installation) -> Iterator[Installation]:
-    versions = [
-        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": NAMESPACE}, "data": data}
-        for name, data in ((name, {"handlers.py": text}) for name, text in VERSIONS.items())
-    ]
+    versions = [config_map(name, text) for name, text in VERSIONS.items()]
     installed.kube.apply(*namespace_objects(NAMESPACE), *versions)
     yield installed
     installed.kube.kubectl("delete", "namespace", NAMESPACE, "--wait=false")
+
+
+def config_map(name: str, handlers: str) -> dict[str, Any]:
+    metadata = {"name": name, "namespace": NAMESPACE}
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"handlers.py": handlers}}
 
 
 def of_version(name: str, version: str, image: str, **spec: Any) -> dict[str, Any]:
@@ -118,3 +120,55 @@ def test_a_worker_stays_ready_while_the_operator_is_away_and_a_new_one_waits_for
         kube.kubectl("scale", "deployment", product.deployment, "-n", product.namespace, "--replicas=2")
         product.wait_ready()
     until_ready(product, "alone", 1)
+
+
+def describe(product: Installation, name: str) -> str:
+    return product.kube.kubectl("describe", "workerpools.tickwheel.io", name, "-n", NAMESPACE)
+
+
+def until_stalled(product: Installation, name: str, reasons: set[str]) -> str:
+    """The condition's message, once the pool is stalled for one of the reasons and an Event says so too."""
+
+    def stalled() -> str | None:
+        found = condition(product, name, "Stalled")
+        return found["message"] if found.get("status") == "True" and found["reason"] in reasons else None
+
+    message = until(f"{name} to be stalled: {reasons}", stalled, 150)
+    until("a Warning Event", lambda: [word for word in reasons if f"Warning  {word}" in describe(product, name)], 60)
+    return message
+
+
+def test_a_pool_without_a_worker_says_what_is_missing(product: Installation) -> None:
+    kube, image = product.kube, product.worker_image
+    no_file = of_version("no-file", "good", image, progressDeadline="30s")
+    no_file["spec"]["template"]["spec"]["containers"][0]["args"] = ["/handlers/none.py"]
+    kube.apply(no_file, of_version("no-config-map", "none", image, progressDeadline="30s"))
+    assert 'configmap "none" not found' in until_stalled(product, "no-config-map", {"FailedMount"})
+    crashes = {"CrashLoopBackOff", "ContainerEnded"}
+    assert "there is no file /handlers/none.py" in until_stalled(product, "no-file", crashes)
+    # What a person does then.
+    kube.apply(config_map("none", VERSIONS["good"]))
+    until("it to get on", lambda: condition(product, "no-config-map", "Ready").get("status") == "True", 180)
+    until("no longer stalled", lambda: condition(product, "no-config-map", "Stalled").get("status") == "False", 60)
+
+
+def test_a_crash_loop_after_a_finished_rollout_stalls_the_pool(product: Installation) -> None:
+    kube = product.kube
+    kube.apply(
+        config_map("changes", VERSIONS["good"]),
+        of_version("changes", "changes", product.worker_image, progressDeadline="30s"),
+    )
+    until("it to be settled", lambda: condition(product, "changes", "Reconciling").get("status") == "False", 120)
+    kube.apply(config_map("changes", "raise RuntimeError('there is no database')"))
+    (pod,) = pods(product, "changes")
+    kube.kubectl("delete", "pod", pod, "-n", NAMESPACE)
+    assert "there is no database" in until_stalled(product, "changes", {"CrashLoopBackOff", "ContainerEnded"})
+    assert condition(product, "changes", "Ready")["status"] == "False"
+
+
+def test_a_worker_that_the_gateway_refuses_says_why(product: Installation) -> None:
+    refused = of_version("refused", "good", product.worker_image, progressDeadline="30s")
+    container = refused["spec"]["template"]["spec"]["containers"][0]
+    container["command"] = ["sh", "-c", "TICKWHEEL_TOKEN_FILE= TICKWHEEL_TOKEN=nonsense exec python3 -m tickwheel $0"]
+    product.kube.apply(refused)
+    assert "the gateway refuses its worker: InvalidToken" in until_stalled(product, "refused", {"InvalidToken"})

@@ -48,9 +48,10 @@
   resources: [configmaps]
   resourceNames: [tickwheel-ca]
   verbs: [create, patch]
+# What happened is told in Events; why a worker pod waits for its volumes, kubelet says in Events only (list).
 - apiGroups: [""]
   resources: [events]
-  verbs: [create, patch]
+  verbs: [create, patch, list]
 {{- end }}
 
 {{- /* Election, ledger and the authority's key live in the operator's own namespace only. */ -}}

@@ -35,6 +35,7 @@ __all__ = [
     "HandlerName",
     "IdempotencyKey",
     "Instant",
+    "ProgressDeadline",
     "JsonPointer",
     "Label",
     "LaneName",
@@ -207,6 +208,14 @@ class DelayInterval(PositiveDuration):
         *PositiveDuration.rules,
         Rule("!self.matches('^0*[0-9]{1,3}ms$')", "the shortest is 1s", lambda text: text.milliseconds >= 1_000),
     )
+
+
+class ProgressDeadline(PositiveDuration):
+    """A time in which something must get on: 30 s to 24 h."""
+
+    expected = "a duration from 30s to 24h, such as 5m"
+    least_ms = 30_000
+    most_ms = 86_400_000
 
 
 class Instant(Text):

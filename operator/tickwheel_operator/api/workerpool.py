@@ -24,6 +24,7 @@ from tickwheel_operator.api.text import (
     ObjectName,
     Percent,
     PositiveDuration,
+    ProgressDeadline,
 )
 
 __all__ = [
@@ -221,6 +222,9 @@ class WorkerPoolSpec(Model):
     drain_timeout: Duration = Duration("60s")
     """How long a worker that goes may finish what it has, up to 24h. Without a `template` it is not used: such workers
     have a limit of their own (TICKWHEEL_DRAIN_TIMEOUT)."""
+    progress_deadline: ProgressDeadline = ProgressDeadline("5m")
+    """Pods that do not become ready, without any progress, are `Stalled` after this, 30s to 24h. Without a `template`
+    it is not used."""
     autoscaling: Autoscaling | None = None
     """Let the operator choose the number of workers. Default: `replicas` is fixed."""
 

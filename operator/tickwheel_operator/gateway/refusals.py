@@ -10,7 +10,8 @@ from __future__ import annotations
 import enum
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from math import inf
 
 from tickwheel_operator.gateway.problems import GatewayProblem
 
@@ -18,6 +19,11 @@ __all__ = ["Reason", "Refusals", "Refused"]
 
 _log = logging.getLogger(__name__)
 _WINDOW_S = 60.0
+_RECENT_S = 120.0
+"""A worker that is refused asks again every 5 s, of a replica at random."""
+_ADDRESSES = 2_000
+"""The most addresses whose last refusal is remembered; the oldest are forgotten."""
+_DETAIL_CHARS = 600
 _LINES = 200
 """The most callers that are named a minute."""
 
@@ -89,16 +95,28 @@ class Refusals:
         self._told: dict[tuple[Reason, str], int] = {}
         """How often more, in this minute, after the line."""
         self._before: dict[tuple[Reason, str], int] = {}
+        self._latest: dict[str, tuple[float, str, str]] = {}
+        """By address: when, why, and the words."""
 
     @property
     def counts(self) -> Mapping[str, int]:
         """By reason, since the start."""
         return self._counts
 
+    def latest(self, peers: Collection[str]) -> tuple[str, str] | None:
+        """The reason and the words of the last refusal of one of these addresses, if it was of late."""
+        known = [found for peer in peers if (found := self._latest.get(_address(peer))) is not None]
+        at_s, reason, detail = max(known, default=(-inf, "", ""))
+        return (reason, detail) if self._now_s() - at_s <= _RECENT_S else None
+
     def note(self, reason: Reason, detail: str, *, peer: str, what: str, who: str = "") -> None:
         """`peer` is the caller's address, `what` the request."""
         self._counts[reason.value] += 1
         now_s = self._now_s()
+        self._latest.pop(_address(peer), None)
+        if len(self._latest) >= _ADDRESSES:
+            del self._latest[next(iter(self._latest))]
+        self._latest[_address(peer)] = (now_s, reason.value, detail[:_DETAIL_CHARS])
         if now_s - self._since_s >= _WINDOW_S:
             self._since_s, self._before, self._told = now_s, self._told, {}
         key = (reason, who or peer)
@@ -113,3 +131,8 @@ class Refusals:
         _log.warning("refused %s from %s: %s: %s%s", what, peer, reason.value, detail, times)
         if len(self._told) == _LINES:
             _log.warning("%d callers were refused within a minute: others are only counted, as metrics", _LINES)
+
+
+def _address(peer: str) -> str:
+    """The same for an IPv4 address that came in through an IPv6 socket."""
+    return peer.removeprefix("::ffff:")

@@ -24,6 +24,7 @@ __all__ = ["ClusterUnavailable", "PoolCluster", "Refused"]
 _APPLY = "application/apply-patch+yaml"
 _MERGE = "application/merge-patch+json"
 _PODS = 50
+_EVENTS = 50
 _NO_DEPLOYMENT = "failed to create typed patch object"
 """What the API server says, with a 500, to an unknown field, a wrong type or a key that stands twice."""
 
@@ -114,6 +115,19 @@ class PoolCluster:
                 label_selector=selector,
                 limit=most,
                 resource_version="0",  # from the server's memory: a moment old is good enough
+            )
+        )
+        items: list[Mapping[str, Any]] = listed.get("items") or []
+        return items
+
+    async def warnings(self, namespace: str, uid: str) -> list[Mapping[str, Any]]:
+        """Some Warning Events of the object."""
+        listed = await self._call(
+            partial(
+                self._core.list_namespaced_event_without_preload_content,
+                namespace,
+                field_selector=f"involvedObject.uid={uid},type=Warning",
+                limit=_EVENTS,
             )
         )
         items: list[Mapping[str, Any]] = listed.get("items") or []

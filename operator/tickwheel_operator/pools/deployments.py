@@ -7,16 +7,19 @@ Invariant: small values are kept, never the raw object; an older state never rep
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
 from typing import Any
 
 import msgspec
 
 from tickwheel_operator.pools.template import FIELD_MANAGER, POOL_LABEL, deployment_name
 
-__all__ = ["Deployments", "ObservedDeployment", "PoolDeployment", "PoolProblem"]
+__all__ = ["DEADLINE_EXCEEDED", "Deployments", "ObservedDeployment", "PoolDeployment", "PoolProblem"]
 
+DEADLINE_EXCEEDED = "ProgressDeadlineExceeded"
 PoolKey = tuple[str, str]
 """Namespace and name of a WorkerPool."""
 
@@ -72,6 +75,8 @@ class ObservedDeployment(msgspec.Struct, frozen=True, kw_only=True):
     ready: int
     updated: int
     unavailable: int
+    unavailable_since: float
+    """When fewer pods were available than there should be, seconds since 1970; 0: enough are, or it does not say."""
     failure: PoolProblem | None
     """What its own conditions say."""
 
@@ -84,6 +89,8 @@ class Deployments:
         self._expected: dict[PoolKey, tuple[int, PoolProblem | None]] = {}
         self.on_change: list[Callable[[str, str], None]] = []
         """Each is called with the namespace and name of a pool whose `get` may answer otherwise now."""
+        self.on_problem: list[Callable[[str, str, PoolProblem | None, PoolProblem | None], None]] = []
+        """Each is called with namespace, name, and the problem before and now, when a pool has another one."""
 
     # --- reading ---
 
@@ -119,9 +126,15 @@ class Deployments:
 
     def expect(self, namespace: str, name: str, desired: int, problem: PoolProblem | None) -> None:
         """The pool is to have a Deployment of so many workers, and this is in the way."""
-        if self._expected.get((namespace, name)) != (desired, problem):
-            self._expected[namespace, name] = (desired, problem)
-            self._changed((namespace, name))
+        before = self._expected.get((namespace, name))
+        if before == (desired, problem):
+            return
+        self._expected[namespace, name] = (desired, problem)
+        former = before[1] if before is not None else None
+        if former != problem:
+            for listener in self.on_problem:
+                listener(namespace, name, former, problem)
+        self._changed((namespace, name))
 
     def forget(self, namespace: str, name: str) -> None:
         """The pool has no template any more, or is gone."""
@@ -151,6 +164,7 @@ class Deployments:
             ready=status.get("readyReplicas", 0),
             updated=status.get("updatedReplicas", 0),
             unavailable=status.get("unavailableReplicas", max(0, desired - status.get("availableReplicas", 0))),
+            unavailable_since=_unavailable_since(status.get("conditions") or ()),
             failure=_failure(status.get("conditions") or ()),
         )
 
@@ -187,6 +201,14 @@ def _own_fields(managed: Any) -> str:
     return ""
 
 
+def _unavailable_since(conditions: Any) -> float:
+    for condition in conditions:
+        if condition["type"] == "Available" and condition["status"] == "False":
+            with contextlib.suppress(KeyError, ValueError):
+                return datetime.fromisoformat(condition["lastTransitionTime"]).timestamp()
+    return 0.0
+
+
 def _failure(conditions: Any) -> PoolProblem | None:
     """A pod that cannot even be made (quota, Pod Security) before one that does not become ready."""
     by_type = {condition["type"]: condition for condition in conditions}
@@ -195,5 +217,5 @@ def _failure(conditions: Any) -> PoolProblem | None:
         return PoolProblem(refused.get("reason") or "FailedCreate", refused.get("message") or "", True)
     progress = by_type.get("Progressing")
     if progress is not None and progress.get("status") == "False":
-        return PoolProblem(progress.get("reason") or "ProgressDeadlineExceeded", progress.get("message") or "", True)
+        return PoolProblem(progress.get("reason") or DEADLINE_EXCEEDED, progress.get("message") or "", True)
     return None

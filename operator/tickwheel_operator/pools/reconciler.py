@@ -24,8 +24,9 @@ from tickwheel_operator.objectfaults import Layer, ObjectFaults
 from tickwheel_operator.pools.cluster import ClusterUnavailable, PoolCluster, Refused
 from tickwheel_operator.pools.constraints import TEMPLATE_NOT_ALLOWED, faults
 from tickwheel_operator.pools.deployments import Deployments, ObservedDeployment, PoolProblem
-from tickwheel_operator.pools.pod_problems import pod_problem
-from tickwheel_operator.pools.template import Surroundings, deployment, deployment_name, selector
+from tickwheel_operator.pools.pod_problems import Refusal
+from tickwheel_operator.pools.progress import Connected, Progress
+from tickwheel_operator.pools.template import Surroundings, deployment, deployment_name
 from tickwheel_operator.workqueue import WorkQueue
 
 __all__ = ["PoolConfig", "PoolReconciler"]
@@ -52,7 +53,9 @@ class PoolConfig(msgspec.Struct, frozen=True, kw_only=True):
     `resync_s`: a quota or a policy may have changed."""
     unready_s: float = 10.0
     """Pods that take longer than this to become ready are asked why, and again after twice as long each time, up to
-    `resync_s`."""
+    `unready_most_s`."""
+    unready_most_s: float = 60.0
+    """The longest pause between two such questions, in seconds."""
     drift_s: float = 1.0
     """A field that others changed is set back at once; each further time within `resync_s` waits twice as long, from
     this up to a minute."""
@@ -84,13 +87,6 @@ class _TermOver(Exception):
     """Another replica leads: what was on its way is not written."""
 
 
-class _Unready(msgspec.Struct):
-    """When pods that do not become ready are asked why, the next time."""
-
-    again: float
-    pause_s: float
-
-
 class _Drift(msgspec.Struct):
     """How often others changed our fields of late."""
 
@@ -114,11 +110,14 @@ class PoolReconciler:
         desired_replicas: Callable[[str, str], int | None] = lambda namespace, name: None,
         before_scale_down: Callable[[str, str, int], Awaitable[None]] | None = None,
         faults: ObjectFaults | None = None,
+        connected: Connected = lambda namespace, name: None,
+        refused: Refusal = lambda addresses: None,
     ) -> None:
         """`pool` gives a pool whose manifest is valid and that is not being deleted; `pools` names all that exist,
         the invalid and the deleted ones too. `ca_bundle` is PEM, or empty where workers need none.
         `desired_replicas` is None for a pool that is not autoscaled; `before_scale_down` is awaited with the number of
-        pods that will go, before they do."""
+        pods that will go, before they do. `connected` names a pool's workers that take work, and `refused` says what
+        the gateway answered to a pod that it did not let in."""
         self._faults = faults or ObjectFaults()
         self._cluster = cluster
         self._deployments = deployments
@@ -130,12 +129,18 @@ class PoolReconciler:
         self._before_scale_down = before_scale_down
         self._queue: WorkQueue[PoolKey] = WorkQueue(self._work, name="pools", workers=4, group=lambda key: key[0])
         self._leading = False
+        self._progress = Progress(
+            cluster,
+            first_s=config.unready_s,
+            most_s=config.unready_most_s,
+            connected=connected,
+            refused=refused,
+            # They may wait for it: somebody may have deleted the ConfigMap. It is written again with the next look.
+            asking=lambda key: self._ca_written.pop(key[0], None),
+        )
         self._applied: dict[PoolKey, _Applied] = {}
         self._refused: dict[PoolKey, _Refusal] = {}
         self._drift: dict[PoolKey, _Drift] = {}
-        self._unready: dict[PoolKey, _Unready] = {}
-        self._told: dict[PoolKey, tuple[str, str]] = {}
-        """The pods' own problem when they were last asked."""
         self._ca_written: dict[str, str] = {}
         """By namespace."""
         deployments.on_change.append(self.changed)
@@ -151,7 +156,8 @@ class PoolReconciler:
         """The term is over. What is in flight is idempotent."""
         self._leading = False
         self._queue.clear()
-        for memory in (self._applied, self._refused, self._drift, self._unready, self._told, self._ca_written):
+        self._progress.clear()
+        for memory in (self._applied, self._refused, self._drift, self._ca_written):
             memory.clear()
 
     def changed(self, namespace: str, name: str) -> None:
@@ -250,7 +256,7 @@ class PoolReconciler:
             self._deployments.seen(live)
         elif bundle and self._ca_written.get(key[0]) != bundle:
             await self._write_ca(key, bundle)
-        return await self._watch_progress(key, desired, live)
+        return await self._watch_progress(key, pool, desired, live)
 
     def _needs(self, key: PoolKey, pool: WorkerPool, live: ObservedDeployment | None, digest: str) -> bool:
         applied = self._applied.get(key)
@@ -353,7 +359,8 @@ class PoolReconciler:
         self._forget(key)
 
     def _forget(self, key: PoolKey) -> None:
-        for memory in (self._applied, self._refused, self._drift, self._unready, self._told):
+        self._progress.forget(key)
+        for memory in (self._applied, self._refused, self._drift):
             memory.pop(key, None)
         self._deployments.forget(*key)
 
@@ -419,43 +426,12 @@ class PoolReconciler:
         self._deployments.expect(*key, desired, problem)
         return wait
 
-    async def _watch_progress(self, key: PoolKey, desired: int, live: ObservedDeployment | None) -> float | None:
-        """Ask pods that do not become ready why."""
-        problem = live.failure if live is not None else None
-        waiting = live is not None and (live.ready < desired or live.updated < desired)
-        if not waiting:
-            self._unready.pop(key, None)
-            self._told.pop(key, None)
-            self._deployments.expect(*key, desired, None)
-            return None
-        now, first = _now(), self._config.unready_s
-        unready = self._unready.setdefault(key, _Unready(now + first, first))
-        if now >= unready.again:
-            unready.pause_s = min(unready.pause_s * 2, self._config.resync_s)
-            unready.again = now + unready.pause_s
-            # They may wait for it: somebody may have deleted the ConfigMap. It is looked at anew with the next look.
-            self._ca_written.pop(key[0], None)
-            found = pod_problem(await self._pods(key))
-            if found is None:
-                self._told.pop(key, None)
-            else:
-                self._told[key] = found
-        told = self._told.get(key)
-        if told is not None:
-            reason, message = told
-            if problem is None:
-                problem = PoolProblem(reason, message, False)
-            elif problem.reason == "ProgressDeadlineExceeded":
-                problem = PoolProblem(problem.reason, message, True)
+    async def _watch_progress(
+        self, key: PoolKey, pool: WorkerPool, desired: int, live: ObservedDeployment | None
+    ) -> float | None:
+        problem, again_s = await self._progress.look(key, pool, desired, live)
         self._deployments.expect(*key, desired, problem)
-        return max(0.1, unready.again - now)
-
-    async def _pods(self, key: PoolKey) -> list[Mapping[str, Any]]:
-        try:
-            return await self._cluster.pods(key[0], selector(key[1]))
-        except Refused as error:
-            _log.warning("the pods of WorkerPool %s/%s cannot be read: %s", *key, error)
-            return []
+        return again_s
 
 
 def _digest(manifest: Mapping[str, Any]) -> str:

@@ -131,6 +131,7 @@ def deployment(pool: WorkerPool, surroundings: Surroundings, replicas: int) -> d
             "replicas": replicas,
             "selector": {"matchLabels": {POOL_LABEL: name}},
             "minReadySeconds": MIN_READY_S,
+            "progressDeadlineSeconds": math.ceil(pool.spec.progress_deadline.milliseconds / 1000),
             "revisionHistoryLimit": 3,
             # A new worker takes work before an old one drains: the pool never has fewer than it should.
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": "25%"}},

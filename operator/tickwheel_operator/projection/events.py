@@ -133,10 +133,7 @@ class EventRecorder:
 
     def pool_scaled(self, uid: str, namespace: str, name: str, before: int, after: int, reason: str) -> None:
         """Autoscaling asks for another number of workers."""
-        regarding = {
-            "apiVersion": "tickwheel.io/v1alpha1", "kind": "WorkerPool", "namespace": namespace, "name": name,
-            "uid": uid,
-        }  # fmt: skip
+        regarding = _pool(uid, namespace, name)
         note = f"from {before} to {after} {'worker' if after == 1 else 'workers'}: {reason}"
         self._record(regarding, "Normal", "ScaledUp" if after > before else "ScaledDown", note)
 
@@ -146,6 +143,14 @@ class EventRecorder:
             "apiVersion": "tickwheel.io/v1alpha1", "kind": kind, "namespace": namespace, "name": name, "uid": uid,
         }  # fmt: skip
         self._record(regarding, "Warning", reason, note)
+
+    def pool_stalled(self, uid: str, namespace: str, name: str, reason: str, message: str) -> None:
+        """A pool does not get on by itself."""
+        self._record(_pool(uid, namespace, name), "Warning", reason, message)
+
+    def pool_settled(self, uid: str, namespace: str, name: str) -> None:
+        """A pool that stalled gets on."""
+        self._record(_pool(uid, namespace, name), "Normal", "Settled", "what stalled the pool is over")
 
     def task_shown(self, view: TaskView, before: Stored) -> None:
         """A durable picture of a task came. `before` is the status that people see now: a new leader tells of what the
@@ -278,3 +283,9 @@ def _lease(namespace: str, name: str) -> dict[str, str]:
 def _second(instant_ms: int) -> str:
     """Kubernetes' Time, of whole seconds."""
     return timestamp(instant_ms // 1000 * 1000)
+
+
+def _pool(uid: str, namespace: str, name: str) -> dict[str, str]:
+    return {
+        "apiVersion": "tickwheel.io/v1alpha1", "kind": "WorkerPool", "namespace": namespace, "name": name, "uid": uid,
+    }  # fmt: skip

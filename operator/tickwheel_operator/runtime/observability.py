@@ -136,6 +136,16 @@ class Observability:
         metadata = pool.metadata
         self._events.pool_scaled(metadata.uid, metadata.namespace, metadata.name, before, after, reason)
 
+    def pool_stalled(self, pool: WorkerPool, reason: str, message: str) -> None:
+        """Somebody must see to the pool."""
+        metadata = pool.metadata
+        self._events.pool_stalled(metadata.uid, metadata.namespace, metadata.name, reason, message)
+
+    def pool_settled(self, pool: WorkerPool) -> None:
+        """What stalled the pool is over."""
+        metadata = pool.metadata
+        self._events.pool_settled(metadata.uid, metadata.namespace, metadata.name)
+
     def lead(self, host: PartitionHost, ledger: Ledger) -> None:
         """This process leads with `host` now."""
         host.append_observer = self._collector.observe_append

@@ -171,6 +171,7 @@ class Operator:
             faults=faults,
             tls=await certificates.start() if certificates is not None else None,
         )
+        pools.show_refusals(gateway.refusals.latest)
         observability.show_identity(
             lambda: gateway.refusals.counts, certificates.expiries if certificates is not None else dict
         )

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from kubernetes.aio.client import ApiClient
 
@@ -21,7 +21,8 @@ from tickwheel_operator.pools.autoscaling import Autoscaler, PoolUnknown
 from tickwheel_operator.pools.cluster import ClusterUnavailable, PoolCluster, Refused
 from tickwheel_operator.pools.deletion_cost import DeletionCost
 from tickwheel_operator.pools.demand import Need
-from tickwheel_operator.pools.deployments import Deployments
+from tickwheel_operator.pools.deployments import Deployments, PoolProblem
+from tickwheel_operator.pools.pod_problems import Refusal
 from tickwheel_operator.pools.podmetrics import PodMetrics
 from tickwheel_operator.pools.reconciler import PoolConfig, PoolReconciler
 from tickwheel_operator.pools.template import deployment_name, selector
@@ -53,6 +54,7 @@ class Pools:
         self._deployments = deployments
         self._observability = observability
         self._engine: Engine | None = None
+        self._refused: Refusal = lambda addresses: None
         self._autoscaler = Autoscaler(
             clock,
             pools=catalog.pool_keys,
@@ -74,10 +76,17 @@ class Pools:
             desired_replicas=self._autoscaler.desired_replicas,
             before_scale_down=DeletionCost(self._cluster, self._slots).prepare,
             faults=faults,
+            connected=self._connected,
+            refused=lambda addresses: self._refused(addresses),
         )
         catalog.on_pool.append(self.changed)
         deployments.on_change.append(observability.pool_changed)
+        deployments.on_problem.append(self._problem)
         observability.show_workforce(self.workforce)
+
+    def show_refusals(self, refused: Refusal) -> None:
+        """Who says what the gateway answered to a pod that it did not let in."""
+        self._refused = refused
 
     def lead(self, engine: Engine) -> None:
         """This replica leads now, with this engine."""
@@ -148,3 +157,19 @@ class Pools:
     def _slots(self, namespace: str, name: str) -> dict[str, tuple[int, bool]]:
         engine = self._engine
         return {} if engine is None else slots_in_use(engine.state, engine.router, namespace, name)
+
+    def _connected(self, namespace: str, name: str) -> Collection[str] | None:
+        if self._engine is None:
+            return None
+        return [worker for worker, (_, draining) in self._slots(namespace, name).items() if not draining]
+
+    def _problem(self, namespace: str, name: str, before: PoolProblem | None, now: PoolProblem | None) -> None:
+        """Tell of a pool that stalls, for another reason than before, or no longer."""
+        stalled, was = now is not None and now.stalled, before is not None and before.stalled
+        pool = self._catalog.pool_resource(namespace, name)
+        if pool is None or (not stalled and not (was and now is None)):
+            return
+        if now is None:
+            self._observability.pool_settled(pool)
+        elif not was or before is None or before.reason != now.reason:
+            self._observability.pool_stalled(pool, now.reason, now.message)

@@ -24,6 +24,7 @@ class MemoryCluster(PoolCluster):
         """What each apply of a Deployment raises."""
         self.authorities: dict[str, str] = {}
         self.pod_objects: list[Mapping[str, Any]] = []
+        self.events: list[Mapping[str, Any]] = []
         self._uids = 0
 
     def applied(self) -> int:
@@ -67,3 +68,7 @@ class MemoryCluster(PoolCluster):
     async def pods(self, namespace: str, selector: str) -> list[Mapping[str, Any]]:
         self.calls.append("pods")
         return self.pod_objects
+
+    async def warnings(self, namespace: str, uid: str) -> list[Mapping[str, Any]]:
+        self.calls.append("warnings")
+        return [event for event in self.events if event["involvedObject"]["uid"] == uid]

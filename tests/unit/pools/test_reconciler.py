@@ -485,7 +485,7 @@ async def test_pods_that_do_not_become_ready_are_asked_why(start: Start) -> None
     await until(lambda: scene.told().problem != problem)
     problem = scene.told().problem
     assert problem is not None
-    assert (problem.reason, problem.stalled) == ("ProgressDeadlineExceeded", True)
-    assert "ImagePullBackOff" in problem.message
+    assert (problem.reason, problem.stalled) == ("ImagePullBackOff", True)
+    assert "0 of 1 workers are ready" in problem.message
     scene.status(replicas=1, readyReplicas=1, updatedReplicas=1, availableReplicas=1)
     await until(lambda: scene.told().settled)
