@@ -199,9 +199,15 @@ class Scenario:
         self.world.record.say(worker.node.name, "is killed")
         worker.node.crash()
         if self.world.chance(0.5):
-            for operator in self.operators:
-                operator.post(WorkerGone(key=worker.key, instance=worker.instance))
+            # As kubelet says it: by the place and the time; and once more, when the next process works perhaps.
+            gone = WorkerGone(key=worker.key, before_ms=self.world.now_ms() + 1)
+            self._tell(gone)
+            self.world.later(1.5, lambda: self._tell(gone))
         self.world.later(self.world.random.uniform(0.05, 4.0), lambda: self._replace_worker(worker))
+
+    def _tell(self, gone: WorkerGone) -> None:
+        for operator in self.operators:
+            operator.post(gone)
 
     def _replace_worker(self, worker: Worker) -> None:
         worker.node.crash()

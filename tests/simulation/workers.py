@@ -43,6 +43,7 @@ class Worker:
         self.key = WorkerKey(POOL.namespace, POOL.name, name)
         self.instance = f"{name}-{world.random.getrandbits(24):06x}"
         self.node = Node(self.instance)
+        self.started_ms = world.now_ms()
         self._operators = operators
         self._slots = slots
         self._clock = SimClock(world)
@@ -83,7 +84,8 @@ class Worker:
 
     def _identity(self) -> WorkerSeen:
         return WorkerSeen(
-            key=self.key, instance=self.instance, handlers=("work",), slots=self._slots, draining=self._draining,
+            key=self.key, instance=self.instance, started_ms=self.started_ms, handlers=("work",), slots=self._slots,
+            draining=self._draining,
             clock_offset_us=self._offset_us,
             clock_error_us={"none": None, "vague": 25_000}.get(self.quality, 3_000),
         )  # fmt: skip

@@ -59,6 +59,9 @@ class WorkerIdentity(_Message):
     """Unique within the pool: the pod's name."""
     instance: Annotated[str, Meta(min_length=1, max_length=128)]
     """A random identifier of this process; a new one means that the old process is gone."""
+    started_ms: Annotated[int, Meta(ge=0, le=2**53)] = 0
+    """When this instance began, by the worker's clock. A late word of an earlier process, or of its end, is told from
+    one of this instance by it; 0: it does not say."""
 
 
 class Load(_Message):

@@ -17,7 +17,7 @@ import sys
 from collections.abc import Awaitable, Callable, Mapping
 from math import inf
 from pathlib import Path
-from time import monotonic
+from time import monotonic, time_ns
 from typing import Any, NoReturn
 
 from ._attempt import Attempt
@@ -333,7 +333,11 @@ class Worker:
 def _identity(settings: Settings) -> WorkerIdentity:
     """With an instance that nobody has heard of."""
     return WorkerIdentity(
-        namespace=settings.namespace, pool=settings.pool, name=settings.name, instance=secrets.token_hex(8)
+        namespace=settings.namespace,
+        pool=settings.pool,
+        name=settings.name,
+        instance=secrets.token_hex(8),
+        started_ms=time_ns() // 1_000_000,
     )
 
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from tickwheel_operator.engine.journal import Journal
 from tickwheel_operator.engine.messages import (
+    CommandRefused,
     Delivery,
     Effect,
     FailedAttempt,
     Pull,
     Pulled,
     PullEnded,
+    RefusalReason,
     Report,
     Reported,
     WorkerGone,
@@ -22,11 +24,12 @@ from tickwheel_operator.engine.messages import (
 from tickwheel_operator.engine.parameters import merge
 from tickwheel_operator.engine.retry import backoff_ms
 from tickwheel_operator.engine.routing import Router
-from tickwheel_operator.engine.runs import Dispatch, Run, WorkerName
+from tickwheel_operator.engine.runs import Dispatch, Run
 from tickwheel_operator.engine.scheduler import Scheduler
 from tickwheel_operator.engine.spec import EngineConfig, Guarantee, TaskSpec
 from tickwheel_operator.engine.state import State
 from tickwheel_operator.engine.stats import Stats
+from tickwheel_operator.engine.succession import Succession, is_meant
 from tickwheel_operator.engine.waiting import Waiting
 from tickwheel_operator.engine.worker import LiveWorker
 from tickwheel_operator.ledger import facts as f
@@ -60,6 +63,7 @@ class Leasing:
         self._waiting = waiting
         self._stats = stats
         self._config = config
+        self._succession = Succession(state, router)
         self._pulls: dict[object, LiveWorker] = {}
         self.gathers = False
         """Leases of several commands go into one answer of a pull, which `answer` gives."""
@@ -77,7 +81,7 @@ class Leasing:
             worker = None
         if worker is None:
             worker = self._router.join(seen, self._journal.boot_ms)
-            number = self._state.worker_numbers.get(WorkerName(seen.key, seen.instance), 0)
+            number = self._state.number_of(seen.key, seen.instance)
             worker.number = number
             self._lose_predecessors(seen, number)
             if number:
@@ -94,12 +98,11 @@ class Leasing:
 
     def gone(self, command: WorkerGone, effects: list[Effect]) -> None:
         worker = self._router.find(command.key)
-        if worker is not None and command.instance in ("", worker.instance):
+        if worker is not None and is_meant(command, worker.name):
             self._lose(worker, "its pod is gone", effects)
-        elif worker is None:
-            for number in self._state.processes(command.key):
-                if command.instance in ("", self._state.workers[number].instance):
-                    self._fail_all(number, "its pod is gone")
+        for number in self._state.processes(command.key):
+            if is_meant(command, self._state.workers[number]):
+                self._fail_all(number, "its pod is gone")
 
     def _lose(self, worker: LiveWorker, why: str, effects: list[Effect]) -> None:
         self._answer(worker, [], effects)
@@ -116,6 +119,12 @@ class Leasing:
     def pull(self, command: Pull, effects: list[Effect]) -> None:
         if self._is_outrun(command):
             effects.append(Pulled(request=command.request))
+            return
+        if successor := self._succession.successor(command.worker):
+            detail = (
+                f"a later process ({successor}) has the place of worker {command.worker.key.name}, or holds its work"
+            )
+            effects.append(CommandRefused(request=command.request, reason=RefusalReason.NOT_READY, detail=detail))
             return
         worker = self._meet(command.worker, effects)
         worker.last_pull = command.sequence
@@ -207,7 +216,8 @@ class Leasing:
             if worker.number not in state.workers:
                 key = worker.key
                 worker.number = state.next_worker
-                journal.emit(f.WorkerNamed(worker.number, key.namespace, key.pool, key.name, worker.instance))
+                name = (key.namespace, key.pool, key.name, worker.instance, worker.started_ms, worker.pod_uid)
+                journal.emit(f.WorkerNamed(worker.number, *name))
             journal.emit(f.Leased(worker.number, state.next_token, [d.number for d in dispatches]))
             until = journal.boot_ms + self._config.lease_ms
             observe = self._stats.dispatch_latency.observe
@@ -269,7 +279,7 @@ class Leasing:
     # --- reports ---
 
     def report(self, command: Report, effects: list[Effect]) -> None:
-        if self._is_replaced(command.worker):
+        if self._succession.successor(command.worker):
             self._fence_all(command, effects)
             return
         worker = self._meet(command.worker, effects)
@@ -334,25 +344,10 @@ class Leasing:
             if token in attempts:
                 self._journal.emit(f.Succeeded([token]))
 
-    def _is_replaced(self, seen: WorkerSeen) -> bool:
-        """Whether a later process has the worker's place: last words that were long on their way must not cost it its
-        work. Numbers grow, so the ledger tells which one is later."""
-        worker = self._router.find(seen.key)
-        if worker is None or worker.instance == seen.instance:
-            return False
-        return 0 < self._state.worker_numbers.get(WorkerName(seen.key, seen.instance), 0) < worker.number
-
     def _fence_all(self, command: Report, effects: list[Effect]) -> None:
         """The answer to a process that was replaced: all that it held was lost when the later one came."""
-        fenced = [
-            *command.succeeded,
-            *(token for token, _ in command.results),
-            *(failed.token for failed in command.failed),
-            *command.returned,
-            *command.renew,
-        ]
-        self._stats.fenced += len(fenced)
-        effects.append(Reported(request=command.request, fenced=fenced, cancel=[]))
+        self._stats.fenced += len(command.tokens)
+        effects.append(Reported(request=command.request, fenced=command.tokens, cancel=[]))
 
     def _held(self, token: int, worker: int, fenced: list[int]) -> Dispatch | None:
         dispatch = self._state.attempts.get(token)

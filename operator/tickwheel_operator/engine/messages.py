@@ -168,6 +168,10 @@ class WorkerSeen(_Value, frozen=True, kw_only=True):
 
     key: WorkerKey
     instance: str
+    started_ms: int = 0
+    """When the process began, by its own clock; 0: it does not say."""
+    pod_uid: str = ""
+    """The pod that its token is bound to; empty: none."""
     handlers: tuple[str, ...] = ()
     slots: int = 0
     draining: bool = False
@@ -222,12 +226,23 @@ class Report(_Value, frozen=True, kw_only=True):
     progress: list[tuple[int, float, str]] = []
     leaving: bool = False
 
+    @property
+    def tokens(self) -> list[int]:
+        """All attempts that it speaks of as the worker's own."""
+        reported = (*(token for token, _ in self.results), *(failed.token for failed in self.failed))
+        return [*self.succeeded, *reported, *self.returned, *self.renew]
+
 
 class WorkerGone(_Value, frozen=True, kw_only=True):
-    """The worker's pod is gone, failed or not ready: whatever it holds is lost. Any `instance` when empty."""
+    """A worker process is gone: whatever it holds is lost. What is said of it tells it from the one that has its place
+    by now; empty and 0: that is not known."""
 
     key: WorkerKey
     instance: str = ""
+    pod_uid: str = ""
+    """It was in this pod."""
+    before_ms: int = 0
+    """It began before this instant of its node's clock."""
 
 
 class Submission(_Value, frozen=True, kw_only=True):

@@ -122,7 +122,7 @@ class Router:
 
     def join(self, seen: WorkerSeen, now_ms: int) -> LiveWorker:
         """A worker process that was not known."""
-        worker = LiveWorker(seen.key, seen.instance, self.pool(seen.key.namespace, seen.key.pool))
+        worker = LiveWorker(seen, self.pool(seen.key.namespace, seen.key.pool))
         worker.seen_ms = now_ms
         worker.pool.workers[seen.key.name] = worker
         return worker

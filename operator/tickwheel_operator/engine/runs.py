@@ -49,6 +49,10 @@ class WorkerName(msgspec.Struct, frozen=True):
 
     key: WorkerKey
     instance: str
+    started_ms: int = 0
+    """When it began, by its own clock; 0: unknown."""
+    pod_uid: str = ""
+    """The pod that it is in; empty: unknown."""
 
 
 class Ended(msgspec.Struct, frozen=True, gc=False, eq=False, array_like=True):

@@ -155,8 +155,8 @@ def load(state: State, chunks: Sequence[bytes]) -> None:
                     raise ValueError(f"checkpoint version {version}; this release reads 1 to {_VERSION}")
                 state.clock_ms, state.next_task, state.next_run, state.next_token, state.next_worker = head
             case "workers":
-                for number, namespace, pool, name, instance in rows:
-                    worker = WorkerName(WorkerKey(namespace, pool, name), instance)
+                for number, namespace, pool, name, *process in rows:
+                    worker = WorkerName(WorkerKey(namespace, pool, name), *process)
                     state.name_worker(number, worker)
             case "tasks":
                 for row in rows:
@@ -202,8 +202,9 @@ def _key_row(key: str, known: Run | EndedKey) -> tuple[Any, ...]:
     return (key, "", known.number) if isinstance(known, Run) else (key, known.state.value, 0, known.content)
 
 
-def _worker_row(worker: WorkerName) -> tuple[str, str, str, str]:
-    return worker.key.namespace, worker.key.pool, worker.key.name, worker.instance
+def _worker_row(worker: WorkerName) -> tuple[str, str, str, str, int, str]:
+    key = worker.key
+    return key.namespace, key.pool, key.name, worker.instance, worker.started_ms, worker.pod_uid
 
 
 def _task_row(task: TaskState) -> tuple[Any, ...]:

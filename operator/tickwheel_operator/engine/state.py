@@ -43,7 +43,7 @@ class State:
         self._attempts_of: dict[int, dict[int, Dispatch]] = {}
         """The same, by worker: one that joins or leaves must not cost a look at all the others."""
         self.workers: dict[int, WorkerName] = {}
-        self.worker_numbers: dict[WorkerName, int] = {}
+        self.worker_numbers: dict[tuple[WorkerKey, str], int] = {}
         self._processes: dict[WorkerKey, dict[int, None]] = {}
         """The numbers of the processes that had a worker's place, in order."""
         # Ordered dicts, since a plain one looks through all that was deleted from its front to find its first.
@@ -119,12 +119,16 @@ class State:
 
     def name_worker(self, number: int, worker: WorkerName) -> None:
         self.workers[number] = worker
-        self.worker_numbers[worker] = number
+        self.worker_numbers[worker.key, worker.instance] = number
         self._processes.setdefault(worker.key, {})[number] = None
+
+    def number_of(self, key: WorkerKey, instance: str) -> int:
+        """The ledger's number of this process; 0: it has none."""
+        return self.worker_numbers.get((key, instance), 0)
 
     def forget_worker(self, number: int) -> None:
         worker = self.workers.pop(number)
-        del self.worker_numbers[worker]
+        del self.worker_numbers[worker.key, worker.instance]
         processes = self._processes[worker.key]
         del processes[number]
         if not processes:
@@ -282,7 +286,8 @@ class State:
         self.touched[task] = None
 
     def _worker_named(self, fact: f.WorkerNamed) -> None:
-        worker = WorkerName(WorkerKey(fact.namespace, fact.pool, fact.name), fact.instance)
+        key = WorkerKey(fact.namespace, fact.pool, fact.name)
+        worker = WorkerName(key, fact.instance, fact.started_ms, fact.pod_uid)
         self.name_worker(fact.worker, worker)
         self.next_worker = max(self.next_worker, fact.worker + 1)
 

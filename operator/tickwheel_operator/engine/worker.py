@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import TYPE_CHECKING
 
-from tickwheel_operator.engine.messages import WorkerKey
+from tickwheel_operator.engine.messages import WorkerSeen
+from tickwheel_operator.engine.runs import WorkerName
 
 if TYPE_CHECKING:
     from tickwheel_operator.engine.queues import PoolQueue
@@ -19,13 +20,15 @@ class LiveWorker:
     __slots__ = (
         "cancelled",
         "clock_error_us", "clock_offset_us", "cpu", "credit", "draining", "early", "free", "handlers", "instance",
-        "key", "labels", "last_pull", "last_token", "memory", "number", "pool", "request", "seen_ms", "slots",
-        "until_ms",
+        "key", "labels", "last_pull", "last_token", "memory", "number", "pod_uid", "pool", "request", "seen_ms",
+        "slots", "started_ms", "until_ms",
     )  # fmt: skip
 
-    def __init__(self, key: WorkerKey, instance: str, pool: PoolQueue) -> None:
-        self.key = key
-        self.instance = instance
+    def __init__(self, seen: WorkerSeen, pool: PoolQueue) -> None:
+        self.key = seen.key
+        self.instance = seen.instance
+        self.started_ms = seen.started_ms
+        self.pod_uid = seen.pod_uid
         self.pool = pool
         self.number = 0
         """The ledger's number for it; 0: not named yet."""
@@ -54,6 +57,11 @@ class LiveWorker:
         """The highest token sent to it."""
         self.cancelled: list[int] = []
         """Tokens of cancelled attempts that it has not been told of."""
+
+    @property
+    def name(self) -> WorkerName:
+        """As the ledger names it."""
+        return WorkerName(self.key, self.instance, self.started_ms, self.pod_uid)
 
     def take_cancelled(self) -> list[int]:
         """What it is told of now."""

@@ -117,7 +117,9 @@ _MOST_LOAD = 1_000.0
 """A share of a limit beyond this is a worker's mistake, and must not become the pool's picture."""
 
 
-def pull_command(message: PullRequest, *, request: Hashable, now_ms: int, config: GatewayConfig) -> Pull:
+def pull_command(
+    message: PullRequest, *, request: Hashable, now_ms: int, config: GatewayConfig, pod_uid: str = ""
+) -> Pull:
     """A pull that the engine answers by `now_ms` plus the wait that was asked for, cut to what is allowed."""
     worker = message.worker
     load = message.load or _NO_LOAD
@@ -126,6 +128,8 @@ def pull_command(message: PullRequest, *, request: Hashable, now_ms: int, config
         worker=WorkerSeen(
             key=WorkerKey(worker.namespace, worker.pool, worker.name),
             instance=worker.instance,
+            started_ms=worker.started_ms,
+            pod_uid=pod_uid,
             handlers=tuple(message.handlers),
             slots=message.slots,
             draining=message.draining,
@@ -210,12 +214,17 @@ def decode_report(body: bytes) -> ReportRequest:
     return request
 
 
-def report_command(message: ReportRequest, *, request: Hashable, config: GatewayConfig) -> Report:
+def report_command(message: ReportRequest, *, request: Hashable, config: GatewayConfig, pod_uid: str = "") -> Report:
     """Raises `bad-request` or `too-large` for a result that is not within the limits."""
     worker = message.worker
     return Report(
         request=request,
-        worker=WorkerSeen(key=WorkerKey(worker.namespace, worker.pool, worker.name), instance=worker.instance),
+        worker=WorkerSeen(
+            key=WorkerKey(worker.namespace, worker.pool, worker.name),
+            instance=worker.instance,
+            started_ms=worker.started_ms,
+            pod_uid=pod_uid,
+        ),
         succeeded=message.succeeded,
         results=[
             (result.token, _checked_json(result.value, config.max_result_bytes, f"results[{index}].value"))

@@ -270,7 +270,9 @@ class Gateway:
         epoch, ledger = leadership.epoch, leadership.ledger
         backend = self._backend
         now_ms = backend.now_ms()
-        command = convert.pull_command(message, request=backend.new_request(), now_ms=now_ms, config=self._config)
+        command = convert.pull_command(
+            message, request=backend.new_request(), now_ms=now_ms, config=self._config, pod_uid=principal.pod_uid
+        )
         if self._stopping:
             return _json_response(PullAnswer(epoch=epoch, ledger=ledger, now_ms=now_ms))
         task = asyncio.current_task()
@@ -332,7 +334,9 @@ class Gateway:
         self._authorized(request)
         leadership = self._leadership(message.epoch, message.ledger)
         epoch, ledger = leadership.epoch, leadership.ledger
-        command = convert.report_command(message, request=self._backend.new_request(), config=self._config)
+        command = convert.report_command(
+            message, request=self._backend.new_request(), config=self._config, pod_uid=principal.pod_uid
+        )
         try:
             async with asyncio.timeout(self._config.answer_grace_ms / 1000):
                 effect = await self._backend.call(command)

@@ -178,6 +178,10 @@ class WorkerNamed(_Fact, frozen=True, tag=8):
     pool: str
     name: str
     instance: str
+    started_ms: int = 0
+    """When it began, by its own clock; 0: it does not say."""
+    pod_uid: str = ""
+    """The pod that its token is bound to; empty: none."""
 
 
 class Leased(_Fact, frozen=True, tag=9):
