@@ -14,6 +14,7 @@ from tests.contract.lease_store import LeaseStoreContract, a_lease
 
 from tickwheel_operator.clock import SystemClock
 from tickwheel_operator.election.elector import Elector
+from tickwheel_operator.election.identity import make_identity
 from tickwheel_operator.election.kubernetes import KubernetesLeaseStore
 from tickwheel_operator.election.lease import LeaseConflict, LeaseRefused, LeaseUnavailable
 from tickwheel_operator.election.peers import Peers
@@ -107,43 +108,99 @@ async def test_a_server_that_is_not_there_is_unavailable(client, leases):
             await call
 
 
-async def test_the_end_of_a_replicas_container_is_heard_of_once(client, leases):
-    transport = Transport(client)
-    pods = f"/api/v1/namespaces/{leases}/pods"
+class Pods:
+    """Pods of one namespace, whose statuses are written as kubelet would."""
 
-    async def create(name: str) -> None:
+    def __init__(self, transport: Transport, namespace: str) -> None:
+        self._transport = transport
+        self._path = f"/api/v1/namespaces/{namespace}/pods"
+
+    async def create(self, name: str) -> None:
         spec = {"containers": [{"name": "operator", "image": "x"}, {"name": "sidecar", "image": "x"}]}
         body = {"metadata": {"name": name, "labels": {"app": "tickwheel"}}, "spec": spec}
-        assert (await transport.request("POST", pods, what="create", body=body)).ok
+        assert (await self._transport.request("POST", self._path, what="create", body=body)).ok
 
-    async def report(name: str, container: str, *, ended: str, running: bool) -> None:
-        terminated = {"exitCode": 137, "containerID": ended}
-        state = {"running": {}} if running else {"terminated": terminated}
+    async def report(self, name: str, container: str, *, ended: str, second: int, restarted: int | None = None) -> None:
+        """The container `ended` in this second of the minute; another one of its name runs since `restarted`."""
+        terminated = {"exitCode": 137, "containerID": ended, "finishedAt": f"2026-11-30T10:00:{second:02d}Z"}
+        running = {"startedAt": f"2026-11-30T10:00:{restarted:02d}Z"} if restarted is not None else None
         of_container = {
-            "name": container, "image": "x", "imageID": "", "ready": running, "restartCount": 1, "state": state,
-            "lastState": {"terminated": terminated} if running else {},
+            "name": container, "image": "x", "imageID": "", "ready": running is not None, "restartCount": 1,
+            "state": {"running": running} if running is not None else {"terminated": terminated},
+            "lastState": {"terminated": terminated} if running is not None else {},
         }  # fmt: skip
-        found = json.loads((await transport.request("GET", f"{pods}/{name}", what="get")).body)
+        found = json.loads((await self._transport.request("GET", f"{self._path}/{name}", what="get")).body)
         found["status"] = {"phase": "Running", "containerStatuses": [of_container]}
-        assert (await transport.request("PUT", f"{pods}/{name}/status", what="status", body=found)).ok
+        assert (await self._transport.request("PUT", f"{self._path}/{name}/status", what="status", body=found)).ok
 
-    async def until(holds: Callable[[], object]) -> None:
-        async with asyncio.timeout(30):
-            while not holds():
-                await asyncio.sleep(0.02)
 
-    await create("before")
-    await report("before", "operator", ended="containerd://old", running=False)
-    await create("leader")
-    ends: list[str] = []
-    peers = Peers(transport, namespace=leases, selector="app=tickwheel", on_end=ends.append)
+async def _until(holds: Callable[[], object]) -> None:
+    async with asyncio.timeout(60):
+        while not holds():
+            await asyncio.sleep(0.02)
+
+
+_TEN_MS = 1_796_032_800_000
+"""10:00 on the day of the pods."""
+
+
+async def test_the_end_of_a_replicas_container_is_heard_of_once(client, leases):
+    transport = Transport(client)
+    pods = Pods(transport, leases)
+    await pods.create("before")
+    await pods.report("before", "operator", ended="containerd://old", second=1)
+    await pods.create("leader")
+    ends: list[tuple[str, int]] = []
+    peers = Peers(transport, namespace=leases, selector="app=tickwheel", on_end=lambda *end: ends.append(end))
     watching = asyncio.create_task(peers.run())
-    await until(lambda: len(peers._ends) == 2)  # it has seen both
-    await report("leader", "sidecar", ended="containerd://1", running=False)
-    await report("leader", "operator", ended="containerd://2", running=False)
-    await report("leader", "operator", ended="containerd://2", running=True)
-    await report("leader", "operator", ended="containerd://3", running=True)
-    await report("before", "operator", ended="containerd://new", running=True)
-    await until(lambda: "before" in ends)  # the last, and a watch is in order
-    assert ends == ["leader", "leader", "before"], "neither what had ended before, nor a sidecar, nor one twice"
+    await _until(lambda: len(peers._ends) == 2)  # it has seen both
+    await pods.report("leader", "sidecar", ended="containerd://1", second=2)
+    await pods.report("leader", "operator", ended="containerd://2", second=3)
+    await pods.report("leader", "operator", ended="containerd://2", second=3, restarted=4)
+    await pods.report("leader", "operator", ended="containerd://3", second=5, restarted=6)
+    await pods.report("before", "operator", ended="containerd://new", second=7, restarted=8)
+    await _until(lambda: "before" in dict(ends))  # the last, and a watch is in order
+    told = [(pod, before_ms - _TEN_MS) for pod, before_ms in ends]
+    assert told == [("leader", 3_000), ("leader", 6_000), ("before", 8_000)], (
+        "neither what had ended before, nor a sidecar, nor one twice"
+    )
+    watching.cancel()
+
+
+async def test_the_end_of_a_leaders_container_that_is_told_late_does_not_depose_the_process_after_it(client, leases):
+    transport = Transport(client)
+    pods = Pods(transport, leases)
+    await pods.create("leader-0")
+
+    def candidate(pod: str, second: int) -> Elector:
+        identity = make_identity(pod, started_ms=_TEN_MS + second * 1_000, nonce="n")
+        store = KubernetesLeaseStore(client, namespace=leases)
+        return Elector(store, name="p0", identity=identity, endpoint_url="http://x", clock=SystemClock())
+
+    # Given the second process of the pod's container, which leads, and a follower that knows nothing of a restart.
+    second = await candidate("leader-0", 21).acquire()
+    follower = candidate("follower-0", 1)
+    standing = asyncio.create_task(follower.acquire())
+    heard: list[int] = []
+
+    def ended(pod: str, before_ms: int) -> None:
+        follower.replica_ended(pod, before_ms)
+        heard.append(before_ms)
+
+    peers = Peers(transport, namespace=leases, selector="app=tickwheel", on_end=ended)
+    watching = asyncio.create_task(peers.run())
+    await _until(lambda: peers._ends)
+    await _until(lambda: follower.observed.holder.startswith("leader-0"))
+
+    # When the end of the first is told, alone and then with the start of the second, then the Lease stays.
+    await pods.report("leader-0", "operator", ended="containerd://1", second=20)
+    await pods.report("leader-0", "operator", ended="containerd://2", second=20, restarted=21)
+    await _until(lambda: len(heard) == 2)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(asyncio.shield(standing), 3)
+    assert second.is_fresh()
+
+    # And when the second ends, it is replaced though its Lease is fresh.
+    await pods.report("leader-0", "operator", ended="containerd://3", second=40)
+    await asyncio.wait_for(standing, 60)
     watching.cancel()

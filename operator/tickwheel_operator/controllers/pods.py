@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from tickwheel_operator.election.containers import ended_before_ms
 from tickwheel_operator.engine.messages import WorkerGone, WorkerKey
 from tickwheel_operator.pools.ownership import Controller, PodOwners, controller_of
 from tickwheel_operator.pools.template import POOL_LABEL
@@ -33,6 +34,9 @@ class ObservedPod(msgspec.Struct, frozen=True):
     """The worker's container runs now."""
     ends: frozenset[str]
     """The worker's containers that have ended, as far as kubelet tells: the present and the last one."""
+    before_ms: int
+    """Processes that began before this instant of the node's clock have ended: when the present container started, or
+    the last one finished. 0: kubelet does not say, so all that were in this pod."""
     over: bool
     """Deleted, failed or completed."""
     controller: Controller | None
@@ -47,14 +51,14 @@ class PodWatch:
         self._owners = owners
         self._ends: dict[str, frozenset[str]] = {}
         """By pod: what is known to have ended."""
-        self._gone: dict[WorkerKey, None] = {}
+        self._gone: dict[WorkerKey, WorkerGone] = {}
         """Workers that were lost and did not come back, the latest last."""
 
     def lead(self) -> None:
         """This replica leads now. Who was lost shortly before may still have work in the ledger: the last leader may
         have fallen together with it, and each new one gives open attempts a whole lease."""
-        for worker in self._gone:
-            self._post(WorkerGone(key=worker))
+        for gone in self._gone.values():
+            self._post(gone)
 
     def read(self, raw: Mapping[str, Any], *, deleted: bool) -> ObservedPod:
         """What the raw object says. Called in the watch's thread."""
@@ -63,12 +67,14 @@ class PodWatch:
         worker = next((c for c in containers if c.get("name") == WORKER), _first(containers, raw))
         states = (worker.get("state") or {}, worker.get("lastState") or {})
         pool = (metadata.get("labels") or {}).get(POOL_LABEL, "")
+        running, over = "running" in states[0], deleted or status.get("phase") in ("Failed", "Succeeded")
         return ObservedPod(
             uid=metadata["uid"],
             worker=WorkerKey(metadata["namespace"], pool, metadata["name"]),
-            running="running" in states[0],
+            running=running,
             ends=frozenset(state["terminated"].get("containerID", "") for state in states if "terminated" in state),
-            over=deleted or status.get("phase") in ("Failed", "Succeeded"),
+            before_ms=0 if over and running else ended_before_ms(*states),
+            over=over,
             controller=controller_of(metadata),
         )
 
@@ -84,11 +90,13 @@ class PodWatch:
         if pod.over:
             del self._ends[pod.uid]
         if pod.over or ended:
+            # Told late, or after a relist, it must not be taken for the end of the process that works by now.
+            gone = WorkerGone(key=pod.worker, pod_uid=pod.uid, before_ms=pod.before_ms)
             self._gone.pop(pod.worker, None)
-            self._gone[pod.worker] = None
+            self._gone[pod.worker] = gone
             if len(self._gone) > _MOST_GONE:
                 del self._gone[next(iter(self._gone))]
-            self._post(WorkerGone(key=pod.worker))
+            self._post(gone)
         if pod.running and not pod.over:
             self._gone.pop(pod.worker, None)
 

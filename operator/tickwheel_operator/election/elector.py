@@ -21,6 +21,7 @@ import msgspec
 
 from tickwheel_operator.clock import Clock
 from tickwheel_operator.election.config import JITTER, ElectionConfig
+from tickwheel_operator.election.identity import read_identity
 from tickwheel_operator.election.lease import Lease, LeaseConflict, LeaseError, LeaseStore
 from tickwheel_operator.election.term import Term
 
@@ -55,7 +56,7 @@ class Elector:
         config: ElectionConfig | None = None,
         random: random.Random | None = None,
     ) -> None:
-        """`identity` must be of this process alone: a restarted one has another (a pod's name and something drawn)."""
+        """`identity` must be of this process alone: a restarted one has another (`election.identity`)."""
         self._store = store
         self._name = name
         self._identity = identity
@@ -80,14 +81,16 @@ class Elector:
         lease = self._lease
         return Observed(lease.holder, lease.endpoint, lease.transitions) if lease else Observed("", "", 0)
 
-    def replica_ended(self, pod: str) -> None:
-        """The process of this pod is known to have ended: if it held the Lease, it is free.
+    def replica_ended(self, pod: str, before_ms: int) -> None:
+        """The processes of this pod that began before the instant (of its node's clock) have ended: if one of them held
+        the Lease, it is free.
 
-        A new process of the same pod has another identity, and is not meant. Safe even if it were wrong: whoever leads
+        A process that began later is not meant, though its pod is the same. Safe even if it were wrong: whoever leads
         fences the ledger first.
         """
         holder = self.observed.holder
-        if holder.rpartition("_")[0] == pod and holder != self._identity:
+        name, started_ms = read_identity(holder)
+        if name == pod and 0 < started_ms < before_ms and holder != self._identity:
             _LOG.info("the leader %s has ended; its lease need not expire", holder)
             self._dead = holder
             self._released.set()

@@ -11,9 +11,11 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 
+from tickwheel_operator.election.containers import ended_before_ms
 from tickwheel_operator.ledger.protocol import OutcomeUnknown, StoreUnavailable
 from tickwheel_operator.ledger.transport import Transport
 
@@ -32,18 +34,10 @@ class _Metadata(msgspec.Struct):
     uid: str = ""
 
 
-class _Terminated(msgspec.Struct, rename="camel"):
-    container_id: str = msgspec.field(default="", name="containerID")
-
-
-class _State(msgspec.Struct):
-    terminated: _Terminated | None = None
-
-
 class _Container(msgspec.Struct, rename="camel"):
     name: str
-    state: _State = msgspec.field(default_factory=_State)
-    last_state: _State = msgspec.field(default_factory=_State)
+    state: dict[str, dict[str, Any]] = {}
+    last_state: dict[str, dict[str, Any]] = {}
 
 
 class _Status(msgspec.Struct, rename="camel"):
@@ -67,8 +61,11 @@ _pod_decoder = msgspec.json.Decoder(_Pod)
 class Peers:
     """Watches the pods of one Deployment in one namespace. Needs `watch` of pods there."""
 
-    def __init__(self, transport: Transport, *, namespace: str, selector: str, on_end: Callable[[str], None]) -> None:
-        """`on_end` is called with the pod's name once for each end of its container that was not known before."""
+    def __init__(
+        self, transport: Transport, *, namespace: str, selector: str, on_end: Callable[[str, int], None]
+    ) -> None:
+        """`on_end` is called once for each end of a pod's container that was not known before: with the pod's name, and
+        the instant of its node's clock before which processes of it had begun that have ended now."""
         self._transport = transport
         self._path = f"/api/v1/namespaces/{namespace}/pods"
         self._selector = selector
@@ -99,16 +96,18 @@ class Peers:
                     self._seen(_pod_decoder.decode(event.object), gone=event.type == "DELETED")
 
     def _seen(self, pod: _Pod, *, gone: bool) -> None:
+        containers = [c for c in pod.status.container_statuses if c.name == CONTAINER]
         ends = frozenset(
-            state.terminated.container_id
-            for container in pod.status.container_statuses
-            if container.name == CONTAINER
+            state["terminated"].get("containerID", "")
+            for container in containers
             for state in (container.state, container.last_state)
-            if state.terminated is not None
+            if "terminated" in state
         )
         known = self._ends.get(pod.metadata.uid)
         if known is not None and not ends <= known:
-            self._on_end(pod.metadata.name)
+            before_ms = max(ended_before_ms(container.state, container.last_state) for container in containers)
+            if before_ms:
+                self._on_end(pod.metadata.name, before_ms)
         if gone:
             self._ends.pop(pod.metadata.uid, None)
         else:

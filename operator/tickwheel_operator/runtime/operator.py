@@ -26,6 +26,7 @@ from tickwheel_operator.controllers.unbuilt import Unbuilt
 from tickwheel_operator.controllers.watch import Watch, WatchConfig
 from tickwheel_operator.election.config import ElectionConfig
 from tickwheel_operator.election.elector import Elector
+from tickwheel_operator.election.identity import make_identity
 from tickwheel_operator.election.kubernetes import KubernetesLeaseStore
 from tickwheel_operator.election.lease import LEASE_NAME
 from tickwheel_operator.election.peers import Peers
@@ -66,7 +67,7 @@ class Operator:
         self._settings = settings
         self._clock = SystemClock()
         # A restarted process is another candidate than the one before it, though the pod's name is the same.
-        self._identity = f"{settings.identity}_{secrets.token_hex(4)}"
+        self._identity = make_identity(settings.identity, started_ms=self._clock.now_ms(), nonce=secrets.token_hex(4))
         self._stop = asyncio.Event()
         self._gateway_port = settings.gateway_port
 

@@ -5,17 +5,25 @@ from __future__ import annotations
 from typing import Any
 
 from tickwheel_operator.controllers.pods import PodWatch
-from tickwheel_operator.engine.messages import WorkerGone
+from tickwheel_operator.engine.messages import WorkerGone, WorkerKey
 
 
 def a_pod(
-    name: str, *, ended: str = "", running: bool = True, ready: bool = True, phase: str = "Running"
+    name: str,
+    *,
+    ended: str = "",
+    running: bool = True,
+    ready: bool = True,
+    phase: str = "Running",
+    finished: int = 20,
+    started: int = 21,
 ) -> dict[str, Any]:
     """A pod with a sidecar before its worker, whose container `ended` is its last one or, not running, its present."""
-    terminated = {"terminated": {"containerID": ended}} if ended else {}
+    finished_at, started_at = (f"1970-01-01T00:00:{second:02d}Z" for second in (finished, started))
+    terminated = {"terminated": {"containerID": ended, "finishedAt": finished_at}} if ended else {}
     worker = {
         "name": "worker",
-        "state": {"running": {}} if running else terminated,
+        "state": {"running": {"startedAt": started_at}} if running else terminated,
         "lastState": terminated if running else {},
     }
     sidecar = {"name": "a-sidecar", "state": {"running": {}} if ready else {"terminated": {"containerID": "s"}}}
@@ -35,6 +43,7 @@ class Watched:
 
     def __init__(self) -> None:
         self.heard: list[str] = []
+        self.last = WorkerGone(key=WorkerKey("", "", ""))
         self.pods = PodWatch(self._post)
 
     def see(self, raw: dict[str, Any], *, deleted: bool = False) -> None:
@@ -42,6 +51,7 @@ class Watched:
 
     def _post(self, gone: WorkerGone) -> None:
         self.heard.append(gone.key.name)
+        self.last = gone
 
 
 def test_a_pod_that_is_not_ready_says_nothing_while_its_worker_runs():
@@ -83,3 +93,15 @@ def test_a_new_leader_hears_of_the_workers_that_were_lost_before_its_term_and_di
     watched.heard.clear()
     watched.pods.lead()
     assert watched.heard == ["a"]
+
+
+def test_an_end_says_which_processes_it_is_of():
+    watched = Watched()
+    for name in "abc":
+        watched.see(a_pod(name))
+    watched.see(a_pod("a", ended="1", running=False))
+    assert (watched.last.pod_uid, watched.last.before_ms) == ("uid-a", 20_000), "when it finished"
+    watched.see(a_pod("b", ended="1", started=23))
+    assert (watched.last.pod_uid, watched.last.before_ms) == ("uid-b", 23_000), "when the present one started"
+    watched.see(a_pod("c"), deleted=True)
+    assert (watched.last.pod_uid, watched.last.before_ms) == ("uid-c", 0), "all that were in the pod"

@@ -16,6 +16,7 @@ from tests.simulation.loop import Node, SimLoop
 
 from tickwheel_operator.election.config import ElectionConfig
 from tickwheel_operator.election.elector import Elector, Observed
+from tickwheel_operator.election.identity import make_identity
 from tickwheel_operator.election.lease import Lease
 
 
@@ -151,13 +152,14 @@ async def test_a_crashed_leader_is_replaced_when_its_lease_has_not_changed_for_i
 async def test_a_leader_whose_process_is_known_to_have_ended_is_replaced_at_once():
     table = LeaseTable()
     node = Node("a")
-    await asyncio.get_running_loop().create_task(a_candidate("a-0_1f", table).acquire(), context=node.context())
-    follower = a_candidate("b-0_2e", table)
+    leader = a_candidate(make_identity("a-0", started_ms=5_200, nonce="1f"), table)
+    await asyncio.get_running_loop().create_task(leader.acquire(), context=node.context())
+    follower = a_candidate(make_identity("b-0", started_ms=5_300, nonce="2e"), table)
     standing = asyncio.ensure_future(follower.acquire())
     await asyncio.sleep(60)
     node.crash()
     ended = now()
-    follower.replica_ended("a-0")
+    follower.replica_ended("a-0", 66_000)
     successor = await standing
     assert now() - ended < 0.5
     assert successor.epoch_floor == 1
@@ -166,24 +168,24 @@ async def test_a_leader_whose_process_is_known_to_have_ended_is_replaced_at_once
 @on_virtual_time
 async def test_the_end_of_another_replica_or_of_an_earlier_process_of_the_pod_frees_no_lease():
     table = LeaseTable()
-    first = await a_candidate("a-0_1f", table).acquire()
-    follower = a_candidate("b-0_2e", table)
+    first = await a_candidate(make_identity("a-0", started_ms=5_200, nonce="1f"), table).acquire()
+    follower = a_candidate(make_identity("b-0", started_ms=5_300, nonce="2e"), table)
     standing = asyncio.ensure_future(follower.acquire())
     await asyncio.sleep(60)
-    follower.replica_ended("c-0")
-    follower.replica_ended("b-0")
-    follower.replica_ended("a")
+    for other in ("c-0", "b-0", "a"):
+        follower.replica_ended(other, 66_000)
     await asyncio.sleep(60)
     assert first.is_fresh()
     assert not standing.done()
+
+    # The container restarts, the pod's next process leads, and then the end of the one before is told.
+    await first.release()
     standing.cancel()
     await asyncio.sleep(1)
-
-    # The pod's next process leads: what was heard of the first does not concern it.
-    follower.replica_ended("a-0")
-    await first.release()
-    second = await a_candidate("a-0_3d", table).acquire()
+    second = await a_candidate(make_identity("a-0", started_ms=67_400, nonce="3d"), table).acquire()
     standing = asyncio.ensure_future(follower.acquire())
+    await asyncio.sleep(60)
+    follower.replica_ended("a-0", 67_000)
     await asyncio.sleep(60)
     assert second.is_fresh()
     assert not standing.done()
