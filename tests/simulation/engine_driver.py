@@ -38,9 +38,11 @@ _HANDLERS = ("work", "other")
 class _Process:
     """A worker, as it is."""
 
-    def __init__(self, name: str, pool: str, instance: str, chance: random.Random) -> None:
+    def __init__(self, name: str, pool: str, number: int, chance: random.Random) -> None:
         self.key = m.WorkerKey(_NAMESPACE, pool, name)
-        self.instance = instance
+        self.instance = f"i{number}"
+        self.started_ms = number if number % 3 else 0
+        """Some do not say when they began."""
         self.handlers = chance.choice((_HANDLERS, _HANDLERS, _HANDLERS, ("work",), ("other",)))
         self.slots = chance.choice((1, 3, 20))
         self.error_us = chance.choice((None, 3_000, 25_000))
@@ -52,7 +54,8 @@ class _Process:
 
     def seen(self) -> m.WorkerSeen:
         return m.WorkerSeen(
-            key=self.key, instance=self.instance, handlers=self.handlers, slots=self.slots, draining=self.draining,
+            key=self.key, instance=self.instance, started_ms=self.started_ms, handlers=self.handlers, slots=self.slots,
+            draining=self.draining,
             clock_error_us=self.error_us,
         )  # fmt: skip
 
@@ -362,7 +365,7 @@ class EngineStory:
         self._numbers += 1
         name = f"w{self.chance.randrange(3)}" if not pool else f"strong-{pool}"
         process = _Process(
-            name, pool or self.chance.choice(("pool", "pool", "pool", "second")), f"i{self._numbers}", self.chance
+            name, pool or self.chance.choice(("pool", "pool", "pool", "second")), self._numbers, self.chance
         )
         for before in [p for p in self.processes if p.key == process.key]:
             self.processes.remove(before)
@@ -422,7 +425,12 @@ class EngineStory:
         if instance != "another":
             self.processes.remove(process)
             self.gone.append(process)
-        self.do(m.WorkerGone(key=process.key, instance=instance))
+        before_ms = process.started_ms + 1 if process.started_ms and not instance else 0
+        self.do(m.WorkerGone(key=process.key, instance=instance, before_ms=before_ms))
+        late = [gone for gone in self.gone if gone.started_ms]
+        if late:
+            gone = self.chance.choice(late)  # the end of one before, told late
+            self.do(m.WorkerGone(key=gone.key, before_ms=gone.started_ms + 1))
 
     def _late_word(self) -> None:
         """A report of a process whose place another has, or had."""

@@ -71,6 +71,12 @@ class _Worker:
         self.credit = 0
 
 
+def _is_meant(gone: m.WorkerGone, instance: str, started_ms: int) -> bool:
+    if gone.instance:
+        return gone.instance == instance
+    return not (gone.before_ms and started_ms) or started_ms < gone.before_ms
+
+
 class Account:
     """Of one story, over all its leaders."""
 
@@ -99,6 +105,12 @@ class Account:
         self.attempts: dict[int, _Attempt] = {}
         self.last_token = 0
         self.workers: dict[int, tuple[m.WorkerKey, str]] = {}
+        self.started: dict[int, int] = {}
+        """When each of them began."""
+        self.displaced: _Worker | None = None
+        """Who had the place of the process that pulls now."""
+        self.outlived = False
+        """Whether a process that surely came after the one that pulls now has its place, or holds attempts there."""
         self.counts: dict[int, list[int]] = {}
         """By task: succeeded, failed, cancelled, skipped."""
         self.skips: dict[int, Counter[f.SkipReason]] = {}
@@ -161,8 +173,10 @@ class Account:
             self._pull_over(command.request)
         if isinstance(command, m.WorkerGone):
             live = self.live.get(command.key)
-            if live is not None and command.instance in ("", live.seen.instance):
+            if live is not None and _is_meant(command, live.seen.instance, live.seen.started_ms):
                 del self.live[command.key]
+        if isinstance(command, m.Pull):
+            self._refused(command, output)
         if isinstance(command, m.Report):
             self._report(command, output, before)
         elif isinstance(command, m.Submit):
@@ -371,10 +385,12 @@ class Account:
         """Somebody said that the worker is gone, it was silent too long, or its lease is over."""
         key, instance = self.workers[attempt.worker]
         match command:
-            case m.WorkerGone() if command.key == key and command.instance in ("", instance):
-                return
+            case m.WorkerGone() if command.key == key:
+                if _is_meant(command, instance, self.started[attempt.worker]):
+                    return
             case m.Report(worker=seen) | m.Pull(worker=seen) if seen.key == key and seen.instance != instance:
-                return
+                if not self._is_before(seen, instance, self.started[attempt.worker]):
+                    return
             case m.Report(worker=seen, leaving=True) if seen.key == key:
                 return
             case _:
@@ -485,6 +501,7 @@ class Account:
                     del self.made_up[place]
             case f.WorkerNamed():
                 self.workers[fact.worker] = (m.WorkerKey(fact.namespace, fact.pool, fact.name), fact.instance)
+                self.started[fact.worker] = fact.started_ms
             case f.Leased(worker=worker, first_token=token, dispatches=dispatches):
                 for number in dispatches:
                     run = self.runs[number]
@@ -621,6 +638,7 @@ class Account:
         if same and before is not None and 0 < command.sequence <= before.last_pull:
             self.pulls[command.request] = command.worker.key  # a later one came first: it is answered at once
             return
+        self.displaced, self.outlived = before, self._is_outlived(command.worker)
         live = self.heard(command.worker, max(boot_ms, self.boot_ms))
         live.last_pull = command.sequence
         live.seen, live.pull = command.worker, command.request
@@ -630,16 +648,41 @@ class Account:
 
     def reported(self, seen: m.WorkerSeen, boot_ms: int, leaving: bool) -> None:
         """Just after a report was handled: last words of a process that was replaced are no sign of life."""
-        live = self.live.get(seen.key)
-        numbers = {process: number for number, process in self.workers.items()}
-        if live is not None and live.seen.instance != seen.instance:
-            mine, its = numbers.get((seen.key, seen.instance), 0), numbers.get((seen.key, live.seen.instance), 0)
-            if 0 < mine < its:
-                return
+        if self._is_outlived(seen):
+            return
         if leaving:
             self.live.pop(seen.key, None)
         else:
             self.heard(seen, max(boot_ms, self.boot_ms))
+
+    def _refused(self, command: m.Pull, output: m.Output) -> None:
+        """A late pull of a process that was replaced is refused, and nothing is as if it had come."""
+        if not any(isinstance(e, m.CommandRefused) and e.request == command.request for e in output.effects):
+            return
+        if not self.outlived:
+            self.broken(f"{command.worker.instance} is refused, and no later process is known")
+        self.pulls.pop(command.request, None)
+        if self.displaced is None:
+            self.live.pop(command.worker.key, None)
+        else:
+            self.live[command.worker.key] = self.displaced
+
+    def _is_outlived(self, seen: m.WorkerSeen) -> bool:
+        live = self.live.get(seen.key)
+        if live is not None:
+            other = live.seen
+            return other.instance != seen.instance and self._is_before(seen, other.instance, other.started_ms)
+        return any(
+            key == seen.key and instance != seen.instance and self._is_before(seen, instance, self.started[number])
+            for number, (key, instance) in self.workers.items()
+            if any(attempt.worker == number for attempt in self.attempts.values())
+        )
+
+    def _is_before(self, seen: m.WorkerSeen, instance: str, started_ms: int) -> bool:
+        """Whether the process that speaks surely began before the other one of its place."""
+        numbers = {process: number for number, process in self.workers.items()}
+        mine, its = numbers.get((seen.key, seen.instance), 0), numbers.get((seen.key, instance), 0)
+        return mine < its if mine and its else 0 < seen.started_ms < started_ms
 
     def heard(self, seen: m.WorkerSeen, boot_ms: int) -> _Worker:
         live = self.live.get(seen.key)
