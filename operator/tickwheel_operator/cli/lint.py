@@ -71,8 +71,8 @@ def _findings(manifests: Sequence[Manifest], namespace: str) -> Iterator[Finding
     valid: list[tuple[Manifest, Resource]] = []
     calendars: dict[str, dict[str, CalendarDates]] = {}
     for manifest in manifests:
-        yield from manifest.remarks()
         try:
+            yield from manifest.remarks()
             resource = manifest.resource(namespace=namespace, creationTimestamp=timestamp(now_ms))
             if gaps := unsupported(resource):
                 raise InvalidManifest(gaps)
@@ -83,18 +83,29 @@ def _findings(manifests: Sequence[Manifest], namespace: str) -> Iterator[Finding
                 own[resource.metadata.name] = compile_calendar(resource)
         except InvalidManifest as invalid:
             yield from (manifest.fault(fault) for fault in invalid.faults)
-            continue
-        valid.append((manifest, resource))
+        except Exception as error:
+            yield manifest.failed(error)
+        else:
+            valid.append((manifest, resource))
     for manifest, resource in valid:
-        for fault in unheeded(resource):
-            yield manifest.fault(fault, warning=True)
-        if isinstance(resource, ScheduledTask):
-            yield from _of_task(manifest, resource, calendars.get(resource.metadata.namespace, {}), now_ms)
-        elif isinstance(resource, Calendar):
-            for position, expression in enumerate(resource.spec.crons):
-                yield from _advice(manifest, f"spec.crons[{position}]", expression)
+        try:
+            yield from _of_resource(manifest, resource, calendars.get(resource.metadata.namespace, {}), now_ms)
+        except Exception as error:
+            yield manifest.failed(error)
     yield from _followed(manifests, valid, namespace)
     yield from _twice(manifests, namespace)
+
+
+def _of_resource(
+    manifest: Manifest, resource: Resource, calendars: dict[str, CalendarDates], now_ms: int
+) -> Iterator[Finding]:
+    for fault in unheeded(resource):
+        yield manifest.fault(fault, warning=True)
+    if isinstance(resource, ScheduledTask):
+        yield from _of_task(manifest, resource, calendars, now_ms)
+    elif isinstance(resource, Calendar):
+        for position, expression in enumerate(resource.spec.crons):
+            yield from _advice(manifest, f"spec.crons[{position}]", expression)
 
 
 def _of_task(

@@ -111,6 +111,11 @@ class Manifest:
             warning=warning,
         )
 
+    def failed(self, error: Exception) -> Finding:
+        """What is wrong with the command itself: it costs no other object its check."""
+        what = f"tickwheel failed at this object, which is a fault of its own; please report it: {error!r}"
+        return self.fault(FieldFault("metadata.name", what))
+
     def warning(self, path: str, message: str) -> Finding:
         return self.fault(FieldFault(path, message), warning=True)
 

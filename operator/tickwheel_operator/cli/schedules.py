@@ -152,6 +152,8 @@ def of_files(paths: Sequence[Path], *, name: str | None, namespace: str, created
                 calendars[calendar.metadata.namespace, calendar.metadata.name] = compile_calendar(calendar)
             except InvalidManifest as invalid:
                 faults += [str(manifest.fault(fault)) for fault in invalid.faults]
+            except Exception as error:
+                faults.append(str(manifest.failed(error)))
     schedules: list[Schedule] = []
     for manifest in tasks:
         try:
@@ -163,6 +165,8 @@ def of_files(paths: Sequence[Path], *, name: str | None, namespace: str, created
                 schedules.append(never)
             else:
                 faults += [str(manifest.fault(_of_files_only(fault))) for fault in invalid.faults]
+        except Exception as error:
+            faults.append(str(manifest.failed(error)))
     if not schedules:
         wanted = "ScheduledTask" if name is None else f"ScheduledTask {name}"
         nothing = f"there is no {wanted} in {', '.join(str(path) for path in paths)}"

@@ -8,6 +8,7 @@ is worked out by the catalog, as in a cluster. Used by `dev.session`, which post
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,8 @@ bring a laptop down."""
 
 _SLOTS = 16
 _DRAIN_MS = 60_000
+
+_log = logging.getLogger(__name__)
 
 
 class Fault(msgspec.Struct, frozen=True):
@@ -133,6 +136,15 @@ class Folder:
                 title = f"ScheduledTask/{entry.seen.name}"
                 self.faults.append(Fault(files[entry.seen.uid], title, "", entry.fault.message))
         return commands
+
+    def isolate(self, uid: str, error: Exception) -> None:
+        """The engine failed at the task: the next term leaves it alone, until its manifest is edited."""
+        self._catalog.isolate(uid, error)
+        self.tasks.pop(uid, None)
+        entry = self._catalog.task(uid)
+        if entry is not None and entry.fault is not None:
+            file = next((known.file for known in self._memory.objects.values() if known.uid == uid), "")
+            self.faults.append(Fault(file, f"ScheduledTask/{entry.seen.name}", "", entry.fault.message))
 
     def keep(self) -> str:
         """Try again to make durable what was read, where that failed. Returns why it fails; empty: nothing is left."""
@@ -232,7 +244,18 @@ class Folder:
 
 
 def _compiled(known: Known) -> _Object:
-    """What the catalog and the workers get. Raises `InvalidManifest`."""
+    """What the catalog and the workers get. Raises `InvalidManifest`, and nothing else: one document costs no other."""
+    try:
+        return _compile(known)
+    except InvalidManifest:
+        raise
+    except Exception as error:
+        _log.exception("%s: an object cannot be read", known.file)
+        what = f"tickwheel failed at this object, which is a fault of its own; please report it: {error!r}"
+        raise _fault("", what) from error
+
+
+def _compile(known: Known) -> _Object:
     document = known.document
     metadata = document.get("metadata")
     if isinstance(metadata, dict):

@@ -26,6 +26,7 @@ from tickwheel_operator.dev.errors import DevError
 from tickwheel_operator.dev.folder import Folder
 from tickwheel_operator.dev.lock import folder_lock
 from tickwheel_operator.dev.table import Headline, Picture
+from tickwheel_operator.dev.terms import Terms
 from tickwheel_operator.dev.watched import listed
 from tickwheel_operator.dev.workers import Workers, handler_files
 from tickwheel_operator.engine.messages import WorkerGone
@@ -90,6 +91,8 @@ class DevSession:
         self._news: list[tuple[float, str]] = []
         """What has happened once, with when: shown for a while, or said in a line where there is no terminal."""
         self._said: set[str] = set()
+        self._undrawn: set[str] = set()
+        """Why the table could not be drawn, each said once."""
         self._lines_due = 0.0
 
     async def run(self, seconds: float | None = None) -> bool:
@@ -111,6 +114,21 @@ class DevSession:
     async def _lead(self, seconds: float | None) -> bool:
         folder = Folder(self._directory, self._state / "objects.json")
         store = SqliteSegmentStore(self._state / LEDGER_FILE)
+        terms = Terms(lambda: self._host(store), folder, self._tell)
+        try:
+            folder.read(self._clock.now_ms())
+            async with self._gateway(terms) as token:
+                if not await self._take_over(terms, store):
+                    return False
+                await self._work(terms, folder, store, token, seconds)
+        finally:
+            await store.close()
+        self._picture.show(terms.engine.views(1_000_000))
+        self._say_faults(folder)
+        self._print(self._picture.summary(folder.tasks, time.monotonic() - self._started))
+        return not self._at_once.is_set()
+
+    def _host(self, store: SqliteSegmentStore) -> PartitionHost:
         ledger = Ledger(
             store,
             partition=0,
@@ -119,23 +137,11 @@ class DevSession:
             nonces=lambda: secrets.token_hex(8),
             limits=LedgerLimits(append_deadline_ms=_PATIENT_MS),
         )
-        host = PartitionHost(ledger, _SoleTerm(), self._clock, sink=self._picture)
-        try:
-            folder.read(self._clock.now_ms())
-            async with self._gateway(host) as token:
-                if not await self._take_over(host, folder, store):
-                    return False
-                await self._work(host, folder, store, token, seconds)
-        finally:
-            await store.close()
-        self._picture.show(host.engine.views(1_000_000))
-        self._say_faults(folder)
-        self._print(self._picture.summary(folder.tasks, time.monotonic() - self._started))
-        return not self._at_once.is_set()
+        return PartitionHost(ledger, _SoleTerm(), self._clock, sink=self._picture)
 
-    async def _take_over(self, host: PartitionHost, folder: Folder, store: SqliteSegmentStore) -> bool:
+    async def _take_over(self, terms: Terms, store: SqliteSegmentStore) -> bool:
         """Read the ledger, and say what keeps it from being written. Returns whether nobody ended the session."""
-        taking = asyncio.create_task(host.take_over(folder.snapshot), name="takeover")
+        taking = asyncio.create_task(terms.take_over(), name="takeover")
         try:
             while not taking.done() and not self._stop.is_set():
                 await asyncio.wait({taking}, timeout=_LOOK_S)
@@ -150,20 +156,20 @@ class DevSession:
             await _ended(taking)
 
     async def _work(
-        self, host: PartitionHost, folder: Folder, store: SqliteSegmentStore, token: str, seconds: float | None
+        self, terms: Terms, folder: Folder, store: SqliteSegmentStore, token: str, seconds: float | None
     ) -> None:
         """The term: as long as the partition is led, and nobody ends the session."""
-        leading = asyncio.create_task(host.run(), name="partition")
+        leading = asyncio.create_task(terms.run(), name="partition")
         workers = Workers(
             self._directory,
             self._logs,
             self._url(),
             token,
-            on_gone=lambda key: host.post(WorkerGone(key=key)),
+            on_gone=lambda key: terms.post(WorkerGone(key=key)),
             say=self._tell,
         )
         problems = lambda: [text for text in (workers.problem, store.problem, folder.keep()) if text]  # noqa: E731
-        working = asyncio.create_task(self._watch(host, folder, workers, problems, seconds), name="watch")
+        working = asyncio.create_task(self._watch(terms, folder, workers, problems, seconds), name="watch")
         try:
             async with workers:
                 try:
@@ -172,7 +178,7 @@ class DevSession:
                         working.result()
                 finally:
                     await _ended(working)
-            host.stop()
+            terms.stop()
             await asyncio.wait({leading}, timeout=_LAST_APPEND_S)
             if not leading.done():
                 why = store.problem or f"see {self._logs}"
@@ -183,7 +189,7 @@ class DevSession:
 
     async def _watch(
         self,
-        host: PartitionHost,
+        terms: Terms,
         folder: Folder,
         workers: Workers,
         problems: Callable[[], list[str]],
@@ -197,16 +203,16 @@ class DevSession:
                 if draining is None:
                     if folder.changed():
                         for command in folder.read(self._clock.now_ms()):
-                            host.post(command)
+                            terms.post(command)
                     workers.reconcile(folder.pools.values())
-                self._show(live, host, folder, workers, problems())
+                self._show(live, terms, folder, workers, problems())
                 now = time.monotonic()
                 if draining is None and (self._stop.is_set() or (deadline is not None and now >= deadline)):
                     self._ending = "draining; Ctrl-C again ends at once"
                     if live is None:
                         self._print("draining")
                     for command in folder.paused():
-                        host.post(command)
+                        terms.post(command)
                     draining = asyncio.create_task(workers.drain(), name="drain")
                     continue
                 if draining is None:
@@ -215,16 +221,16 @@ class DevSession:
                 if self._at_once.is_set():
                     workers.kill()
                 await asyncio.wait({draining}, timeout=_LOOK_S)
-            self._show(live, host, folder, workers, problems())
+            self._show(live, terms, folder, workers, problems())
         draining.result()
 
     # --- its surroundings ---
 
     @contextlib.asynccontextmanager
-    async def _gateway(self, host: PartitionHost) -> AsyncIterator[str]:
+    async def _gateway(self, terms: Terms) -> AsyncIterator[str]:
         """The gateway on the loopback address; gives the token that it asks for."""
         token = secrets.token_urlsafe(24)
-        backend = HostBackend(lambda: host, lambda: ("", 0), self._url, self._clock)
+        backend = HostBackend(lambda: terms.host, lambda: ("", 0), self._url, self._clock)
         config = GatewayConfig(host="127.0.0.1", port=self._port)
         gateway = Gateway(backend, StaticTokenAuthenticator(token), AllowAll(), config)
         try:
@@ -306,10 +312,21 @@ class DevSession:
         # Transient: the summary takes its place at the end.
         return Live(console=self._console, auto_refresh=False, transient=True, vertical_overflow="crop")
 
-    def _show(
-        self, live: Live | None, host: PartitionHost, folder: Folder, workers: Workers, problems: list[str]
-    ) -> None:
-        self._picture.pools = host.engine.views(0).pools
+    def _show(self, live: Live | None, terms: Terms, folder: Folder, workers: Workers, problems: list[str]) -> None:
+        """What cannot be shown costs nobody a run."""
+        try:
+            self._draw(live, terms, folder, workers, problems)
+        except OSError:
+            raise
+        except Exception as error:
+            text = f"the tasks cannot be shown: {error!r}; dev.log has the traceback, please report it"
+            if text not in self._undrawn:
+                self._undrawn.add(text)
+                logging.getLogger(__name__).exception(text)
+                self._print(text)
+
+    def _draw(self, live: Live | None, terms: Terms, folder: Folder, workers: Workers, problems: list[str]) -> None:
+        self._picture.pools = terms.engine.views(0).pools
         faults = [*problems, *(str(fault) for fault in folder.faults)]
         notes = self._notes(folder, workers)
         if live is None:

@@ -380,3 +380,20 @@ def test_a_clock_time_without_quotes_is_text_as_for_kubectl(tickwheel: Call, wri
     assert "from: 22:00" in text
     result = tickwheel("lint", write("t.yaml", text))
     assert result.exit_code == 0, result.output
+
+
+def test_a_fault_of_lint_itself_at_one_object_hides_no_other(
+    tickwheel: Call, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(resource: Any) -> tuple[()]:
+        if resource.metadata.name == "two":
+            raise RuntimeError("unheeded")
+        return ()
+
+    monkeypatch.setattr("tickwheel_operator.cli.lint.unheeded", broken)
+    bad = (task({"cron": "61 * * * *"}, "one"), task(None, "two"), task({"cron": "x"}, "six"))
+    path = write("tasks.yaml", together(*bad))
+    result = tickwheel("lint", path)
+    assert result.exit_code == 1
+    assert "RuntimeError('unheeded')" in result.output and "ScheduledTask/two" in result.output
+    assert "ScheduledTask/one" in result.output and "ScheduledTask/six" in result.output

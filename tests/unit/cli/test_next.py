@@ -354,3 +354,21 @@ def test_the_last_instant_is_shown_by_the_clock_of_utc_where_a_zone_has_no_year_
     path = write("tasks.yaml", task({"once": {"at": "9999-12-31T23:00:00Z"}}))
     result = tickwheel("next", "-f", path, *FROM, "--time-zone", "Asia/Shanghai")
     assert "Fri 9999-12-31 23:00:00 UTC" in result.output
+
+
+def test_a_fault_of_the_command_itself_at_one_task_hides_no_other(
+    tickwheel: Call, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = compile_task
+
+    def broken(resource: ScheduledTask) -> Any:
+        if resource.metadata.name == "two":
+            raise RuntimeError("compile")
+        return whole(resource)
+
+    monkeypatch.setattr("tickwheel_operator.cli.schedules.compile_task", broken)
+    path = write("tasks.yaml", together(task({"cron": "@daily"}, "one"), task({"cron": "@daily"}, "two")))
+    result = tickwheel("next", "-f", path, *FROM, "--count", 1, "-o", "json")
+    assert result.exit_code == 1
+    assert "2026-11-02T00:00:00Z" in result.stdout
+    assert "RuntimeError('compile')" in result.stderr
