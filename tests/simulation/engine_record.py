@@ -21,6 +21,7 @@ from tickwheel_operator.ledger.facts import Origin
 __all__ = ["Account", "Broken"]
 
 _STOP_PATIENCE_MS = 120_000
+_NO_ROOM = (f.SkipReason.OVERLAP, f.SkipReason.QUEUE_FULL, f.SkipReason.BACKLOG)
 _LONGEST_LEAD_MS = 2_000
 
 
@@ -45,6 +46,7 @@ class _Run:
         self.waits_boot_ms = 0
         """Since when it may have waited for a worker, at the soonest."""
         self.delayed = False
+        self.made_ms = 0
 
 
 class _Attempt:
@@ -166,6 +168,7 @@ class Account:
         for fact in output.facts:
             self._check(fact, command)
             self.fold(fact)
+        self._check_latest(output.facts)
         for effect in output.effects:
             self._effect(effect)
         if isinstance(command, m.PullEnded) and command.request in self.pulls:
@@ -214,6 +217,20 @@ class Account:
         self.specs[uid] = spec
 
     # --- facts ---
+
+    def _check_latest(self, facts: Iterable[f.Fact]) -> None:
+        """Of what is settled in one step, no older instant takes the place of a later one."""
+        fired: set[int] = set()
+        for fact in facts:
+            match fact:
+                case f.Fired(tasks=tasks):
+                    fired.update(tasks)
+                case f.Armed(task=task):
+                    fired.discard(task)
+                case f.Skipped(task=task, reason=reason) if task in fired and reason in _NO_ROOM:
+                    self.broken(f"{fact}: an older instant has its place")
+                case _:
+                    pass
 
     def _spec(self, run: _Run) -> TaskSpec | None:
         uid = self.uids.get(run.task, "")
@@ -550,6 +567,7 @@ class Account:
         if run.number in self.runs:
             self.broken(f"run {run.number} is made twice")
         self.runs[run.number] = run
+        run.made_ms = self.clock_ms
         if run.origin in (Origin.REQUEST, Origin.SPAN):
             run_id = keyed_run_id(self.uids[run.task], run.key)
             if run_id in self.ids:
@@ -569,7 +587,11 @@ class Account:
         latest = ready_ms
         spec = self._spec(run)
         if spec is not None and spec.jitter_ms and run.origin in (Origin.SCHEDULE, Origin.COMPLETION):
-            latest = max(ready_ms, run.scheduled_ms + jitter_ms(spec.uid, run.scheduled_ms, spec.jitter_ms))
+            missed = run.made_ms - run.scheduled_ms > self.config.misfire_threshold_ms
+            since_ms, most_ms = run.made_ms if missed else run.scheduled_ms, spec.jitter_ms
+            if spec.trigger is not None and (following := spec.trigger.next_after(since_ms)) is not None:
+                most_ms = min(most_ms, following - since_ms - 1)
+            latest = max(ready_ms, since_ms + jitter_ms(spec.uid, since_ms, most_ms))
         run.soonest_boot_ms = self.boot_ms + max(0, ready_ms - self.now_ms)
         run.due_boot_ms = self.boot_ms + max(0, latest - self.now_ms)
         run.waits_boot_ms = run.soonest_boot_ms

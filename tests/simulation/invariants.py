@@ -17,7 +17,6 @@ from tickwheel_operator.ledger.facts import Origin
 
 __all__ = ["check_end", "check_followed", "check_punctual", "check_unstarved"]
 
-_NO_ROOM = (f.SkipReason.OVERLAP, f.SkipReason.QUEUE_FULL, f.SkipReason.BACKLOG)
 _PATIENCE_MS = 400
 """How late a leader may be in a world without faults: a sweep of the engine, a few messages."""
 
@@ -153,7 +152,6 @@ def _check_instants(record: Record, triggers: Mapping[str, Collection[Trigger]])
     fired: dict[int, int] = {}
     skipped: dict[int, int] = {}
     until: dict[int, int] = {}
-    just_fired: set[int] = set()
 
     def close(task: int) -> None:
         schedule, start = periods.pop(task)
@@ -195,16 +193,11 @@ def _check_instants(record: Record, triggers: Mapping[str, Collection[Trigger]])
                     )
                 periods[fact.task] = (fact.schedule, fact.watermark_ms)
                 fired[fact.task], skipped[fact.task], until[fact.task] = 0, 0, fact.watermark_ms
-            case f.Clock():
-                just_fired.clear()
             case f.Fired():
                 for task in fact.tasks:
                     fired[task] += 1
-                    just_fired.add(task)
                     settled(task, fact.scheduled_ms)
             case f.Skipped():
-                if fact.task in just_fired and fact.reason in _NO_ROOM:
-                    record.violated(f"{names[fact.task]}: an older instant took the place of {fact.until_ms}")
                 skipped[fact.task] += fact.count
                 settled(fact.task, fact.until_ms)
             case f.TaskForgotten():

@@ -11,13 +11,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from tickwheel_operator.engine import core, edits, following, overlap, waiting
+from tickwheel_operator.engine import core, edits, following, jitter, overlap, waiting
 from tickwheel_operator.engine import messages as m
 from tickwheel_operator.engine.backfill import Backfills
 from tickwheel_operator.engine.following import Delay, Following
 from tickwheel_operator.engine.groups import Entry
 from tickwheel_operator.engine.leasing import Leasing
-from tickwheel_operator.engine.overdue import Overdue
 from tickwheel_operator.engine.overlap import Overlaps
 from tickwheel_operator.engine.routing import Router
 from tickwheel_operator.engine.runs import Dispatch, Run, TaskState
@@ -181,10 +180,6 @@ def once_of_the_past_counts_from_its_edit(patch: Patch) -> None:
     patch.setattr(edits, "once_at", lambda trigger: None)
 
 
-def oldest_overdue_get_the_room(patch: Patch) -> None:
-    patch.setattr(Overdue, "_room", lambda self, spec, wanted: (wanted, f.SkipReason.OVERLAP))
-
-
 def fixed_delay_armed_while_open(patch: Patch) -> None:
     def following(self: Following, entry: Entry, since_ms: int = 0) -> Delay | None:
         after = entry.spec.after
@@ -247,7 +242,16 @@ def backfills_failures_forgotten(patch: Patch) -> None:
 
 
 def jitter_forgotten(patch: Patch) -> None:
-    patch.setattr(waiting, "jitter_ms", lambda uid, scheduled_ms, most_ms: 0)
+    patch.setattr(jitter, "jitter_ms", lambda uid, scheduled_ms, most_ms: 0)
+
+
+def jitter_of_what_is_caught_up_forgotten(patch: Patch) -> None:
+    original = jitter.jittered_start_ms
+
+    def start_ms(spec: TaskSpec, scheduled_ms: int, made_ms: int, threshold_ms: int) -> int:
+        return original(spec, scheduled_ms, scheduled_ms, threshold_ms)
+
+    patch.setattr(waiting, "jittered_start_ms", start_ms)
 
 
 def start_by_a_clock_that_stands_still(patch: Patch) -> None:
@@ -293,7 +297,6 @@ TIME_MUTATIONS: Sequence[Callable[[Patch], None]] = (
     overlap_skips_not_counted,
     overdue_dropped_by_an_edit_not_counted,
     once_of_the_past_counts_from_its_edit,
-    oldest_overdue_get_the_room,
     fixed_delay_armed_while_open,
     fixed_delay_not_resumed,
     backfill_cursor_not_restored,
@@ -302,6 +305,7 @@ TIME_MUTATIONS: Sequence[Callable[[Patch], None]] = (
     backfill_without_a_limit,
     backfills_failures_forgotten,
     jitter_forgotten,
+    jitter_of_what_is_caught_up_forgotten,
     start_by_a_clock_that_stands_still,
     ended_runs_stay_in_their_group,
     delayed_runs_start_at_once,

@@ -16,7 +16,7 @@ from tickwheel_operator.engine import snapshot
 from tickwheel_operator.engine.identity import jitter_ms, uid_of
 from tickwheel_operator.engine.messages import Reported, RunState, SubmittedRun
 from tickwheel_operator.engine.runs import Run
-from tickwheel_operator.engine.spec import Guarantee, TaskSpec
+from tickwheel_operator.engine.spec import EngineConfig, Guarantee, TaskSpec
 from tickwheel_operator.engine.state import State
 from tickwheel_operator.engine.views import Views
 from tickwheel_operator.ledger import codec, replay
@@ -273,12 +273,24 @@ class Record:
             attempt.front = run.front
             jitter = self.jitters[run.task.uid]
             if jitter and not run.dispatch.attempts and run.origin in (Origin.SCHEDULE, Origin.COMPLETION):
-                later_ms = run.scheduled_ms + jitter_ms(run.task.uid, run.scheduled_ms, jitter)
-                attempt.ready_ms = max(attempt.ready_ms, later_ms)
+                attempt.ready_ms = max(attempt.ready_ms, self._jittered(run, jitter))
             early = run.dispatch.ready_ms > state.clock_ms and clock is not None and not clock.jumps
             if early and self.clock_quality.get(instance, "good") in ("none", "vague", "wild"):
                 self.violated(f"{run.id} is leased ahead of its instant to {instance}, which does not know the time")
             self.rules.check_overlap(run, attempt)
+
+    def _jittered(self, run: Run, most_ms: int) -> int:
+        """The soonest that a run starts whose task has at least this jitter: its instant and its share, or, made up for
+        late, when it was made and that share. Where somebody edited the trigger, nobody here knows the next instant."""
+        uid, since_ms = run.task.uid, run.scheduled_ms
+        if run.created_ms - since_ms > EngineConfig().misfire_threshold_ms:
+            since_ms = run.created_ms
+        trigger = self.specs[uid].trigger
+        if uid not in self.steady and trigger is not None:
+            return since_ms
+        if trigger is not None and (following := trigger.next_after(since_ms)) is not None:
+            most_ms = min(most_ms, following - since_ms - 1)
+        return since_ms + jitter_ms(uid, since_ms, most_ms)
 
     def _cancelled(self, run: Run, message: str) -> None:
         token = run.dispatch.token

@@ -11,9 +11,11 @@ import re
 
 import pytest
 from tests.simulation.engine_driver import EngineStory
+from tests.simulation.engine_record import Broken
 
 from tickwheel_operator.engine import messages as m
 from tickwheel_operator.engine import snapshot
+from tickwheel_operator.engine.overdue import Overdue
 from tickwheel_operator.ledger import facts as f
 
 SEEDS = int(os.environ.get("TICKWHEEL_DRIVER_SEEDS", "80"))
@@ -62,3 +64,16 @@ def test_the_stories_have_every_command_and_every_fact() -> None:
         assert text in told, text
     assert max(story.takeovers for story in stories) > 2
     assert sum(story.checkpoints for story in stories) > 10
+
+
+def test_an_engine_that_gives_the_oldest_overdue_instants_the_room_is_found_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Overdue, "_room", lambda self, spec, wanted: (wanted, f.SkipReason.OVERLAP))
+    with pytest.raises(Broken, match="an older instant has its place"):
+        _search()
+
+
+def _search() -> None:
+    for seed in range(500):
+        EngineStory(seed).run(STEPS)

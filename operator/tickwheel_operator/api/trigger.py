@@ -167,7 +167,8 @@ class Trigger(Model):
     calendars: Annotated[tuple[CalendarUse, ...], ListOf(most=16, key="name")] = ()
     """Calendars of dates on which it does not fire (rule Exclude), or on which alone it does (Include)."""
     jitter: Duration = Duration("0s")
-    """Each instant moves later by up to so much; the same run always by the same amount. Default: none."""
+    """Each run starts later by up to this long, always before the next instant; the same run always by the same amount.
+    What is caught up after downtime is spread over the jitter, too. Default: none."""
 
     @property
     def source(self) -> tuple[str, Any] | None:

@@ -25,6 +25,8 @@ from tickwheel_operator.controllers.completions import Completions
 from tickwheel_operator.engine.calendar import CalendarDates
 from tickwheel_operator.engine.cron import warnings as cron_warnings
 from tickwheel_operator.engine.instants import timestamp
+from tickwheel_operator.engine.jitter import shortest_gap_ms
+from tickwheel_operator.engine.spelling import spell_duration
 from tickwheel_operator.engine.triggers import looked_until
 from tickwheel_operator.pools import constraints
 
@@ -122,10 +124,18 @@ def _of_task(
         without = task.spec.model_copy(update={"trigger": trigger.model_copy(update={"calendars": known})})
         task = task.model_copy(update={"spec": without})
     try:
-        source = bound(task, calendars).trigger
+        spec = bound(task, calendars)
     except InvalidManifest as invalid:
         yield from (manifest.fault(fault) for fault in invalid.faults)
         return
+    source = spec.trigger
+    gap_ms = None if source is None or not spec.jitter_ms else shortest_gap_ms(source, now_ms)
+    if gap_ms is not None and gap_ms <= spec.jitter_ms:
+        message = (
+            f"is not shorter than the {spell_duration(gap_ms)} between two instants: a run starts before the next "
+            "instant, so the jitter is cut there"
+        )
+        yield manifest.warning("spec.trigger.jitter", message)
     if source is not None and looked_until(source, now_ms) is None:
         message = (
             "all its instants are past: once applied, the misfire policy decides about the last one, and no other comes"

@@ -26,8 +26,8 @@ from tickwheel_operator.cli.schedules import Schedule, of_cluster, of_expression
 from tickwheel_operator.cli.serving import warn_of_a_past_instant
 from tickwheel_operator.engine.cron import UnknownZoneError, zone_named
 from tickwheel_operator.engine.filters import Search
-from tickwheel_operator.engine.identity import jitter_ms
 from tickwheel_operator.engine.instants import instant_of, timestamp
+from tickwheel_operator.engine.jitter import jittered_start_ms, shortest_gap_ms
 from tickwheel_operator.engine.triggers import spell_duration
 
 __all__ = ["next_instants"]
@@ -175,7 +175,7 @@ def _print(
         if zone_name != "UTC":
             row.insert(0, local(instant, zone))
         if jittered:
-            row.append(f"+{jitter_ms(spec.uid, instant, spec.jitter_ms) / 1_000:.3f}s")
+            row.append(f"+{(jittered_start_ms(spec, instant, instant, 0) - instant) / 1_000:.3f}s")
         table.add_row(*row)
     console.print(table)
 
@@ -197,11 +197,14 @@ def _said(schedule: Schedule, instants: Sequence[int], since_ms: int) -> list[st
     elif not instants:
         said.append("it never fires again after that time")
     if spec.jitter_ms > 0 and (instants or spec.after is not None) and not over:
-        most = spell_duration(spec.jitter_ms)
+        delay = f"jitter: each run starts up to {spell_duration(spec.jitter_ms)} after its instant"
+        gap_ms = None if spec.trigger is None else shortest_gap_ms(spec.trigger, since_ms)
+        if gap_ms is not None and gap_ms <= spec.jitter_ms:
+            delay += ", but before the next one"
         if spec.after is not None:
-            said.append(f"jitter: each run starts up to {most} after its instant")
+            said.append(delay)
         elif spec.uid:
-            said.append(f"jitter: each run starts up to {most} after its instant, as STARTS says")
+            said.append(f"{delay}, as STARTS says")
         else:
-            said.append(f"jitter: each run starts up to {most} after its instant; the object's uid decides by how much")
+            said.append(f"{delay}; the object's uid decides by how much")
     return said

@@ -171,7 +171,8 @@ class TaskSpec(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     calendars: tuple[CalendarUse, ...] = ()
     """By name, as the manifest says: `compile.bind_calendars` puts their dates into `trigger` and `filter`."""
     jitter_ms: int = 0
-    """A run of the schedule starts up to so much after its instant; the same run always by the same amount."""
+    """A run of the schedule starts up to so much after its instant, and before the next one; the same run always by the
+    same amount."""
     overlap: Overlap = Overlap()
     suspend: bool = False
     pool: str

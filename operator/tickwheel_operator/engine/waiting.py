@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tickwheel_operator.engine.identity import jitter_ms
+from tickwheel_operator.engine.jitter import jittered_start_ms
 from tickwheel_operator.engine.journal import Journal
 from tickwheel_operator.engine.routing import Router
 from tickwheel_operator.engine.runs import Dispatch, Run
@@ -86,7 +86,8 @@ class Waiting:
         run = dispatch.run
         if not spec.jitter_ms or before or run.origin not in (Origin.SCHEDULE, Origin.COMPLETION):
             return dispatch.ready_ms
-        return max(dispatch.ready_ms, run.scheduled_ms + jitter_ms(spec.uid, run.scheduled_ms, spec.jitter_ms))
+        threshold_ms = self._scheduler.misfire_threshold_ms
+        return max(dispatch.ready_ms, jittered_start_ms(spec, run.scheduled_ms, run.created_ms, threshold_ms))
 
     def due(self, dispatch: Dispatch) -> None:
         """Its timer is due: the backoff is over, or nobody took it within the dispatch timeout."""

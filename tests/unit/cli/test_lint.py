@@ -375,6 +375,26 @@ spec:
     assert [line.split(": ")[0] for line in result.stdout.splitlines()] == ["t.yaml:9", "t.yaml:8"]
 
 
+@pytest.mark.parametrize(
+    ("trigger", "gap"),
+    [
+        ({"cron": "* * * * *", "jitter": "1m"}, "1m"),
+        ({"cron": "0,5 9 * * *", "jitter": "10m"}, "5m"),
+        ({"fixedRate": "1s", "jitter": "2s"}, "1s"),
+    ],
+)
+def test_a_jitter_that_the_next_instant_cuts_is_a_warning(
+    tickwheel: Call, write: Write, trigger: dict[str, Any], gap: str
+) -> None:
+    result = tickwheel("lint", write("task.yaml", task(trigger)))
+    assert result.exit_code == 0
+    assert f"spec.trigger.jitter: is not shorter than the {gap} between two instants" in result.stderr
+    shorter = {**trigger, "jitter": "500ms"}
+    assert "jitter" not in tickwheel("lint", write("shorter.yaml", task(shorter))).stderr
+    once = {"once": {"at": "2099-01-01T00:00:00Z"}, "jitter": "1h"}
+    assert "jitter" not in tickwheel("lint", write("once.yaml", task(once))).stderr
+
+
 def test_a_clock_time_without_quotes_is_text_as_for_kubectl(tickwheel: Call, write: Write) -> None:
     text = GOOD.replace('cron: "0 9 * * MON-FRI"', "dailyInterval: {every: 15m, from: 22:00, to: 23:30}")
     assert "from: 22:00" in text

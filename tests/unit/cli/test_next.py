@@ -276,6 +276,15 @@ def test_jitter_is_the_engines_where_the_uid_is_known(tickwheel: Call, write: Wr
     assert result.output.splitlines()[-1].endswith(f"+{jitter_ms('u-1', at_ms, 10_000) / 1000:.3f}s")
 
 
+def test_a_jitter_that_the_next_instant_cuts_is_said_to_be_cut(tickwheel: Call, write: Write) -> None:
+    every_minute = task({"cron": "* * * * *", "jitter": "10m"}, metadata={"uid": "u-1"})
+    lines = tickwheel("next", "-f", write("task.yaml", every_minute), *FROM, "--count", 50).output.splitlines()
+    assert lines[1] == "jitter: each run starts up to 10m after its instant, but before the next one, as STARTS says"
+    starts = [float(line.rpartition("+")[2].strip().removesuffix("s")) for line in lines[-50:]]
+    assert 0 <= min(starts) < 15
+    assert 45 < max(starts) < 60
+
+
 def test_the_zone_that_times_are_shown_in_can_be_another(tickwheel: Call, write: Write) -> None:
     file = write("task.yaml", task({"cron": "0 9 * * *", "timeZone": "Asia/Shanghai"}))
     result = tickwheel("next", "-f", file, "--time-zone", "Asia/Tokyo", *FROM, "--count", 1)
