@@ -43,11 +43,11 @@
 - apiGroups: [tickwheel.io]
   resources: [workerpools/finalizers]
   verbs: [update]
-# The authority of the gateway's certificate, for the workers of each namespace.
+# The authority of the gateway's certificate, for the workers of each namespace, and the mark of who serves it.
 - apiGroups: [""]
   resources: [configmaps]
-  resourceNames: [tickwheel-ca]
-  verbs: [create, patch]
+  resourceNames: [tickwheel-ca, tickwheel-owner]
+  verbs: [list, create, patch]
 # What happened is told in Events; why a worker pod waits for its volumes, kubelet says in Events only (list).
 - apiGroups: [""]
   resources: [events]
@@ -93,4 +93,9 @@
 - apiGroups: [authorization.k8s.io]
   resources: [subjectaccessreviews]
   verbs: [create]
+# Whether another release that serves a namespace is still there: only the Leases of that name, and only to read.
+- apiGroups: [coordination.k8s.io]
+  resources: [leases]
+  resourceNames: [tickwheel-partition-0]
+  verbs: [get]
 {{- end }}

@@ -15,11 +15,11 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import islice
-from typing import NamedTuple
 
 from tickwheel_operator.api import InvalidManifest, WorkerPool, sentence
 from tickwheel_operator.controllers.compile import NeverFires, bind_calendars
 from tickwheel_operator.controllers.completions import Completions
+from tickwheel_operator.controllers.entries import Bound, CalendarEntry, Dates, PoolEntry, TaskEntry
 from tickwheel_operator.controllers.isolation import Isolation
 from tickwheel_operator.controllers.observe import NEVER_FIRES, Fault, ObservedCalendar, ObservedPool, ObservedTask
 from tickwheel_operator.engine.calendar import CalendarDates
@@ -44,58 +44,6 @@ _AT_ONCE_S = 0.02
 """How long the tasks of a pool or a calendar that changed are judged before others get their turn."""
 TOGETHER = 200
 """The most commands that are posted at once: 1 ms of the engine's time, if nothing is overdue."""
-_Dates = tuple[CalendarDates | None, ...]
-"""Of the calendars that a spec names, in its order; None: there is no such calendar, or it is stalled."""
-
-
-class _Bound(NamedTuple):
-    """A task's spec with the dates of its calendars in it."""
-
-    of: TaskSpec
-    dates: _Dates
-    spec: TaskSpec | None
-    fault: Fault | None
-    """Why there is no spec."""
-
-
-class TaskEntry:
-    """A ScheduledTask that exists."""
-
-    __slots__ = ("bound", "fault", "posted", "seen")
-
-    def __init__(self, seen: ObservedTask) -> None:
-        self.seen = seen
-        self.fault: Fault | None = None
-        """Why it is not armed; None: it is."""
-        self.bound: _Bound | None = None
-        """None: it honours no calendars."""
-        self.posted: tuple[int, bool, _Dates] | None = None
-        """Generation, armed, and the dates of its calendars, as the leading engine was last told."""
-
-    @property
-    def spec(self) -> TaskSpec | None:
-        """As the engine is to have it; None: it is not armed."""
-        if self.fault is not None or self.seen.deleting:
-            return None
-        return self.seen.spec if self.bound is None else self.bound.spec
-
-
-class PoolEntry:
-    """A WorkerPool that exists."""
-
-    __slots__ = ("seen",)
-
-    def __init__(self, seen: ObservedPool) -> None:
-        self.seen = seen
-
-
-class CalendarEntry:
-    """A Calendar that exists."""
-
-    __slots__ = ("seen",)
-
-    def __init__(self, seen: ObservedCalendar) -> None:
-        self.seen = seen
 
 
 class Catalog:
@@ -119,6 +67,8 @@ class Catalog:
         """What is posted now goes together with what comes after it."""
         self._unsynced = set(KINDS)
         self._synced = asyncio.Event()
+        self.unserved: Callable[[str], Fault | None] = lambda namespace: None
+        """Why nothing of a namespace is served here, such as since another release does; None: it is."""
         self.on_task: Callable[[str], None] = lambda uid: None
         """Called with the uid of a task that changed in any way, its status too, or is gone."""
         self.on_pool: list[Callable[[str, str], None]] = []
@@ -152,13 +102,16 @@ class Catalog:
         return self._pools.values()
 
     def pool_keys(self) -> Collection[Name]:
-        """Namespace and name of each pool that exists, whatever is wrong with it."""
-        return self._pools.keys()
+        """Namespace and name of each pool that exists and is served here, whatever is wrong with it."""
+        served = {namespace: self.unserved(namespace) is None for namespace in {name[0] for name in self._pools}}
+        return [name for name in self._pools if served[name[0]]]
 
     def pool_resource(self, namespace: str, name: str) -> WorkerPool | None:
-        """The pool's manifest; None: there is none, it is invalid, or it is being deleted."""
+        """The pool's manifest; None: there is none, it is invalid, it is being deleted, or it is not served here."""
         entry = self._pools.get((namespace, name))
-        return None if entry is None or entry.seen.deleting else entry.seen.resource
+        if entry is None or entry.seen.deleting or self.unserved(namespace) is not None:
+            return None
+        return entry.seen.resource
 
     def tasks_of_pool(self, namespace: str, name: str) -> Iterable[str]:
         """Uids of the tasks that name the pool, whether it exists or not."""
@@ -169,6 +122,10 @@ class Catalog:
 
     def calendars(self) -> Collection[CalendarEntry]:
         return self._calendars.values()
+
+    def namespaces(self) -> set[str]:
+        """Those that have a task or a pool."""
+        return {entry.seen.namespace for entry in self._tasks.values()} | {name[0] for name in self._pools}
 
     def uids(self, kind: str) -> set[str]:
         """The objects of a kind that are known (of tasks, pools and calendars)."""
@@ -255,6 +212,7 @@ class Catalog:
         key = (seen.namespace, seen.name)
         before = self._pools.get(key)
         self._pools[key] = PoolEntry(seen)
+        self.unserved(seen.namespace)  # a pool alone wants its namespace to be served
         had = before.seen.spec if before is not None else None
         if seen.spec is not None and seen.spec != had:
             self._post(f"pool {seen.namespace}/{seen.name}", PoolApplied(spec=seen.spec))
@@ -288,6 +246,15 @@ class Catalog:
         del self._calendars[key]
         self._judge_calendar(key)
         self.on_calendar(*key)
+
+    def namespaces_changed(self, namespaces: Collection[str]) -> None:
+        """What `unserved` says of these namespaces has changed."""
+        changed = set(namespaces)
+        self._judge_soon([uid for uid, entry in self._tasks.items() if entry.seen.namespace in changed])
+        for key in [name for name in self._pools if name[0] in changed]:
+            self._pool_changed(key)
+        for key in [name for name in self._calendars if name[0] in changed]:
+            self.on_calendar(*key)
 
     def forget(self, kind: str, uid: str) -> None:
         """The object is gone, though no watch event said so."""
@@ -379,7 +346,8 @@ class Catalog:
         if seen.fault is not None or seen.spec is None:
             return seen.fault
         return (
-            self._isolation.fault(seen.uid, seen.generation)
+            self.unserved(seen.namespace)
+            or self._isolation.fault(seen.uid, seen.generation)
             or self._missing_pool(seen.spec)
             or self._lost(seen.spec)
             or self._bind(entry, seen.spec)
@@ -458,17 +426,17 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
         return None
 
 
-def _bound(spec: TaskSpec, dates: dict[str, CalendarDates | None]) -> _Bound:
+def _bound(spec: TaskSpec, dates: dict[str, CalendarDates | None]) -> Bound:
     given = tuple(dates.values())
     try:
-        return _Bound(spec, given, bind_calendars(spec, dates.get), None)
+        return Bound(spec, given, bind_calendars(spec, dates.get), None)
     except NeverFires as error:
-        return _Bound(spec, given, None, Fault(NEVER_FIRES, sentence(error.faults)))
+        return Bound(spec, given, None, Fault(NEVER_FIRES, sentence(error.faults)))
     except InvalidManifest as error:
-        return _Bound(spec, given, None, Fault(CALENDAR_NOT_FOUND, sentence(error.faults)))
+        return Bound(spec, given, None, Fault(CALENDAR_NOT_FOUND, sentence(error.faults)))
 
 
-def _wanted(entry: TaskEntry) -> tuple[int, bool, _Dates]:
+def _wanted(entry: TaskEntry) -> tuple[int, bool, Dates]:
     """What the engine must have been told, in short."""
     armed = entry.spec is not None
     return (entry.seen.generation, armed, entry.bound.dates if armed and entry.bound is not None else ())

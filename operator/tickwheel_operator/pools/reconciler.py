@@ -170,6 +170,16 @@ class PoolReconciler:
         if self._leading:
             self._resync()
 
+    def trust_seen(self, found: Mapping[str, str]) -> None:
+        """What the ConfigMaps of the authority hold now, by namespace: where others changed or deleted one that was
+        written here, it is written again."""
+        changed = {namespace for namespace, bundle in self._ca_written.items() if found.get(namespace) != bundle}
+        for namespace in changed:
+            del self._ca_written[namespace]
+        for key in {*self._pools(), *self._deployments.pools()}:
+            if key[0] in changed:
+                self._queue.add(key)
+
     async def run(self) -> None:
         """Work until cancelled."""
         async with asyncio.TaskGroup() as group:

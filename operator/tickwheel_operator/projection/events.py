@@ -131,6 +131,11 @@ class EventRecorder:
             elif condition["status"] == "False" and before.stalled:
                 self._record(regarding, "Normal", "Armed", "what stalled the task is mended")
 
+    def served_by_another(self, namespace: str, message: str) -> None:
+        """Another release serves a namespace that this one sees too."""
+        regarding = {"apiVersion": "v1", "kind": "ConfigMap", "namespace": namespace, "name": "tickwheel-owner"}
+        self._record(regarding, "Warning", "ServedByAnotherRelease", message, identity=self._instance)
+
     def pool_scaled(self, uid: str, namespace: str, name: str, before: int, after: int, reason: str) -> None:
         """Autoscaling asks for another number of workers."""
         regarding = _pool(uid, namespace, name)

@@ -146,6 +146,10 @@ METRICS = (
         "Objects that are known: Armed, Suspended, or the reason of their Stalled condition.",
     ),
     Declared(
+        "tickwheel_namespaces", "gauge", ("owner",),
+        "Namespaces that have tasks or pools, by who serves them: own (this release), another, none (not marked yet).",
+    ),
+    Declared(
         "tickwheel_catalog_synced", "gauge", (), "1 when the first lists of all kinds are complete: may lead."
     ),
     Declared("tickwheel_watch_age_seconds", "gauge", (), "Since the last event of the watch."),
@@ -232,6 +236,8 @@ class Sources(msgspec.Struct, frozen=True, kw_only=True):
     """Requests by kind and outcome, of the projector and of the Events."""
     pending: Callable[[], int] = lambda: 0
     oldest_s: Callable[[], float] = lambda: 0.0
+    namespaces: Callable[[], Mapping[str, int]] = dict
+    """Namespaces with objects, by who serves them."""
     refused: Callable[[], Mapping[str, int]] = dict
     """Callers that were not let in, by reason."""
     expiries: Callable[[], Mapping[str, float]] = dict
@@ -342,6 +348,7 @@ class MetricsCollector(Collector):
             "tickwheel_object_faults", {(layer, kind): n for (layer, kind), n in self._sources.faults().items()}
         )
         yield _gauge("tickwheel_projection_pending", {(): self._sources.pending()})
+        yield _gauge("tickwheel_namespaces", {(owner,): count for owner, count in self._sources.namespaces().items()})
         yield _gauge("tickwheel_projection_oldest_seconds", {(): self._sources.oldest_s()})
         yield _gauge(
             "tickwheel_catalog_objects", {(kind, state): n for (kind, state), n in self._sources.objects().items()}

@@ -70,6 +70,7 @@ class Projector:
         events: EventRecorder | None = None,
         namespaces: tuple[str, ...] = (),
         unbuilt: Unbuilt | None = None,
+        serves: Callable[[str], bool] = lambda namespace: True,
         workforce: Callable[[str, str], Workforce | None] = lambda namespace, name: None,
         faults: ObjectFaults | None = None,
     ) -> None:
@@ -77,6 +78,7 @@ class Projector:
         of the operator itself, which go over what a status says."""
         self._failing = Failing(faults or ObjectFaults(), catalog, requests, unbuilt, events, self.fault_changed)
         self._unbuilt = unbuilt
+        self._serves = serves
         self._workforce = workforce
         self._config = config or ProjectionConfig()
         self._catalog = catalog
@@ -355,8 +357,9 @@ class Projector:
     # --- writing ---
 
     async def _work(self, key: Key) -> float | None:
-        if not self.leading:
-            return None
+        namespace = self._places.namespace(key)
+        if not self.leading or (namespace and not self._serves(namespace)):
+            return None  # another release may serve it, and writes this itself
         return await self._failing.work(key, self._write, self._patch)
 
     async def _write(self, key: Key) -> float | None:

@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry, PlatformCollector, ProcessColle
 from tickwheel_operator.api import WorkerPool
 from tickwheel_operator.clock import Clock
 from tickwheel_operator.controllers.catalog import Catalog
+from tickwheel_operator.controllers.ownership import Ownership
 from tickwheel_operator.controllers.requests import Requests
 from tickwheel_operator.controllers.unbuilt import Unbuilt
 from tickwheel_operator.controllers.watch import WatchHealth
@@ -49,6 +50,7 @@ class Observability:
         lease_name: str,
         unbuilt: Unbuilt | None = None,
         faults: ObjectFaults | None = None,
+        ownership: Ownership | None = None,
     ) -> None:
         faults = faults or ObjectFaults()
         self._catalog = catalog
@@ -70,6 +72,7 @@ class Observability:
             events=self._events,
             namespaces=settings.watch_namespaces,
             unbuilt=unbuilt,
+            serves=ownership.serves if ownership is not None else lambda namespace: True,
             workforce=lambda namespace, name: self._workforce(namespace, name),
             faults=faults,
         )
@@ -93,6 +96,7 @@ class Observability:
                 writes=lambda: (self._projector.writes, self._events.writes),
                 pending=lambda: self._projector.pending,
                 oldest_s=lambda: self._projector.oldest_s,
+                namespaces=ownership.counts if ownership is not None else dict,
                 refused=lambda: self._refused(),
                 expiries=lambda: self._expiries(),
             )
@@ -130,6 +134,11 @@ class Observability:
     def pool_changed(self, namespace: str, name: str) -> None:
         """Something about the pool's pods changed."""
         self._projector.pool_changed(namespace, name)
+
+    def served_by_another(self, namespace: str, message: str) -> None:
+        """Another release serves a namespace that this one sees too."""
+        if self._projector.leading:
+            self._events.served_by_another(namespace, message)
 
     def pool_scaled(self, pool: WorkerPool, before: int, after: int, reason: str) -> None:
         """Autoscaling asks for another number of workers."""

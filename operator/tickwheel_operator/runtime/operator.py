@@ -20,6 +20,8 @@ from kubernetes.aio.client import ApiClient
 
 from tickwheel_operator.clock import SystemClock
 from tickwheel_operator.controllers.catalog import Catalog
+from tickwheel_operator.controllers.ownermarks import OwnerMarks
+from tickwheel_operator.controllers.ownership import Ownership, OwnershipConfig
 from tickwheel_operator.controllers.pods import PodWatch
 from tickwheel_operator.controllers.requests import Requests
 from tickwheel_operator.controllers.unbuilt import Unbuilt
@@ -89,9 +91,21 @@ class Operator:
         deployments = Deployments()
         owners = PodOwners(Transport(clients.reviews), clock)
         certificates = identity.certificates(settings, client, clock)
+        marks = OwnerMarks(client, namespaces=settings.watch_namespaces, lease_name=LEASE_NAME)
+        ownership = Ownership(marks, clock, own=settings.namespace, config=self._ownership_config())
         observability = Observability(
-            client, catalog, requests, clock, settings, lease_name=LEASE_NAME, unbuilt=unbuilt, faults=faults
+            client,
+            catalog,
+            requests,
+            clock,
+            settings,
+            lease_name=LEASE_NAME,
+            unbuilt=unbuilt,
+            faults=faults,
+            ownership=ownership,
         )
+        catalog.unserved, ownership.namespaces = ownership.fault, catalog.namespaces
+        ownership.on_change, ownership.on_foreign = catalog.namespaces_changed, observability.served_by_another
         worker_pods = PodWatch(lambda gone: self._post(leadership, gone), owners)
         watch = Watch(
             client,
@@ -115,6 +129,7 @@ class Operator:
             namespaces=settings.watch_namespaces,
             ca_bundle=certificates.ca_bundle if certificates is not None else lambda: "",
             faults=faults,
+            config_maps=marks.config_maps,
         )
         store = KubernetesSegmentStore(clients.ledger, namespace=settings.namespace)
         elector = self._elector(clients.lease)
@@ -145,12 +160,18 @@ class Operator:
             requests.lead(backend.call, backend.new_request)
             observability.lead(host, host.ledger)
             pools.lead(host.engine)
+            ownership.lead()
 
         def follow() -> None:
             catalog.detach()
             requests.follow()
             observability.follow()
             pools.follow()
+            ownership.follow()
+
+        async def watch_served() -> None:
+            await ownership.wait_listed()
+            await watch.run()
 
         def engine_failed(failure: Failure) -> None:
             for uid in failure.uids:
@@ -183,7 +204,8 @@ class Operator:
         _log.info("%s: gateway at %s, metrics on port %d", self._identity, self._url(), metrics.port)
         background = [
             asyncio.create_task(settle_memory(catalog), name="memory"),
-            asyncio.create_task(watch.run(), name="watch"),
+            asyncio.create_task(ownership.run(), name="ownership"),
+            asyncio.create_task(watch_served(), name="watch"),
             asyncio.create_task(requests.run(), name="requests"),
             asyncio.create_task(observability.run(), name="projection"),
             asyncio.create_task(pools.run(), name="pools"),
@@ -247,6 +269,9 @@ class Operator:
             lease_ms=settings.attempt_lease_ms,
             connections=ConnectionLimits(most=connections_with_descriptors(settings.max_connections)),
         )
+
+    def _ownership_config(self) -> OwnershipConfig:
+        return OwnershipConfig(abandoned_s=self._settings.abandoned_seconds)
 
     def _pool_config(self) -> PoolConfig:
         settings = self._settings

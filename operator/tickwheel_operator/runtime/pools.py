@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection
+import logging
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from typing import Any
 
 from kubernetes.aio.client import ApiClient
 
@@ -25,11 +27,16 @@ from tickwheel_operator.pools.deployments import Deployments, PoolProblem
 from tickwheel_operator.pools.pod_problems import Refusal
 from tickwheel_operator.pools.podmetrics import PodMetrics
 from tickwheel_operator.pools.reconciler import PoolConfig, PoolReconciler
-from tickwheel_operator.pools.template import deployment_name, selector
+from tickwheel_operator.pools.template import CA_CONFIG_MAP, CA_KEY, deployment_name, selector
 from tickwheel_operator.projection.subjects import Workforce
 from tickwheel_operator.runtime.observability import Observability
+from tickwheel_operator.workqueue import WorkFailed
 
 __all__ = ["Pools"]
+
+_log = logging.getLogger(__name__)
+_TRUST_S = 15.0
+"""The authority's ConfigMaps are looked at so often."""
 
 
 class Pools:
@@ -46,9 +53,11 @@ class Pools:
         *,
         namespaces: tuple[str, ...],
         ca_bundle: Callable[[], str],
+        config_maps: Callable[[str], Awaitable[Sequence[Mapping[str, Any]]]],
         faults: ObjectFaults | None = None,
     ) -> None:
-        """`namespaces`: those that are served; empty: all."""
+        """`namespaces`: those that are served; empty: all. `config_maps` gives all of a name in these."""
+        self._config_maps = config_maps
         self._cluster = PoolCluster(client)
         self._catalog = catalog
         self._deployments = deployments
@@ -139,6 +148,22 @@ class Pools:
             group.create_task(self._reconciler.run(), name="pools-deployments")
             group.create_task(self._autoscaler.run(), name="pools-autoscaling")
             group.create_task(self._metrics.run(), name="pools-metrics")
+            group.create_task(self._keep_trust(), name="pools-trust")
+
+    async def _keep_trust(self) -> None:
+        """Look whether the ConfigMaps of the authority are still what was written."""
+        while True:
+            await asyncio.sleep(_TRUST_S)
+            if self._engine is None:
+                continue
+            try:
+                found = await self._config_maps(CA_CONFIG_MAP)
+            except WorkFailed as error:
+                _log.debug("the ConfigMaps %s cannot be looked at: %s", CA_CONFIG_MAP, error)
+                continue
+            self._reconciler.trust_seen(
+                {item["metadata"]["namespace"]: (item.get("data") or {}).get(CA_KEY, "") for item in found}
+            )
 
     async def _present(self, namespace: str, name: str) -> int | None:
         """How many workers the pool's Deployment asks for, also before the watch has told of it."""

@@ -75,6 +75,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     replica_selector: str = ""
     """Label selector of the operator's own pods, such as app.kubernetes.io/instance=tickwheel: a leader whose container
     (called operator) ended is then replaced at once. Without it its Lease has to expire."""
+    abandoned_seconds: float = 300.0
+    """How long the Lease of another release that serves a namespace must stand still before this one takes over the
+    namespace: the other was uninstalled, or is away. At least 60."""
     attempt_lease_ms: int = 15_000
     """How long a worker may run an attempt without renewing it, 1,000 to 600,000."""
     commit_interval_ms: int = 10
@@ -126,6 +129,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             found.append(f"gateway_port and metrics_port are both {self.gateway_port}; give two, such as 8443 and 9090")
         if not self.status_writes_per_second > 0:
             found.append(f"status_writes_per_second is {self.status_writes_per_second}; give more than 0, such as 20")
+        if not self.abandoned_seconds >= 60:
+            found.append(f"abandoned_seconds is {self.abandoned_seconds:g}; allowed are 60 and more, for example 300")
         if not 1_000 <= self.attempt_lease_ms <= 600_000:
             found.append(f"attempt_lease_ms is {self.attempt_lease_ms}; allowed are 1000 to 600000")
         if self.max_connections < 100:
