@@ -68,7 +68,7 @@ generate: .venv/.installed ## Write crds/, docs/openapi.json and docs/metrics.md
 	$(BIN)/python charts/document.py
 
 .PHONY: cluster-binaries
-cluster-binaries: .venv/.installed ## Build Kubernetes, etcd, Helm and so on as Go tools into the user's cache (once, minutes)
+cluster-binaries: .venv/.installed ## Build Kubernetes, etcd, Helm and so on as Go tools into the user's cache (once, 4 to 31 minutes)
 	$(BIN)/python -m tickwheel_cluster binaries
 
 .PHONY: cluster-packages

@@ -18,6 +18,7 @@ from tickwheel_cluster.binaries import build_all
 from tickwheel_cluster.local import ClusterImpossible
 from tickwheel_cluster.local.requirements import install_packages
 from tickwheel_cluster.occupancy import holder
+from tickwheel_cluster.programs import link_programs, path_line
 
 _DEFAULT = Path(".tickwheel-cluster")
 _RUNNER = "run.pid"
@@ -31,7 +32,10 @@ def main(arguments: list[str]) -> int:
         match options.command:
             case "binaries":
                 build_all()
+                link_programs()
                 print(f"etcd, kube-apiserver and kubectl are in {find_binaries()}, the others in folders beside it")
+                print("for your shell (tickwheel, and kubectl and helm where it has none):")
+                print(path_line())
             case "run":
                 _run((options.dir or options.folder or _DEFAULT).resolve())
             case "up":
@@ -55,7 +59,7 @@ def main(arguments: list[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tickwheel_cluster", description="A control plane on loopback.")
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("binaries", help="build all programs, Helm too, into the user's cache (ten minutes, once)")
+    commands.add_parser("binaries", help="build all programs, Helm too, into the user's cache (4 to 31 minutes, once)")
     commands.add_parser("nodes-up", help="start a cluster whose nodes run pods, and leave it running")
     commands.add_parser("nodes-down", help="remove it")
     load = commands.add_parser("nodes-load", help="give it images")

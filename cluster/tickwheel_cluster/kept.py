@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tickwheel_cluster.kind import KindCluster
 from tickwheel_cluster.local import LocalCluster
+from tickwheel_cluster.programs import link_programs, path_line
 from tickwheel_cluster.provider import GIVEN, choose_nodes
 
 __all__ = ["FOLDER", "down", "load", "up"]
@@ -62,6 +63,8 @@ def down() -> None:
 
 
 def _tell(kubeconfig: Path) -> None:
+    link_programs()
+    print("for your shell (tickwheel, and kubectl and helm where it has none):")
+    print(path_line())
     print(f"export KUBECONFIG={kubeconfig}")
-    print("next: `kubectl get nodes`; the folder that `make cluster-binaries` prints has kubectl")
-    print("      `make cluster-down` removes the cluster", flush=True)
+    print("next: `kubectl get nodes`; `make cluster-down` removes the cluster", flush=True)
