@@ -44,7 +44,7 @@ from tickwheel_operator.gateway.config import GatewayConfig
 from tickwheel_operator.gateway.connections import Connections
 from tickwheel_operator.gateway.listener import Listener
 from tickwheel_operator.gateway.problems import GatewayProblem
-from tickwheel_operator.gateway.refusals import Refusals, Refused
+from tickwheel_operator.gateway.refusals import Reason, Refusals, Refused
 from tickwheel_operator.gateway.schemas import PullAnswer, Topology
 from tickwheel_operator.objectfaults import INTERNAL_ERROR, Layer, ObjectFaults
 
@@ -171,7 +171,11 @@ class Gateway:
             what = f"{request.method} {request.path[:100]!r}"
             peer = request.remote or "a caller that is gone"
             self.refusals.note(refused.reason, refused.detail, peer=peer, what=what, who=refused.who)
-            return _problem_response(refused)
+            response = _problem_response(refused)
+            if refused.reason is Reason.TOO_MANY:
+                # So that the listener counts it: a flood must connect for each request, at a bounded rate.
+                response.force_close()
+            return response
         except GatewayProblem as problem:
             return _problem_response(problem)
         except NotLeader as error:

@@ -476,6 +476,20 @@ async def test_a_flood_of_forged_tokens_from_one_address_delays_no_other_and_is_
     assert len(reviewer.asked) == asked + 1
 
 
+async def test_a_caller_that_is_told_that_it_asks_too_often_loses_its_connection(authenticator):
+    async with serving(ScriptedBackend(), authenticator=authenticator) as (caller, gateway):
+        for number in range(100):
+            assert (await caller.post("/v1/pull", PULL, token=jwt(f"forged-{number}")))[0] == 401
+        connections = gateway._listener._connections
+        assert len(connections) == 1, "it has had one connection so far"
+        status, problem, headers = await caller.post("/v1/pull", PULL, token=jwt("one-more"))
+        assert (status, problem["status"], headers["Connection"]) == (429, 429, "close")
+        async with asyncio.timeout(30):
+            while len(connections):
+                await asyncio.sleep(0.01)
+        assert (await caller.post("/v1/pull", PULL, token=jwt("good")))[0] == 429, "of the same address, not known yet"
+
+
 async def test_no_more_than_sixteen_reviews_of_each_kind_are_asked_at_once_by_however_many(owners, clock):
     for kind in ("tokens", "permissions"):
         reviewer = SlowReviewer()
