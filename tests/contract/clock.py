@@ -19,6 +19,10 @@ class ManualClock:
     def boot_ms(self) -> int:
         return self._boot_ms
 
+    def set_wall(self, now_ms: int) -> None:
+        """Set the wall clock alone."""
+        self._now_ms = now_ms
+
     def advance(self, by_ms: int) -> None:
         self._now_ms += by_ms
         self._boot_ms += by_ms

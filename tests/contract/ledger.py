@@ -199,6 +199,27 @@ class LedgerContract:
             await old.append(facts(99))
         assert await rival_store.read(0, 3) is None
 
+    async def test_a_leader_whose_machine_was_paused_with_its_boot_clock_looks_before_it_writes(
+        self, store, rival_store
+    ):
+        """As a hypervisor may: for the leader no time has passed, until its wall clock is set."""
+        paused, clock = ManualClock(), ManualClock()
+        old, new = a_ledger(store, "a", clock=paused), a_ledger(rival_store, "b", clock=clock)
+        await old.open(0)
+        await old.append(facts(1))
+        await new.open(0)
+        clock.advance(LIMITS.epoch_keep_ms + 1)
+        for name in ("c", "d", "e"):
+            later = a_ledger(rival_store, name, clock=clock)
+            await later.open(0)
+        await later.checkpoint([b"state"])
+        await later.swept()
+        assert await rival_store.read(0, 3) is None, "the fence at which the sleeper would wake is gone"
+        paused.set_wall(clock.now_ms())
+        with pytest.raises(Deposed):
+            await old.append(facts(99))
+        assert await rival_store.read(0, 3) is None
+
     async def test_of_two_leaders_that_open_at_once_one_is_fenced(self, store, rival_store):
         a, b = a_ledger(store, "a"), a_ledger(rival_store, "b")
         await asyncio.gather(a.open(0), b.open(0))

@@ -111,8 +111,8 @@ class Ledger:
         self._tail_bytes = 0
         self._checkpoint_bytes = 0
         """Of the last complete checkpoint."""
-        self._head_seen_ms = 0
-        """Boot clock when the log was last known to end with this leader's own segment."""
+        self._head_seen = (0, 0)
+        """Boot clock and wall clock when the log was last known to end with this leader's own segment."""
         self.stats = LedgerStats(limit_bytes=self._limits.max_bytes)
         self._compaction = Compaction(store, partition, clock, self._limits, self.stats)
 
@@ -162,7 +162,7 @@ class Ledger:
             raise RuntimeError("this ledger was opened before; make a new one for each takeover")
         with self._only("open"):
             while True:
-                self._head_seen_ms = self._clock.boot_ms()
+                self._head_seen = self._clocks()
                 headers = await self._list()
                 plan = replay.plan(headers)
                 last = headers[-1].sequence if headers else 0
@@ -351,7 +351,7 @@ class Ledger:
         while True:
             if not await self._is_head(segment):
                 return False
-            tried_ms = self._clock.boot_ms()
+            tried = self._clocks()
             try:
                 await self._store.create(segment)
             except SegmentExists:
@@ -373,23 +373,30 @@ class Ledger:
             except (StoreUnavailable, StoreForbidden) as error:
                 await patience.wait(error)
                 continue
-            self._head_seen_ms = tried_ms
+            self._head_seen = tried
             return True
 
     async def _is_head(self, segment: Segment) -> bool:
         """Whether the log surely ends below `segment`, or with it, as far as `Epoch` segments live.
 
         Put-if-absent fences only while the rival's `Epoch` segment exists. A leader that neither wrote nor looked for
-        half of that time looks before it writes.
+        half of that time looks before it writes. By either clock: a hypervisor that pauses the machine may stop the
+        boot clock too, and set the wall clock afterwards.
         """
-        now_ms = self._clock.boot_ms()
-        if now_ms - self._head_seen_ms <= self._limits.epoch_keep_ms // 2:
+        now = self._clocks()
+        if (
+            max(after - seen for after, seen in zip(now, self._head_seen, strict=True))
+            <= self._limits.epoch_keep_ms // 2
+        ):
             return True
         headers = await self._list()
         if any(header.sequence >= segment.sequence and not _same(header, segment) for header in headers):
             return False
-        self._head_seen_ms = now_ms
+        self._head_seen = now
         return True
+
+    def _clocks(self) -> tuple[int, int]:
+        return self._clock.boot_ms(), self._clock.now_ms()
 
     async def _ends_with(self, fence: Segment) -> bool:
         """Whether the new fence stands at the end of the log, where whoever led before must collide with it.
