@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from kubernetes.aio.client import ApiClient, CoreV1Api, CustomObjectsApi, V1Namespace, V1ObjectMeta
+from kubernetes.aio.client import ApiClient, AppsV1Api, CoreV1Api, CustomObjectsApi, V1Namespace, V1ObjectMeta
 from kubernetes.aio.config import new_client_from_config
 
 from tickwheel_operator.clock import SystemClock
@@ -17,8 +17,11 @@ from tickwheel_operator.controllers.catalog import Catalog
 from tickwheel_operator.controllers.census import Census
 from tickwheel_operator.controllers.pods import PodWatch
 from tickwheel_operator.controllers.requests import Requests
+from tickwheel_operator.controllers.unbuilt import Unbuilt
+from tickwheel_operator.controllers.vanished import Vanished, watched_kinds
 from tickwheel_operator.controllers.watch import Watch, WatchConfig
 from tickwheel_operator.engine.messages import Command, PoolApplied, TaskApplied, TaskRemoved, WorkerGone
+from tickwheel_operator.pools.deployments import Deployments
 
 GROUP, VERSION = "tickwheel.io", "v1alpha1"
 PATIENCE_S = 30.0
@@ -62,8 +65,10 @@ class Watched:
         self.requests = Requests(clock.now_ms)
         self.gone: list[WorkerGone] = []
         self.pods = PodWatch(self.gone.append)
+        self.deployments, self.unbuilt = Deployments(), Unbuilt()
         self.watch = Watch(
-            client, self.catalog, self.requests, clock, pods=self.pods,
+            client, self.catalog, self.requests, clock, pods=self.pods, deployments=self.deployments,
+            unbuilt=self.unbuilt,
             config=WatchConfig(namespaces=(place,), page_size=7, **config),
         )  # fmt: skip
         self._task: asyncio.Task[None] | None = None
@@ -154,12 +159,52 @@ async def test_a_worker_pod_that_is_deleted_is_a_lost_worker(client: ApiClient, 
     }
     async with Watched(client, place) as watched:
         await core.create_namespaced_pod(place, pod)
-        await until(lambda: watched.pods._ends)  # it was seen
+        await until(lambda: watched.pods.uids())  # it was seen
         assert watched.gone == []
         await core.delete_namespaced_pod("shops-0", place, grace_period_seconds=0)
         await until(lambda: watched.gone)
         assert watched.gone[0].key.pool == "shops"
         assert watched.gone[0].key.name == "shops-0"
+
+
+async def test_pods_and_deployments_that_vanish_while_the_watch_is_broken_are_found_gone(
+    client: ApiClient, place: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    core, apps = CoreV1Api(client), AppsV1Api(client)
+    labels = {"tickwheel.io/pool": "shops"}
+    template: Any = {
+        "metadata": {"labels": labels},
+        "spec": {"containers": [{"name": "worker", "image": "none"}], "automountServiceAccountToken": False},
+    }
+
+    async def create_pod(name: str) -> None:
+        pod: Any = {**template, "metadata": {"name": name, "labels": labels}}
+        await core.create_namespaced_pod(place, pod)
+
+    deployment: Any = {
+        "metadata": {"name": "shops-workers", "labels": labels},
+        "spec": {"selector": {"matchLabels": labels}, "template": template},
+    }
+    async with Watched(client, place, restart_s=5.0) as watched:
+        await create_pod("shops-0")
+        await create_pod("shops-1")
+        await apps.create_namespaced_deployment(place, deployment)
+        await create(client, place, "AlertChannel", "a", {"urlsFrom": {"secretKeyRef": {"name": "s", "key": "k"}}})
+        known = (watched.pods.uids, watched.deployments.uids, lambda: watched.unbuilt.of_kind("AlertChannel"))
+        await until(lambda: [len(uids()) for uids in known] == [2, 1, 1])
+        watched.watch._stop.set()
+        await until(lambda: "the watch ended" in caplog.text)
+        await core.delete_namespaced_pod("shops-0", place, grace_period_seconds=0)
+        await apps.delete_namespaced_deployment("shops-workers", place)
+        await delete(client, place, "alertchannels", "a")
+        await create_pod("shops-2")
+        await until(lambda: len(watched.pods.uids()) == 3)  # the watch is back, and tells of what there is
+        assert watched.gone == [] and [len(uids()) for uids in known] == [3, 1, 1]
+        kinds = watched_kinds(watched.pods, watched.deployments, watched.unbuilt)
+        looking = asyncio.create_task(Vanished(Census(client, (place,)), kinds, every_s=0.1).run())
+        await until(lambda: [len(uids()) for uids in known] == [2, 0, 0])
+        looking.cancel()
+        assert [gone.key.name for gone in watched.gone] == ["shops-0"]
 
 
 async def test_a_watch_that_ends_is_started_again(client: ApiClient, place: str) -> None:

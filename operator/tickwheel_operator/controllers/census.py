@@ -8,17 +8,15 @@ how many there are, so that a watch that fell silent shows.
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
-from typing import Any
+from collections.abc import Sequence
 
-import aiohttp
 import msgspec
-from kubernetes.aio.client import ApiClient, CustomObjectsApi
+from kubernetes.aio.client import ApiClient
 
 from tickwheel_operator.api import GROUP, VERSION
+from tickwheel_operator.ledger.protocol import OutcomeUnknown, StoreUnavailable
+from tickwheel_operator.ledger.transport import Transport
 
 __all__ = ["Census", "CensusUnavailable"]
 
@@ -27,6 +25,7 @@ _log = logging.getLogger(__name__)
 _PAGE = 500
 _METADATA = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io,application/json"
 _GONE = 410
+_OURS = f"/apis/{GROUP}/{VERSION}"
 
 
 class _ListMetadata(msgspec.Struct):
@@ -61,35 +60,35 @@ class Census:
 
     def __init__(self, client: ApiClient, namespaces: Sequence[str] = (), *, timeout_s: float = 20.0) -> None:
         """`namespaces` empty: all of them. `timeout_s` bounds each request."""
-        self._api = CustomObjectsApi(client)
+        self._transport = Transport(client, timeout_s=timeout_s)
         self._namespaces = tuple(namespaces)
-        self._timeout_s = timeout_s
 
-    async def uids(self, plural: str, label_selector: str = "") -> set[str]:
-        """All uids, from a state that is not older than the call. Raises `CensusUnavailable`."""
+    async def uids(self, plural: str, label_selector: str = "", *, api: str = _OURS) -> set[str]:
+        """All uids, from a state that is not older than the call; `api` is the path of another group and version.
+        Raises `CensusUnavailable`."""
         found: set[str] = set()
         for namespace in self._namespaces or ("",):
-            found |= await self._uids_in(plural, label_selector, namespace)
+            found |= await self._uids_in(api, plural, label_selector, namespace)
         return found
 
     async def count(self, plural: str, label_selector: str = "") -> int | None:
         """How many there are, by one small request; None where the server does not say (label selectors)."""
         total = 0
         for namespace in self._namespaces or ("",):
-            page = await self._page(plural, label_selector, namespace, 1, "")
+            page = await self._page(_OURS, plural, label_selector, namespace, 1, "")
             rest = page.metadata.remaining
             if rest is None and page.metadata.token:
                 return None
             total += len(page.items or ()) + (rest or 0)
         return total
 
-    async def _uids_in(self, plural: str, label_selector: str, namespace: str) -> set[str]:
+    async def _uids_in(self, api: str, plural: str, label_selector: str, namespace: str) -> set[str]:
         while True:
             found: set[str] = set()
             token = ""
             try:
                 while True:
-                    page = await self._page(plural, label_selector, namespace, _PAGE, token)
+                    page = await self._page(api, plural, label_selector, namespace, _PAGE, token)
                     found.update(item.metadata.uid for item in page.items or ())
                     token = page.metadata.token
                     if not token:
@@ -97,38 +96,24 @@ class Census:
             except _Expired:
                 _log.info("the list of %s took longer than the server keeps its state; from the start", plural)
 
-    async def _page(self, plural: str, label_selector: str, namespace: str, limit: int, token: str) -> _Page:
-        options: dict[str, Any] = {
-            "limit": limit,
-            "_headers": {"Accept": _METADATA},
-            "_request_timeout": self._timeout_s,
-        }
+    async def _page(self, api: str, plural: str, label_selector: str, namespace: str, limit: int, token: str) -> _Page:
+        query: dict[str, str | int] = {"limit": limit}
         if token:
-            options["_continue"] = token
+            query["continue"] = token
         if label_selector:
-            options["label_selector"] = label_selector
-        call: Callable[..., Awaitable[aiohttp.ClientResponse]]
-        if namespace:
-            call = partial(
-                self._api.list_namespaced_custom_object_without_preload_content, GROUP, VERSION, namespace, plural
-            )
-        else:
-            call = partial(
-                self._api.list_custom_object_for_all_namespaces_without_preload_content, GROUP, VERSION, plural
-            )
+            query["labelSelector"] = label_selector
+        path = f"{api}/namespaces/{namespace}/{plural}" if namespace else f"{api}/{plural}"
         try:
-            async with asyncio.timeout(self._timeout_s):
-                response = await call(**options)
-                body = await response.read()
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise CensusUnavailable(f"list {plural}: {error!r}") from error
-        if response.status == _GONE:
+            answer = await self._transport.request("GET", path, what=f"list {plural}", query=query, accept=_METADATA)
+        except (StoreUnavailable, OutcomeUnknown) as error:
+            raise CensusUnavailable(str(error)) from error
+        if answer.status == _GONE:
             raise _Expired
-        if response.status != 200:
-            hint = f" (grant the operator's account list of {plural}.{GROUP})" if response.status == 403 else ""
-            raise CensusUnavailable(f"list {plural}: {response.status} {response.reason}{hint}")
+        if answer.status != 200:
+            hint = f" (grant the operator's account list of {plural})" if answer.status == 403 else ""
+            raise CensusUnavailable(f"list {plural}: the API server answers {answer.message}{hint}")
         try:
-            return _decoder.decode(body)
+            return _decoder.decode(answer.body)
         except msgspec.MsgspecError as error:
             raise CensusUnavailable(f"list {plural}: the API server's answer cannot be read: {error}") from error
 

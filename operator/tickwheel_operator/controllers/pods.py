@@ -49,8 +49,8 @@ class PodWatch:
         """`post` gives the command to the leading engine, or drops it where none leads."""
         self._post = post
         self._owners = owners
-        self._ends: dict[str, frozenset[str]] = {}
-        """By pod: what is known to have ended."""
+        self._known: dict[str, ObservedPod] = {}
+        """By uid: those that exist, as last seen."""
         self._gone: dict[WorkerKey, WorkerGone] = {}
         """Workers that were lost and did not come back, the latest last."""
 
@@ -78,6 +78,16 @@ class PodWatch:
             controller=controller_of(metadata),
         )
 
+    def uids(self) -> set[str]:
+        """Pods that exist, as far as the watch has told."""
+        return set(self._known)
+
+    def vanished(self, uid: str) -> None:
+        """The API server does not have the pod any more, and the watch has not told of its end."""
+        pod = self._known.get(uid)
+        if pod is not None:
+            self.seen(msgspec.structs.replace(pod, over=True, before_ms=0))
+
     def seen(self, pod: ObservedPod) -> None:
         """Take in what was read. Called on the operator's loop."""
         if self._owners is not None:
@@ -85,10 +95,11 @@ class PodWatch:
                 self._owners.forget(pod.uid)
             else:
                 self._owners.note(pod.uid, pod.controller)
-        ended = not pod.ends <= self._ends.get(pod.uid, pod.ends if pod.running else frozenset())
-        self._ends[pod.uid] = pod.ends
-        if pod.over:
-            del self._ends[pod.uid]
+        before = self._known.pop(pod.uid, None)
+        known = before.ends if before is not None else pod.ends if pod.running else frozenset()
+        ended = not pod.ends <= known
+        if not pod.over:
+            self._known[pod.uid] = pod
         if pod.over or ended:
             # Told late, or after a relist, it must not be taken for the end of the process that works by now.
             gone = WorkerGone(key=pod.worker, pod_uid=pod.uid, before_ms=pod.before_ms)

@@ -55,6 +55,10 @@ class Unbuilt:
     def objects(self) -> Collection[ObservedUnbuilt]:
         return self._objects.values()
 
+    def of_kind(self, kind: str) -> set[str]:
+        """Uids of the kind's objects that exist, as far as the watch has told."""
+        return {uid for uid, observed in self._objects.items() if observed.kind == kind}
+
     def seen(self, observed: ObservedUnbuilt) -> None:
         self._objects[observed.uid] = observed
         self.on_change(observed.uid)

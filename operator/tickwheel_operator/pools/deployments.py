@@ -188,6 +188,16 @@ class Deployments:
                 self._changed(key)
                 return
 
+    def uids(self) -> set[str]:
+        """Deployments that exist, as far as the watch has told."""
+        return {live.uid for live in self._live.values()}
+
+    def vanished(self, uid: str) -> None:
+        """The API server does not have the Deployment any more, and the watch has not told of its end."""
+        for live in tuple(self._live.values()):
+            if live.uid == uid:
+                self.gone(live.namespace, live.name, uid)
+
     def _changed(self, key: PoolKey) -> None:
         for listener in self.on_change:
             listener(*key)

@@ -20,11 +20,13 @@ from kubernetes.aio.client import ApiClient
 
 from tickwheel_operator.clock import SystemClock
 from tickwheel_operator.controllers.catalog import Catalog
+from tickwheel_operator.controllers.census import Census
 from tickwheel_operator.controllers.ownermarks import OwnerMarks
 from tickwheel_operator.controllers.ownership import Ownership, OwnershipConfig
 from tickwheel_operator.controllers.pods import PodWatch
 from tickwheel_operator.controllers.requests import Requests
 from tickwheel_operator.controllers.unbuilt import Unbuilt
+from tickwheel_operator.controllers.vanished import Vanished, watched_kinds
 from tickwheel_operator.controllers.watch import Watch, WatchConfig
 from tickwheel_operator.election.config import ElectionConfig
 from tickwheel_operator.election.elector import Elector
@@ -119,6 +121,8 @@ class Operator:
             deployments=deployments,
             faults=faults,
         )
+        census = Census(client, settings.watch_namespaces)
+        vanished = Vanished(census, watched_kinds(worker_pods, deployments, unbuilt))
         pools = Pools(
             client,
             catalog,
@@ -209,6 +213,7 @@ class Operator:
             asyncio.create_task(requests.run(), name="requests"),
             asyncio.create_task(observability.run(), name="projection"),
             asyncio.create_task(pools.run(), name="pools"),
+            asyncio.create_task(vanished.run(), name="vanished"),
         ]
         if certificates is not None:
             certificates.on_change.append(pools.ca_changed)
