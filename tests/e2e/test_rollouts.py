@@ -24,6 +24,15 @@ import time
 time.sleep(8)
 raise RuntimeError("there is no database")
 """,
+    "bad-token": """
+import os
+from tickwheel import task
+
+os.environ |= {"TICKWHEEL_TOKEN_FILE": "", "TICKWHEEL_TOKEN": "nonsense"}
+
+@task("quick")
+async def quick(ctx): ...
+""",
     # Connects, and ends eight seconds after its start.
     "registers-and-ends": """
 import os, threading
@@ -167,8 +176,5 @@ def test_a_crash_loop_after_a_finished_rollout_stalls_the_pool(product: Installa
 
 
 def test_a_worker_that_the_gateway_refuses_says_why(product: Installation) -> None:
-    refused = of_version("refused", "good", product.worker_image, progressDeadline="30s")
-    container = refused["spec"]["template"]["spec"]["containers"][0]
-    container["command"] = ["sh", "-c", "TICKWHEEL_TOKEN_FILE= TICKWHEEL_TOKEN=nonsense exec python3 -m tickwheel $0"]
-    product.kube.apply(refused)
+    product.kube.apply(of_version("refused", "bad-token", product.worker_image, progressDeadline="30s"))
     assert "the gateway refuses its worker: InvalidToken" in until_stalled(product, "refused", {"InvalidToken"})

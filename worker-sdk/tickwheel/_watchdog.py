@@ -3,14 +3,12 @@ carried out by the loop itself.
 
 `Worker.run` starts it. It ends the process when the loop did not move for some seconds and an attempt has been past its
 grace for as long: by then the operator has given the work away, or is about to. C code that holds the interpreter stops
-this thread, too; for that case it keeps a timer of `faulthandler` wound up, which needs no interpreter: it writes all
-stacks and ends the process.
+this thread, too; for that case it keeps `_last_resort` wound up, which needs no interpreter.
 """
 
 from __future__ import annotations
 
 import asyncio
-import faulthandler
 import logging
 import sys
 import threading
@@ -20,6 +18,7 @@ from math import inf
 from time import monotonic
 
 from ._attempt import Attempt
+from ._last_resort import LastResort
 from ._link import Link
 
 __all__ = ["Watchdog"]
@@ -29,7 +28,7 @@ _log = logging.getLogger("tickwheel.worker")
 _LOOK_SECONDS = 1.0
 _BLOCKED_SECONDS = 1.0  # the loop is late by so much, and in two looks: not merely stopped for a moment (SIGSTOP)
 _IDLE_SECONDS = 30.0  # stands for the lease and the grace of attempts that are not known yet
-_HELD_UP_SECONDS = 5.0  # beyond the end of the grace, before the timer of last resort ends the process
+_HELD_UP_SECONDS = 5.0  # beyond the end of the grace, before the last resort is taken
 
 
 class Watchdog:
@@ -56,18 +55,24 @@ class Watchdog:
         self._thread.join()
 
     def _run(self) -> None:
+        last_resort = LastResort()
+        try:
+            self._watch(last_resort)
+        finally:
+            last_resort.stop()
+
+    def _watch(self, last_resort: LastResort) -> None:
         while True:
             now = monotonic()
             held = [attempt for link in self._links() for attempt in list(link.held.attempts.values())]
             known = [at for attempt in held if (at := _over_at(attempt)) < inf]
             over_at = min(known, default=now + _IDLE_SECONDS)
             # Also while nothing is held: what begins before the next look may hold the interpreter at once.
-            faulthandler.dump_traceback_later(max(0.0, over_at - now) + _HELD_UP_SECONDS, exit=True, file=2)
+            last_resort.wind_up(max(0.0, over_at - now) + _HELD_UP_SECONDS)
             if self._blocked(now) and over_at < now:
                 self._tell(held)
                 self._end()
             if self._stopped.wait(_LOOK_SECONDS):
-                faulthandler.cancel_dump_traceback_later()
                 return
 
     def _blocked(self, now: float) -> bool:
