@@ -46,7 +46,9 @@ class Span(msgspec.Struct, frozen=True):
 
 @click.command(short_help="Run a task for each past instant of a span.")
 @click.argument("task")
-@click.option("--from", "since", type=MOMENT, required=True, help="The first instant that counts.")
+@click.option(
+    "--from", "since", type=MOMENT, required=True, help="Instants from this time on, itself included, as of next."
+)
 @click.option("--to", "until", type=MOMENT, required=True, help="No instant at or after this one.")
 @click.option("--max-parallel", type=click.IntRange(1, 1_000), help="How many runs at a time.", show_default="10")
 @click.option("--name", help="The TaskRun's name.", show_default="made of task and span")

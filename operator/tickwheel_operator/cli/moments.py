@@ -7,10 +7,11 @@ the command is about. `local` and `distance` write an instant for people: millis
 from __future__ import annotations
 
 import re
-from datetime import datetime, tzinfo
+from datetime import UTC, datetime, tzinfo
 
 import click
 
+from tickwheel_operator.engine.cron import instant_of_local
 from tickwheel_operator.engine.instants import by_clock_of, instant_of
 from tickwheel_operator.engine.spelling import spell_duration
 
@@ -45,8 +46,12 @@ MOMENT = Moment()
 
 
 def moment_ms(moment: datetime, zone: tzinfo) -> int:
-    """The instant; `zone` counts where the moment has no offset. Of a local time that occurs twice, the first."""
+    """The instant; `zone` counts where the moment has no offset. A local time is resolved as a trigger's: of one that
+    occurs twice, the first; of one that a gap skips, the end of the gap."""
     if moment.tzinfo is None:
+        found = instant_of_local(instant_of(moment.replace(tzinfo=UTC)), zone)
+        if found is not None:
+            return found
         moment = moment.replace(tzinfo=zone)
     try:
         return instant_of(moment)

@@ -55,7 +55,10 @@ _NAMESPACE_OF_FILES = "default"
     "(default: the task's).",
 )
 @click.option(
-    "--from", "since", type=MOMENT, help="Instants strictly after this time. Without an offset: in the time zone above."
+    "--from",
+    "since",
+    type=MOMENT,
+    help="Instants from this time on, itself included, as of backfill. Without an offset: in the time zone above.",
 )
 @click.option("--count", type=click.IntRange(1, _MOST), default=10, show_default=True, help="How many, at most.")
 @output_option

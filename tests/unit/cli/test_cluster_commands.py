@@ -91,7 +91,7 @@ def test_that_no_operator_serves_is_said_and_the_answer_stays_what_it_is(
     cli: Call, api: ApiServer, leases: list[dict[str, Any]], told: str
 ) -> None:
     api.leases = leases
-    result = cli("next", "shop-sync", "--from", "2024-11-01T09:00:00Z", "--count", 1, "-o", "json")
+    result = cli("next", "shop-sync", "--from", "2024-11-01T09:00:01Z", "--count", 1, "-o", "json")
     assert (result.exit_code, json.loads(result.stdout)) == (0, ["2024-11-04T09:00:00Z"])
     assert result.stderr.startswith("warning: no operator of Tickwheel leads: ")
     assert told in result.stderr
@@ -123,7 +123,7 @@ def test_a_next_instant_that_is_long_past_says_that_nobody_serves(cli: Call, api
 
 @pytest.mark.usefixtures("shop_sync")
 def test_next_reads_the_task_and_its_calendars(cli: Call) -> None:
-    result = cli("next", "shop-sync", "--from", "2024-11-01T09:00:00Z", "--count", 2, "-o", "json")
+    result = cli("next", "shop-sync", "--from", "2024-11-01T09:00:01Z", "--count", 2, "-o", "json")
     assert json.loads(result.stdout) == ["2024-11-04T09:00:00Z", "2024-11-05T09:00:00Z"]
     assert result.stderr == ""
 
@@ -350,6 +350,16 @@ def test_the_first_instant_counts_and_the_last_one_does_not(cli: Call) -> None:
     edges = ("--from", "2024-11-05T09:00:00Z", "--to", "2024-11-06T09:00:00Z", "--dry-run", "-o", "json")
     span = json.loads(cli("backfill", "shop-sync", *edges).stdout)
     assert (span["instants"], span["first"], span["last"]) == (1, "2024-11-05T09:00:00Z", "2024-11-05T09:00:00Z")
+    assert json.loads(cli("next", "shop-sync", *edges[:2], "--count", 1, "-o", "json").stdout) == [span["first"]]
+
+
+def test_a_span_that_begins_in_a_gap_has_the_instant_at_its_end(cli: Call, api: ApiServer) -> None:
+    api.put("scheduledtasks", json.loads(task({"cron": "30 2 * * *", "timeZone": "Europe/Berlin"})))
+    day = ("--from", "2026-03-29T02:30", "--to", "2026-03-30T02:30", "--dry-run", "-o", "json")
+    span = json.loads(cli("backfill", "shop-sync", *day).stdout)
+    assert (span["from"], span["instants"], span["first"]) == ("2026-03-29T01:00:00Z", 1, "2026-03-29T01:00:00Z")
+    before = ("--from", "2026-03-28T02:30", "--to", "2026-03-29T02:30", "--dry-run", "-o", "json")
+    assert json.loads(cli("backfill", "shop-sync", *before).stdout)["instants"] == 1
 
 
 @pytest.mark.usefixtures("shop_sync")

@@ -1,11 +1,12 @@
 """What becomes of local times that a zone's clock skips or shows twice."""
 
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
+from tests.unit.engine.test_cron_oracle import CHANGES
 
-from tickwheel_operator.engine.cron import parse
+from tickwheel_operator.engine.cron import instant_of_local, parse
 
 
 def local_instants(expression: str, zone_name: str, after: str, until: str) -> list[str]:
@@ -174,3 +175,31 @@ def test_the_first_pass_is_found_backwards_from_the_second_when_it_was_the_only_
     latest = parse("20/20 1 1 11 *").latest_until(second_pass, zone)
     assert latest is not None
     assert datetime.fromtimestamp(latest / 1000, zone).isoformat() == "2026-11-01T01:40:00-04:00"
+
+
+@pytest.mark.parametrize(("zone_name", "day"), CHANGES, ids=lambda value: value)
+def test_a_local_time_is_the_first_instant_that_shows_it_or_what_comes_after_its_gap(zone_name: str, day: str) -> None:
+    zone = ZoneInfo(zone_name)
+    start = datetime.fromisoformat(day).replace(tzinfo=UTC)
+    first: dict[datetime, datetime] = {}
+    shown = []
+    for minute in range(3 * 1440):
+        moment = start + timedelta(minutes=minute)
+        local = moment.astimezone(zone).replace(tzinfo=None, fold=0)
+        first.setdefault(local, moment)
+        shown.append((moment, local))
+    local = shown[300][1]
+    while local < shown[-300][1]:
+        expected = first.get(local) or next(moment for moment, later in shown if later > local)
+        found = instant_of_local(int(local.replace(tzinfo=UTC).timestamp()) * 1000, zone)
+        assert found == int(expected.timestamp()) * 1000, local
+        fixed = parse(f"{local.minute} {local.hour} {local.day} {local.month} *")
+        assert fixed.latest_until(found, zone) == found, "as a trigger has it"
+        local += timedelta(minutes=1)
+
+
+def test_a_local_time_keeps_its_milliseconds_and_has_an_instant_while_there_are_years() -> None:
+    berlin = ZoneInfo("Europe/Berlin")
+    assert instant_of_local(1_788_220_800_123, berlin) == 1_788_213_600_123
+    assert instant_of_local(-62_135_596_800_000, berlin) is None
+    assert instant_of_local(253_402_300_799_999, berlin) is None

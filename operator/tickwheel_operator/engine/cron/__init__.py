@@ -9,6 +9,7 @@ Invariant: the answer depends on the arguments and on the zone data only.
 """
 
 from .advice import quartz_warnings, warnings
+from .daylight import instant_of_local
 from .errors import CronError, UnknownZoneError
 from .normal import normal_text
 from .parsing import MAX_EXPRESSION_LENGTH, parse
@@ -20,6 +21,7 @@ __all__ = [
     "CronError",
     "CronSchedule",
     "UnknownZoneError",
+    "instant_of_local",
     "normal_text",
     "parse",
     "quartz_warnings",

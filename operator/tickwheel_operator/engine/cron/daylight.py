@@ -1,7 +1,8 @@
 """From what the clock on the wall shows to instants: gaps, repeated hours, and nothing else.
 
 Whoever names local times (a cron expression, a daily interval) is `LocalTimes`; the triggers ask here for the
-instants of those in a zone. Daylight saving is settled in this module and nowhere else:
+instants of those in a zone, and the command line for that of a single time. Daylight saving is settled in this module
+and nowhere else:
 
 - Fixed times are resolved once each: one that a gap skips, to the first instant after the gap; one that occurs
   twice, to the first time. Local times and instants then grow together.
@@ -12,6 +13,7 @@ Invariant: `next_after` is strictly increasing, `latest_until` is its exact inve
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import tzinfo
 from typing import ClassVar, Protocol
 
@@ -146,3 +148,29 @@ def iterate(times: LocalTimes, after_ms: int, until_ms: int, zone: tzinfo) -> It
     while instant is not None and instant <= until_ms:
         yield instant
         instant = next_after(times, instant, zone)
+
+
+def instant_of_local(local_ms: int, zone: tzinfo) -> int | None:
+    """Return the instant of one local time (milliseconds since 1970-01-01 00:00 local), as of a fixed time.
+
+    `None`: it is at the very ends of the years 1 to 9999.
+    """
+    return next_after(_OneTime(local_ms), local_ms - OVERLAP_S * 1000, zone)
+
+
+@dataclass(frozen=True, slots=True)
+class _OneTime:
+    """A single local time."""
+
+    unit_ms: ClassVar[int] = 1
+    follows_clock: ClassVar[bool] = False
+    local_ms: int
+
+    def at_or_after(self, local: int) -> int | None:
+        return self.local_ms if local <= self.local_ms else None
+
+    def at_or_before(self, local: int) -> int | None:
+        return self.local_ms if local >= self.local_ms else None
+
+    def count_local(self, low: int, high: int) -> int:
+        return int(low <= self.local_ms < high)
