@@ -36,6 +36,7 @@ class Layer(enum.StrEnum):
     POOLS = "pools"
     AUTOSCALING = "autoscaling"
     GATEWAY = "gateway"
+    METRICS = "metrics"
 
 
 class ObjectFaults:

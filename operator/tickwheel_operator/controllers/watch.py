@@ -339,6 +339,15 @@ class Watch:
 
     def _take(self, kind: str, observed: Observed, listed: bool) -> None:
         self._event_ms = self._clock.boot_ms()
+        try:
+            self._tell(observed)
+        except Exception as error:
+            self._faults.record(Layer.CATALOG, kind, observed.namespace, observed.name, error)
+        if kind in self._counted and listed:
+            self._recount[kind].set()
+        self._progress.set()
+
+    def _tell(self, observed: Observed) -> None:
         match observed:
             case ObservedTask():
                 self._catalog.task_seen(observed)
@@ -349,9 +358,6 @@ class Watch:
                 self._catalog.calendar_seen(observed)
             case ObservedRun():
                 self._requests.run_seen(observed)
-        if kind in self._counted and listed:
-            self._recount[kind].set()
-        self._progress.set()
 
     def _gone(self, kind: str, namespace: str, name: str, uid: str) -> None:
         self._event_ms = self._clock.boot_ms()

@@ -52,6 +52,11 @@ class Failing:
         for fault in faults:
             self._faults.stand(Layer.VIEWS, _TASK, *self._named(fault.uid), fault.error)
 
+    def unread(self, item: Mapping[str, Any], error: Exception) -> None:
+        """A TaskRun of the operator's own cannot be read."""
+        metadata = item.get("metadata") or {}
+        self._faults.record(Layer.PROJECTION, "TaskRun", metadata.get("namespace", ""), metadata.get("name", ""), error)
+
     def look(self, uid: str, look: Callable[[], None]) -> None:
         """Look at a task."""
         try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from tickwheel_operator.engine.instants import timestamp
@@ -42,8 +42,12 @@ class _View(NamedTuple):
 class History:
     """The view objects of one term."""
 
-    def __init__(self, writer: Writer) -> None:
+    def __init__(
+        self, writer: Writer, failed: Callable[[Mapping[str, Any], Exception], None] = lambda item, error: None
+    ) -> None:
+        """`failed` hears of an object that cannot be read: it stays as it is, and the others are kept."""
         self._writer = writer
+        self._failed = failed
         self._of_task: dict[str, dict[str, _View]] = {}
         """By the task's uid and the object's name."""
         self.listed = False
@@ -55,10 +59,11 @@ class History:
         """List what exists. Raises `WriteFailed`."""
         self._of_task.clear()
         async for item in self._writer.views(VIEW_SELECTOR):
-            owner = _owner(item)
-            if owner:
-                metadata = item["metadata"]
-                self._of_task.setdefault(owner, {})[metadata["name"]] = _read(item)
+            try:
+                if owner := _owner(item):
+                    self._of_task.setdefault(owner, {})[item["metadata"]["name"]] = _read(item)
+            except Exception as error:
+                self._failed(item, error)
         self.listed = True
 
     def forget(self, task_uid: str) -> None:

@@ -87,7 +87,7 @@ class Projector:
         self._events = events
         bucket = Bucket(self._config.writes_per_s, self._config.burst)
         self._writer = Writer(client, bucket, namespaces=namespaces, timeout_s=self._config.request_timeout_s)
-        self._history = History(self._writer)
+        self._history = History(self._writer, self._failing.unread)
         self._expiry = Expiry(self._writer, catalog, requests, clock)
         self._places = Places(catalog, requests, unbuilt)
         self._queue: WorkQueue[Key] = WorkQueue(

@@ -19,7 +19,7 @@ from tickwheel_operator.controllers.unbuilt import Unbuilt
 from tickwheel_operator.controllers.watch import WatchHealth
 from tickwheel_operator.engine.views import PoolView, pool_views
 from tickwheel_operator.ledger.log import Ledger
-from tickwheel_operator.objectfaults import ObjectFaults
+from tickwheel_operator.objectfaults import Layer, ObjectFaults
 from tickwheel_operator.projection.config import ProjectionConfig
 from tickwheel_operator.projection.events import EventConfig, EventRecorder
 from tickwheel_operator.projection.metrics import MetricsCollector, PoolFigures, Sources, TermFigures
@@ -52,7 +52,7 @@ class Observability:
         faults: ObjectFaults | None = None,
         ownership: Ownership | None = None,
     ) -> None:
-        faults = faults or ObjectFaults()
+        self._faults = faults = faults or ObjectFaults()
         self._catalog = catalog
         self._requests = requests
         self._lease = (settings.namespace, lease_name)
@@ -192,8 +192,20 @@ class Observability:
             clock_behind_ms=host.clock_behind_ms,
             lead_ms=host.lead_ms,
             recovered_tasks=engine.scheduler.recovery.count,
-            pools=[self._pool_figures(view) for view in pool_views(engine.state, engine.router)],
+            pools=[
+                figures
+                for view in pool_views(engine.state, engine.router)
+                if (figures := self._figures_of(view)) is not None
+            ],
         )
+
+    def _figures_of(self, view: PoolView) -> PoolFigures | None:
+        """None: they cannot be told, which hides no others."""
+        try:
+            return self._pool_figures(view)
+        except Exception as error:
+            self._faults.record(Layer.METRICS, "WorkerPool", view.namespace, view.name, error)
+            return None
 
     def _pool_figures(self, view: PoolView) -> PoolFigures:
         workforce = self._workforce(view.namespace, view.name)

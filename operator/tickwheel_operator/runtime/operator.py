@@ -57,6 +57,7 @@ from tickwheel_operator.runtime.observability import MetricsServer, Observabilit
 from tickwheel_operator.runtime.partition import CommitConfig, PartitionHost
 from tickwheel_operator.runtime.pools import Pools
 from tickwheel_operator.runtime.settings import Settings
+from tickwheel_operator.runtime.supervision import kept_alive
 
 __all__ = ["Operator"]
 
@@ -210,9 +211,9 @@ class Operator:
             asyncio.create_task(settle_memory(catalog), name="memory"),
             asyncio.create_task(ownership.run(), name="ownership"),
             asyncio.create_task(watch_served(), name="watch"),
-            asyncio.create_task(requests.run(), name="requests"),
-            asyncio.create_task(observability.run(), name="projection"),
-            asyncio.create_task(pools.run(), name="pools"),
+            asyncio.create_task(kept_alive("requests", requests.run), name="requests"),
+            asyncio.create_task(kept_alive("projection", observability.run), name="projection"),
+            asyncio.create_task(kept_alive("pools", pools.run), name="pools"),
             asyncio.create_task(vanished.run(), name="vanished"),
         ]
         if certificates is not None:

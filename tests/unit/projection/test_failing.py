@@ -1,0 +1,79 @@
+"""What the projection fails at itself: one object says so, and the others are shown."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, cast
+
+from tickwheel_operator.objectfaults import INTERNAL_ERROR, Layer, ObjectFaults
+from tickwheel_operator.projection.failing import Failing
+from tickwheel_operator.projection.history import History
+from tickwheel_operator.projection.writer import Writer
+
+
+class Objects:
+    """A writer that lists these."""
+
+    def __init__(self, *items: dict[str, Any]) -> None:
+        self._items = items
+
+    async def views(self, selector: str) -> AsyncIterator[Mapping[str, Any]]:
+        for item in self._items:
+            yield item
+
+
+def view(name: str, status: Any) -> dict[str, Any]:
+    return {
+        "metadata": {
+            "name": name, "namespace": "ns", "uid": f"uid-{name}", "labels": {"tickwheel.io/view": "true"},
+            "ownerReferences": [{"kind": "ScheduledTask", "controller": True, "uid": "task"}],
+        },
+        "status": status,
+    }  # fmt: skip
+
+
+async def test_a_taskrun_that_cannot_be_read_hides_no_other() -> None:
+    failed: list[str] = []
+    history = History(
+        cast("Writer", Objects(view("a", {}), view("b", "no status"), {"kind": "TaskRun"}, view("c", {}))),
+        lambda item, error: failed.append(item.get("metadata", {}).get("name", "")),
+    )
+    await history.load()
+    assert history.listed and len(history) == 2
+    assert failed == ["b", ""]
+
+
+def failing(faults: ObjectFaults, heard: list[tuple[str, ...]]) -> Failing:
+    return Failing(faults, cast("Any", None), cast("Any", None), None, None, lambda *which: heard.append(which))
+
+
+def test_a_standing_fault_goes_over_what_the_status_says_until_it_is_mended() -> None:
+    faults, heard = ObjectFaults(), []
+    objects = failing(faults, heard)
+    status = {"observedGeneration": 3, "replicas": 2, "conditions": [{"type": "Ready", "status": "True"}]}
+    assert objects.over("WorkerPool", "ns", "p", status) is status
+
+    faults.stand(Layer.POOLS, "WorkerPool", "ns", "p", RuntimeError("x"))
+    shown = objects.over("WorkerPool", "ns", "p", status)
+    assert shown["replicas"] == 2
+    words = {c["type"]: (c["status"], c["reason"], c["observedGeneration"]) for c in shown["conditions"]}
+    assert words == {
+        "Ready": ("False", INTERNAL_ERROR, 3),
+        "Reconciling": ("False", INTERNAL_ERROR, 3),
+        "Stalled": ("True", INTERNAL_ERROR, 3),
+    }
+    assert objects.over("WorkerPool", "ns", "other", status) is status
+
+    faults.mended(Layer.AUTOSCALING, "WorkerPool", "ns", "p")
+    assert objects.at("WorkerPool", "ns", "p")
+    faults.mended(Layer.POOLS, "WorkerPool", "ns", "p")
+    assert objects.over("WorkerPool", "ns", "p", status) is status
+    assert heard == [("WorkerPool", "ns", "p")] * 2
+
+
+def test_a_run_that_the_operator_fails_at_has_not_succeeded() -> None:
+    faults = ObjectFaults()
+    faults.stand(Layer.PROJECTION, "TaskRun", "ns", "r", RuntimeError("x"))
+    shown = failing(faults, []).over("TaskRun", "ns", "r", {"observedGeneration": 1})
+    words = {c["type"]: c["status"] for c in shown["conditions"]}
+    assert words == {"Running": "False", "Succeeded": "False", "Stalled": "True"}
