@@ -35,6 +35,11 @@ class Turns:
         """Those that wait by source; the source whose turn is next comes first."""
         self._waiting = 0
 
+    @property
+    def is_idle(self) -> bool:
+        """Nobody holds a turn, or waits for one."""
+        return not self._held and not self._waiting
+
     @asynccontextmanager
     async def of(self, source: Hashable) -> AsyncIterator[None]:
         """Wait for a turn, and hold it. Raises `Crowded`."""

@@ -49,6 +49,8 @@ class SubjectAccessAuthorizer:
         # Apart from the permissions, so that a flood of refusals cannot push them out.
         self._refused: Answers[str] = Answers(cache_size)
         self._turns = Turns(_CONCURRENT, most_of_one=_OF_ONE, waiting=_WAITING)
+        self._accounts: dict[str, Turns] = {}
+        """By the callers' namespace, while any of them asks or waits."""
         self._allowance = Allowance(per_s=_REFUSED_PER_S, burst=_REFUSED_BURST)
 
     async def check_submit(self, principal: Principal, namespace: str) -> None:
@@ -56,17 +58,9 @@ class SubjectAccessAuthorizer:
         key = hashlib.sha256(msgspec.json.encode((namespace, principal))).digest()
         if self._allowed.get(key, self._clock.boot_ms()) is not None:
             return
-        if not self._allowance.is_left(principal.username, self._clock.boot_ms()):
-            raise Refused(
-                Reason.TOO_MANY,
-                f"{principal.username} was refused too often: after {_REFUSED_BURST} refusals it may ask "
-                f"{_REFUSED_PER_S:g} times a second",
-                who=principal.username,
-            )
+        self._check_allowance(principal)
         try:
-            # The caller's own namespace, since it may name as many others as it likes.
-            async with self._turns.of(principal.namespace or principal.username):
-                reason = await self._review(principal, namespace, key)
+            reason = await self._in_turn(principal, namespace, key)
         except Crowded:
             raise Refused(
                 Reason.CANNOT_BE_CHECKED,
@@ -82,6 +76,27 @@ class SubjectAccessAuthorizer:
                 who=f"{principal.username} {namespace}",
             )
 
+    def _check_allowance(self, principal: Principal) -> None:
+        if not self._allowance.is_left(principal.username, self._clock.boot_ms()):
+            raise Refused(
+                Reason.TOO_MANY,
+                f"{principal.username} was refused too often: after {_REFUSED_BURST} refusals it may ask "
+                f"{_REFUSED_PER_S:g} times a second",
+                who=principal.username,
+            )
+
+    async def _in_turn(self, principal: Principal, namespace: str, key: bytes) -> str | None:
+        """Fair between the callers' own namespaces, since a caller may name as many others as it likes, and between
+        the accounts of each."""
+        home = principal.namespace or principal.username
+        accounts = self._accounts.setdefault(home, Turns(_OF_ONE, most_of_one=_OF_ONE, waiting=_WAITING))
+        try:
+            async with accounts.of(principal.username), self._turns.of(home):
+                return await self._review(principal, namespace, key)
+        finally:
+            if accounts.is_idle:
+                self._accounts.pop(home, None)
+
     async def _review(self, principal: Principal, namespace: str, key: bytes) -> str | None:
         """None: it is permitted; else the API server's reason, which may be empty."""
         boot_ms = self._clock.boot_ms()
@@ -90,6 +105,7 @@ class SubjectAccessAuthorizer:
             return None
         if (refused := self._refused.get(key, boot_ms)) is not None:
             return refused
+        self._check_allowance(principal)  # those that wait spend it too
         try:
             allowed, reason = await self._reviewer.may_create_runs(principal, namespace)
         except ReviewUnavailable as error:

@@ -101,13 +101,16 @@ class TokenReviewAuthenticator:
         refusal = self._refused.get(key, boot_ms) or self._refusal_unasked(token)
         if refusal is not None:
             raise Refused(*refusal[:2], who=refusal[2])
-        if not self._allowance.is_left(source, boot_ms):
+        self._check_allowance(source)
+        return await self._ask(token, key, source)
+
+    def _check_allowance(self, source: str) -> None:
+        if not self._allowance.is_left(source, self._clock.boot_ms()):
             raise Refused(
                 Reason.TOO_MANY,
                 f"too many tokens from this address were refused: after {_REFUSED_BURST} refusals "
                 f"{_REFUSED_PER_S:g} new tokens a second are looked at",
             )
-        return await self._ask(token, key, source)
 
     def _refusal_unasked(self, token: str) -> tuple[Reason, str, str] | None:
         """Why it cannot be a token of ours, by its own words; None: it can. No trust, only a filter: what passes is
@@ -162,6 +165,7 @@ class TokenReviewAuthenticator:
     async def _ask(self, token: str, key: bytes, source: str) -> Principal:
         try:
             async with self._turns.of(source):
+                self._check_allowance(source)  # those that wait spend it too
                 return await self._review(token, key, source)
         except Crowded:
             raise _crowded() from None
