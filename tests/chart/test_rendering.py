@@ -419,11 +419,15 @@ def test_with_certificates_of_others_no_secret_is_touched(values: dict[str, Any]
     assert not [rule for _, _, rule in rules(render(values)) if "secrets" in rule["resources"]]
 
 
-def test_in_namespaced_mode_only_reviews_are_cluster_wide() -> None:
+def test_in_namespaced_mode_only_reviews_and_a_look_at_other_releases_are_cluster_wide() -> None:
     objects = render({"watchNamespaces": ["shops", "billing"], "rbac": {"aggregate": False}})
     cluster = [rule for kind, _, rule in rules(objects) if kind == "ClusterRole"]
-    assert {resource for rule in cluster for resource in rule["resources"]} == {"tokenreviews", "subjectaccessreviews"}
-    assert {verb for rule in cluster for verb in rule["verbs"]} == {"create"}
+    of_leases, of_reviews = (
+        [rule for rule in cluster if ("leases" in rule["resources"]) is leases] for leases in (True, False)
+    )
+    assert {name for rule in of_reviews for name in rule["resources"]} == {"tokenreviews", "subjectaccessreviews"}
+    assert {verb for rule in of_reviews for verb in rule["verbs"]} == {"create"}
+    assert [(rule["verbs"], rule["resourceNames"]) for rule in of_leases] == [(["get"], ["tickwheel-partition-0"])]
     serving = [o["metadata"]["namespace"] for o in find(objects, "Role") if o["metadata"]["name"].endswith("-serving")]
     assert serving == ["shops", "billing"]
 

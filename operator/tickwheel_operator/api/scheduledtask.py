@@ -63,6 +63,9 @@ class ScheduledTaskSpec(Model):
     """The most dispatches of this task per period. Default: no limit."""
     history: History = History()
     """How much of ended runs is kept."""
+    task_metrics: Flag = False
+    """Count the runs of this task by itself, in the metrics tickwheel_task_*: for a task that a team has alerts of its
+    own on. For as many tasks of the cluster as the operator's setting metrics_max_tasks allows, 100 by default."""
     alerts: Annotated[tuple[Alert, ...], ListOf(most=16, key="channel")] = ()
     """Who is told of failures and misses."""
 

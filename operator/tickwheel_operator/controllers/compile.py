@@ -116,6 +116,7 @@ def compile_task(task: ScheduledTask) -> TaskSpec:
         retry=_same(RetryPolicy(limit=spec.retry.limit, backoff=_backoff(spec.retry))),
         keep_succeeded=spec.history.succeeded,
         keep_failed=spec.history.failed,
+        task_metrics=spec.task_metrics,
     )
 
 

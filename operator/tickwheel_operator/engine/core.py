@@ -45,7 +45,7 @@ class Engine:
         """`boot_ms` is the same moment by a clock that never jumps; without one the wall clock stands for it."""
         boot_ms = now_ms if boot_ms is None else boot_ms
         self.config = config or EngineConfig()
-        self.stats = Stats()
+        self.stats = Stats(most_pools=self.config.metrics_max_pools, most_tasks=self.config.metrics_max_tasks)
         self.state = State(max_keys=self.config.max_keys, max_detail_bytes=self.config.max_detail_bytes)
         self.journal = Journal(self.state)
         self.journal.now_ms = self.journal.wall_ms = now_ms
@@ -138,6 +138,7 @@ class Engine:
         effects = self._begin(now_ms, boot_ms)
         self._handlers[type(command)](command, effects)
         self.leasing.deal(effects)
+        self._count_outcomes()
         if isinstance(command, m.Pull) and command.until_ms <= now_ms:
             self.leasing.end_pull(command, effects)
         return m.Output(self.journal.take(), effects)
@@ -150,6 +151,7 @@ class Engine:
         for command in commands:
             handlers[type(command)](command, effects)
         self.leasing.deal(effects)
+        self._count_outcomes()
         return m.Output(self.journal.take(), effects)
 
     def gather(self) -> None:
@@ -290,6 +292,7 @@ class Engine:
             self.state.ended = dict.fromkeys(self.state.ended, 0)
             self.stats.runs_ended = self.state.ended
             self.state.news.clear()
+            self.state.outcomes.clear()
             known, delayed = [], []
             for run in self.state.runs.values():
                 # Its delay may be over by now: if the leader before did not see that, this one decides what follows.
@@ -309,9 +312,19 @@ class Engine:
                     self.waiting.ready(run.dispatch)
             self.backfills.resume()
 
+    def _count_outcomes(self) -> None:
+        """For the metrics: how the runs ended that the last command ended."""
+        outcomes = self.state.outcomes
+        if not outcomes or not self.scheduler.synced:
+            return
+        self.state.outcomes = {}
+        for (task, outcome), count in outcomes.items():
+            self.stats.ended(self.scheduler.spec(task), outcome, count, self.journal.now_ms)
+
     def _task_applied(self, command: m.TaskApplied, _: list[m.Effect]) -> None:
         spec = command.spec
         task = self.state.by_uid.get(spec.uid)
+        self.stats.known(spec, task.history_succeeded[-1].ended_ms if task and task.history_succeeded else 0)
         if task is None or not self.scheduler.synced:
             self.scheduler.apply(command)
             return
@@ -336,6 +349,7 @@ class Engine:
                 if run.number in task.runs:
                     self.leasing.end_now(run, "the task was deleted", effects)
         self.scheduler.remove(command)
+        self.stats.gone(command.uid)
 
     def _task_abandoned(self, command: m.TaskAbandoned, _: list[m.Effect]) -> None:
         task = self.state.by_uid.get(command.uid)
@@ -348,6 +362,7 @@ class Engine:
     def _pool_applied(self, command: m.PoolApplied, _: list[m.Effect]) -> None:
         spec = command.spec
         self.router.declare(spec.namespace, spec.name, spec.silence_ms)
+        self.stats.of_pool(spec.namespace, spec.name)
 
     # --- runs by hand ---
 

@@ -365,7 +365,7 @@ class Scheduler:
             if self.is_full(spec):
                 self.skip(task, scheduled_ms, 1, f.SkipReason.BACKLOG)
             elif spec.overlap.max_concurrent is None:
-                free.append(task.number)
+                free.append((task.number, spec))
             else:
                 limited.append(entry)
         if free:
@@ -377,14 +377,14 @@ class Scheduler:
         task = self.name(entry)
         reason = REASONS.get(self.overlaps.verdict(entry.spec, b""))
         if reason is None:
-            self._make(scheduled_ms, [task.number])
+            self._make(scheduled_ms, [(task.number, entry.spec)])
         else:
             self.skip(task, scheduled_ms, 1, reason)
 
-    def _make(self, scheduled_ms: int, tasks: list[int]) -> None:
+    def _make(self, scheduled_ms: int, tasks: list[tuple[int, TaskSpec]]) -> None:
         first = self._state.next_run
-        self._journal.emit(f.Fired(scheduled_ms, first, tasks))
-        self._stats.fired(self._journal.wall_ms - scheduled_ms, len(tasks))
+        self._journal.emit(f.Fired(scheduled_ms, first, [number for number, _ in tasks]))
+        self._stats.fired(self._journal.wall_ms - scheduled_ms, [spec for _, spec in tasks])
         runs = self._state.runs
         for number in range(first, first + len(tasks)):
             self.created(runs[number])

@@ -187,6 +187,8 @@ class TaskSpec(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     retry: RetryPolicy = RetryPolicy()
     keep_succeeded: int = 3
     keep_failed: int = 5
+    task_metrics: bool = False
+    """It has metrics of its own."""
 
     @property
     def schedule(self) -> str:
@@ -220,6 +222,10 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Runs of one pool that wait: for a worker, for their instant, or for other runs. Above it schedules skip (counted)
     and submissions are refused with 429."""
     max_leases_per_pull: int = 500
+    metrics_max_pools: int = 200
+    """Pools that metrics tell apart; the others are counted together."""
+    metrics_max_tasks: int = 100
+    """Tasks with metrics of their own."""
     max_keys: int = 200_000
     """Idempotency keys that are remembered, the oldest forgotten first."""
     max_detail_bytes: int = 16 * 1024 * 1024

@@ -56,6 +56,8 @@ class State:
         """Those that have details, in the order in which they ended, and whose history each is in."""
         self.ended = dict.fromkeys((RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELLED), 0)
         """Runs that ended while this object was folded, for the metrics. Volatile."""
+        self.outcomes: dict[tuple[TaskState, RunState], int] = {}
+        """The same by task, since the engine looked last. Volatile."""
         self.touched: OrderedDict[TaskState, None] = OrderedDict()
         """Tasks whose picture changed, in order of change: the projection takes from here. Volatile."""
         self.news: list[tuple[Run, Dispatch, RunState]] = []
@@ -409,6 +411,8 @@ class State:
         )
         if span is None:  # what stands for a backfill did nothing itself
             self.ended[state] += 1
+            outcome = (task, state)
+            self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1
             if state is RunState.SUCCEEDED:
                 task.succeeded += 1
             elif state is RunState.FAILED:

@@ -1,4 +1,4 @@
-"""All metrics of the operator, with their help texts: `docs/metrics.md` is made from this module.
+"""All metrics of the operator; `metric_names` lists them, and `docs/metrics.md` is made from that list.
 
 A collector that reads what the engine, the ledger, the catalog and the projector count anyway, when Prometheus asks:
 nothing is added to the hot path but the histogram of appends. What a term counted is added up over the terms of this
@@ -12,161 +12,22 @@ import sys
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import msgspec
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from tickwheel_operator.engine.stats import LATENCY_BUCKETS_MS, Histogram, Stats
-from tickwheel_operator.projection.skips import EXPLANATIONS
+from tickwheel_operator.engine.stats import LATENCY_BUCKETS_MS, OTHERS, Histogram, Stats
+from tickwheel_operator.projection.metric_names import BY_NAME, METRICS, Declared
 
 __all__ = ["METRICS", "Declared", "LedgerFigures", "MetricsCollector", "PoolFigures", "Sources", "TermFigures", "page"]
 
 _APPEND_BUCKETS_S = (0.001, 0.002, 0.003, 0.005, 0.008, 0.012, 0.02, 0.035, 0.06, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0)
+_SUMMED = ("backlog", "workers", "slots", "slots_used", "timed")
+_Labels = tuple[str, ...]
+_Key = TypeVar("_Key")
 _PAGE = Path(__file__).parents[3] / "docs" / "metrics.md"
-
-
-class Declared(msgspec.Struct, frozen=True):
-    """One metric."""
-
-    name: str
-    """Without the `_total` of counters."""
-    kind: str
-    """counter, gauge or histogram."""
-    labels: tuple[str, ...]
-    help: str
-
-    @property
-    def shown(self) -> str:
-        return f"{self.name}_total" if self.kind == "counter" else self.name
-
-
-METRICS = (
-    Declared(
-        "tickwheel_schedule_lateness_seconds", "histogram", (),
-        "Fire instant minus scheduled instant, of each run that a schedule made.",
-    ),
-    Declared(
-        "tickwheel_dispatch_latency_seconds", "histogram", (),
-        "Of each lease, from the instant at which its dispatch was ready: how long work waits for a worker.",
-    ),
-    Declared(
-        "tickwheel_attempt_duration_seconds", "histogram", (),
-        "From the lease of an attempt to the worker's report of it.",
-    ),
-    Declared("tickwheel_leases", "counter", (), "Attempts that were given to workers."),
-    Declared(
-        "tickwheel_early_leases", "counter", (),
-        "Of these, before their instant: their workers start them at it.",
-    ),
-    Declared(
-        "tickwheel_lead_seconds", "gauge", (),
-        "How long before their instant runs are made and leased; 0: early leases are off.",
-    ),
-    Declared("tickwheel_runs_created", "counter", (), "Runs that were made, by schedule or by hand."),
-    Declared("tickwheel_runs", "counter", ("state",), "Runs that ended, by how: Succeeded, Failed, Cancelled."),
-    Declared(
-        "tickwheel_attempt_failures", "counter", ("reason",),
-        "Attempts and deliveries that failed: Error, Timeout, Lost (the worker was), Undelivered.",
-    ),
-    Declared(
-        "tickwheel_attempts_fenced", "counter", (),
-        "Reports of attempts that were not open any more, such as those of a worker that was thought lost.",
-    ),
-    Declared(
-        "tickwheel_instants_skipped", "counter", ("reason",),
-        f"Instants that made no run: {', '.join(EXPLANATIONS)}.",
-    ),
-    Declared("tickwheel_backlog", "gauge", ("namespace", "pool"), "Dispatches that wait for a worker of the pool."),
-    Declared(
-        "tickwheel_object_faults", "counter", ("layer", "kind"),
-        "Faults of the operator itself at one object, which is stalled as InternalError; all others go on.",
-    ),
-    Declared("tickwheel_runs_open", "gauge", (), "Runs that have not ended."),
-    Declared("tickwheel_leases_open", "gauge", (), "Attempts that workers hold now."),
-    Declared("tickwheel_workers", "gauge", ("namespace", "pool"), "Live workers of the pool."),
-    Declared(
-        "tickwheel_workers_timed", "gauge", ("namespace", "pool"),
-        "Of these, workers that know the operator's clock well enough for early leases.",
-    ),
-    Declared(
-        "tickwheel_worker_clock_offset_seconds", "gauge", ("namespace", "pool"),
-        "How far the wall clock of a worker of the pool is from the operator's, as it estimates itself: the farthest.",
-    ),
-    Declared(
-        "tickwheel_worker_clock_error_seconds", "gauge", ("namespace", "pool"),
-        "By how much such an estimate may be wrong: the vaguest.",
-    ),
-    Declared("tickwheel_pool_slots", "gauge", ("namespace", "pool"), "Slots of the pool's live workers."),
-    Declared("tickwheel_pool_slots_used", "gauge", ("namespace", "pool"), "Slots that run an attempt."),
-    Declared(
-        "tickwheel_pool_replicas_desired", "gauge", ("namespace", "pool"),
-        "Workers that a pool with a template should have: spec.replicas, or what autoscaling asks for.",
-    ),
-    Declared(
-        "tickwheel_pool_replicas_ready", "gauge", ("namespace", "pool"), "Ready pods of a pool with a template."
-    ),
-    Declared(
-        "tickwheel_ledger_append_seconds", "histogram", (),
-        "Duration of an append to the ledger: the price of a durable decision.",
-    ),
-    Declared("tickwheel_ledger_appended_bytes", "counter", (), "Bytes of facts that were appended, as stored."),
-    Declared("tickwheel_ledger_appended_facts", "counter", (), "Facts that were appended."),
-    Declared("tickwheel_ledger_segments", "gauge", (), "Segments of the ledger that the store holds."),
-    Declared("tickwheel_ledger_retained_bytes", "gauge", (), "Bytes of the segments that the store holds."),
-    Declared(
-        "tickwheel_ledger_limit_bytes", "gauge", (),
-        "Bytes retained from which on no new runs are made: the setting ledger_max_bytes.",
-    ),
-    Declared("tickwheel_intake_held", "gauge", (), "1 while no new runs are made, since the ledger is at its limit."),
-    Declared(
-        "tickwheel_ledger_recovered_tasks", "gauge", (),
-        "Tasks whose status knew more than the ledger in this term, since that was lost or restored. Should be 0.",
-    ),
-    Declared("tickwheel_ledger_checkpoints", "counter", (), "Checkpoints that were written."),
-    Declared("tickwheel_ledger_retries", "counter", (), "Waits after a failure of the ledger's store."),
-    Declared(
-        "tickwheel_clock_behind_seconds", "gauge", (),
-        "How far the leader's clock was behind that of the leader before, when its term began. Should be 0.",
-    ),
-    Declared("tickwheel_leader", "gauge", ("partition",), "1 where this replica leads the partition, else 0."),
-    Declared("tickwheel_epoch", "gauge", ("partition",), "The epoch of this replica's leadership; 0: it never led."),
-    Declared(
-        "tickwheel_projection_writes", "counter", ("kind", "outcome"),
-        "Requests for people's views (statuses, TaskRuns, Events): ok, gone, conflict, refused, error, unreachable.",
-    ),
-    Declared("tickwheel_projection_pending", "gauge", (), "Objects whose view waits to be written."),
-    Declared(
-        "tickwheel_projection_oldest_seconds", "gauge", (),
-        "How long a view has waited to be written, the one that waits the longest; failed tries count.",
-    ),
-    Declared(
-        "tickwheel_catalog_objects", "gauge", ("kind", "state"),
-        "Objects that are known: Armed, Suspended, or the reason of their Stalled condition.",
-    ),
-    Declared(
-        "tickwheel_namespaces", "gauge", ("owner",),
-        "Namespaces that have tasks or pools, by who serves them: own (this release), another, none (not marked yet).",
-    ),
-    Declared(
-        "tickwheel_catalog_synced", "gauge", (), "1 when the first lists of all kinds are complete: may lead."
-    ),
-    Declared("tickwheel_watch_age_seconds", "gauge", (), "Since the last event of the watch."),
-    Declared(
-        "tickwheel_watch_agreed_age_seconds", "gauge", (),
-        "Since the catalog was last known to agree with the API server, of the kind for which that is longest ago.",
-    ),
-    Declared(
-        "tickwheel_gateway_refused", "counter", ("reason",),
-        "Requests and connections of callers that were not let in, such as WrongAudience or PodOfAnotherPool.",
-    ),
-    Declared(
-        "tickwheel_tls_certificate_expiry_timestamp_seconds", "gauge", ("kind",),
-        "When the gateway's certificate (leaf) and the authority that signs it (ca) expire, seconds since the epoch.",
-    ),
-)  # fmt: skip
-_BY_NAME = {declared.name: declared for declared in METRICS}
 
 
 class LedgerFigures(Protocol):
@@ -248,10 +109,12 @@ class _Sums:
     """What the terms that are over counted."""
 
     def __init__(self) -> None:
-        self.histograms = {name: Histogram() for name in ("lateness", "dispatch_latency", "attempt_duration")}
+        self.histograms = {name: Histogram() for name in ("dispatch_latency", "attempt_duration")}
+        self.lateness: dict[_Labels, Histogram] = {}
+        self.runs_ended: dict[_Labels, int] = {}
+        self.tasks_ended: dict[_Labels, int] = {}
         self.runs_created = self.fenced = self.checkpoints = self.retries = 0
         self.leases = self.early_leases = 0
-        self.runs_ended: dict[str, int] = {}
         self.failures: dict[str, int] = {}
         self.skipped: dict[str, int] = {}
 
@@ -260,12 +123,14 @@ class _Sums:
         result = _Sums()
         stats = term.stats if term is not None else None
         for name, histogram in result.histograms.items():
-            added = [self.histograms[name], *([getattr(stats, name)] if stats is not None else [])]
-            histogram.counts = [sum(counts) for counts in zip(*(h.counts for h in added), strict=True)]
-            histogram.total_ms = sum(h.total_ms for h in added)
-        ended, failures, skipped = {}, {}, {}
+            _sum(histogram, self.histograms[name], *([getattr(stats, name)] if stats is not None else []))
+        pools = stats.by_pool if stats is not None else {}
+        for pool, histogram in (*self.lateness.items(), *((pool, of.lateness) for pool, of in pools.items())):
+            # The bound holds over all terms: what this one counts together was perhaps told apart before.
+            place = pool if pool in pools or OTHERS not in pools else OTHERS
+            _sum(result.lateness.setdefault(place, Histogram()), histogram)
+        failures, skipped = {}, {}
         if stats is not None:
-            ended = {state.value: count for state, count in stats.runs_ended.items()}
             failures = {_words(reason.name): count for reason, count in stats.attempts_failed.items()}
             skipped = {_words(reason.name): count for reason, count in stats.instants_skipped.items()}
         result.runs_created = self.runs_created + (stats.runs_created if stats is not None else 0)
@@ -274,7 +139,22 @@ class _Sums:
         result.fenced = self.fenced + (stats.fenced if stats is not None else 0)
         result.checkpoints = self.checkpoints + (term.ledger.checkpoints if term is not None else 0)
         result.retries = self.retries + (term.ledger.retries if term is not None else 0)
-        result.runs_ended = _added(self.runs_ended, ended)
+        by_pool: dict[_Labels, int] = {
+            (*pool, state.value): n for pool, of in pools.items() for state, n in of.ended.items()
+        }
+        before: dict[_Labels, int] = {}
+        for (*pool_before, state_name), count in self.runs_ended.items():
+            gone = OTHERS in pools and tuple(pool_before) not in pools
+            labels = (*(OTHERS if gone else pool_before), state_name)
+            before[labels] = before.get(labels, 0) + count
+        result.runs_ended = _added(before, by_pool)
+        tasks = stats.by_task.values() if stats is not None else ()
+        by_task: dict[_Labels, int] = {
+            (of.namespace, of.task, state.value): n for of in tasks for state, n in of.ended.items()
+        }
+        shown = {(of.namespace, of.task) for of in tasks}
+        kept = {labels: n for labels, n in self.tasks_ended.items() if stats is None or labels[:2] in shown}
+        result.tasks_ended = _added(kept, by_task)
         result.failures = _added(self.failures, failures)
         result.skipped = _added(self.skipped, skipped)
         return result
@@ -313,7 +193,8 @@ class MetricsCollector(Collector):
         term, health = self._sources.term(), self._sources.health()
         yield from self._of_runs(self._over.plus(term))
         yield from self._of_ledger(term)
-        pools = term.pools if term is not None else ()
+        yield from self._of_successes(term)
+        pools = _bounded(term.pools, term.stats) if term is not None else ()
         yield _gauge("tickwheel_backlog", {(p.namespace, p.pool): p.backlog for p in pools})
         yield _gauge("tickwheel_workers", {(p.namespace, p.pool): p.workers for p in pools})
         yield _gauge("tickwheel_workers_timed", {(p.namespace, p.pool): p.timed for p in pools})
@@ -364,20 +245,42 @@ class MetricsCollector(Collector):
     def _of_runs(self, sums: _Sums) -> Iterator[Metric]:
         bounds = [bound / 1000 for bound in LATENCY_BUCKETS_MS]
         for name, histogram in sums.histograms.items():
-            full = "tickwheel_schedule_lateness_seconds" if name == "lateness" else f"tickwheel_{name}_seconds"
-            yield _histogram(full, bounds, histogram.counts, histogram.total_ms / 1000)
+            yield _histogram(f"tickwheel_{name}_seconds", bounds, {(): _told(histogram)})
+        late = {pool: _told(histogram) for pool, histogram in sums.lateness.items()}
+        yield _histogram("tickwheel_schedule_lateness_seconds", bounds, late)
         yield _counter("tickwheel_runs_created", {(): sums.runs_created})
         yield _counter("tickwheel_leases", {(): sums.leases})
         yield _counter("tickwheel_early_leases", {(): sums.early_leases})
-        yield _counter("tickwheel_runs", {(state,): count for state, count in sums.runs_ended.items()})
+        yield _counter("tickwheel_runs", sums.runs_ended)
+        yield _counter("tickwheel_task_runs", sums.tasks_ended)
         yield _counter("tickwheel_attempt_failures", {(reason,): count for reason, count in sums.failures.items()})
         yield _counter("tickwheel_attempts_fenced", {(): sums.fenced})
         yield _counter("tickwheel_instants_skipped", {(reason,): count for reason, count in sums.skipped.items()})
         yield _counter("tickwheel_ledger_checkpoints", {(): sums.checkpoints})
         yield _counter("tickwheel_ledger_retries", {(): sums.retries})
 
+    def _of_successes(self, term: TermFigures | None) -> Iterator[Metric]:
+        pools = term.stats.by_pool if term is not None else {}
+        tasks = term.stats.by_task.values() if term is not None else ()
+        yield _gauge(
+            "tickwheel_last_success_timestamp_seconds",
+            {pool: of.last_success_ms / 1000 for pool, of in pools.items() if of.last_success_ms},
+        )
+        yield _gauge(
+            "tickwheel_task_last_success_timestamp_seconds",
+            {(of.namespace, of.task): of.last_success_ms / 1000 for of in tasks if of.last_success_ms},
+        )
+        yield _gauge(
+            "tickwheel_task_lateness_seconds",
+            {(of.namespace, of.task): of.lateness_ms / 1000 for of in tasks if of.lateness_ms is not None},
+        )
+        left_out = len(term.stats.tasks_left_out) if term is not None else 0
+        yield _gauge("tickwheel_task_metrics_left_out", {(): left_out})
+
     def _of_ledger(self, term: TermFigures | None) -> Iterator[Metric]:
-        yield _histogram("tickwheel_ledger_append_seconds", _APPEND_BUCKETS_S, self._append_counts, self._append_s)
+        yield _histogram(
+            "tickwheel_ledger_append_seconds", _APPEND_BUCKETS_S, {(): (self._append_counts, self._append_s)}
+        )
         yield _counter("tickwheel_ledger_appended_bytes", {(): self._append_bytes})
         yield _counter("tickwheel_ledger_appended_facts", {(): self._append_facts})
         if term is not None:
@@ -414,27 +317,52 @@ def _family(declared: Declared) -> Metric:
 
 
 def _counter(name: str, samples: Mapping[tuple[str, ...], float]) -> Metric:
-    family = CounterMetricFamily(name, _BY_NAME[name].help, labels=_BY_NAME[name].labels)
+    family = CounterMetricFamily(name, BY_NAME[name].help, labels=BY_NAME[name].labels)
     for labels, value in samples.items():
         family.add_metric(labels, value)
     return family
 
 
 def _gauge(name: str, samples: Mapping[tuple[str, ...], float]) -> Metric:
-    family = GaugeMetricFamily(name, _BY_NAME[name].help, labels=_BY_NAME[name].labels)
+    family = GaugeMetricFamily(name, BY_NAME[name].help, labels=BY_NAME[name].labels)
     for labels, value in samples.items():
         family.add_metric(labels, value)
     return family
 
 
-def _histogram(name: str, bounds_s: Sequence[float], counts: Sequence[int], total_s: float) -> Metric:
-    family = HistogramMetricFamily(name, _BY_NAME[name].help)
-    running, buckets = 0, []
-    for bound, count in zip((*(f"{bound:g}" for bound in bounds_s), "+Inf"), counts, strict=True):
-        running += count
-        buckets.append((bound, running))
-    family.add_metric((), buckets, total_s)
+def _histogram(
+    name: str, bounds_s: Sequence[float], samples: Mapping[tuple[str, ...], tuple[Sequence[int], float]]
+) -> Metric:
+    """By labels: the counts of the buckets, and the sum in seconds."""
+    family = HistogramMetricFamily(name, BY_NAME[name].help, labels=BY_NAME[name].labels)
+    for labels, (counts, total_s) in samples.items():
+        running, buckets = 0, []
+        for bound, count in zip((*(f"{bound:g}" for bound in bounds_s), "+Inf"), counts, strict=True):
+            running += count
+            buckets.append((bound, running))
+        family.add_metric(labels, buckets, total_s)
     return family
+
+
+def _told(histogram: Histogram) -> tuple[Sequence[int], float]:
+    return histogram.counts, histogram.total_ms / 1000
+
+
+def _sum(result: Histogram, *parts: Histogram) -> Histogram:
+    for part in parts:
+        result.counts = [one + other for one, other in zip(result.counts, part.counts, strict=True)]
+        result.total_ms += part.total_ms
+    return result
+
+
+def _bounded(pools: Sequence[PoolFigures], stats: Stats) -> Sequence[PoolFigures]:
+    """Those that metrics tell apart, and the sum of all others, if there are any."""
+    if OTHERS not in stats.by_pool:
+        return pools
+    others = [pool for pool in pools if (pool.namespace, pool.pool) not in stats.by_pool]
+    totals = {name: sum(getattr(pool, name) for pool in others) for name in _SUMMED}
+    apart = [pool for pool in pools if (pool.namespace, pool.pool) in stats.by_pool]
+    return [*apart, PoolFigures(*OTHERS, **totals)]
 
 
 def _words(name: str) -> str:
@@ -442,7 +370,7 @@ def _words(name: str) -> str:
     return "".join(part.title() for part in name.split("_"))
 
 
-def _added(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:
+def _added(one: Mapping[_Key, int], other: Mapping[_Key, int]) -> dict[_Key, int]:
     return {name: one.get(name, 0) + other.get(name, 0) for name in (*other, *(n for n in one if n not in other))}
 
 

@@ -263,7 +263,12 @@ class Operator:
     def _leadership_config(self) -> LeadershipConfig:
         settings = self._settings
         return LeadershipConfig(
-            engine=EngineConfig(lease_ms=settings.attempt_lease_ms, max_backlog=settings.max_backlog),
+            engine=EngineConfig(
+                lease_ms=settings.attempt_lease_ms,
+                max_backlog=settings.max_backlog,
+                metrics_max_pools=settings.metrics_max_pools,
+                metrics_max_tasks=settings.metrics_max_tasks,
+            ),
             commit=CommitConfig(interval_ms=settings.commit_interval_ms, early_leases=settings.early_leases),
         )
 

@@ -94,6 +94,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     takes a third more for them, keeps what was deleted until it compacts, and has 2 GiB by default for all objects."""
     status_writes_per_second: float = 20.0
     """Writes of status, TaskRun objects and Events per second, in all."""
+    metrics_max_pools: int = 200
+    """Pools that metrics tell apart, 1 to 10,000: about 25 series each. The others are counted as one, `_other`."""
+    metrics_max_tasks: int = 100
+    """Tasks with spec.taskMetrics that have metrics of their own, 0 to 10,000: about 5 series each."""
     log_level: str = "INFO"
     """DEBUG, INFO, WARNING or ERROR."""
 
@@ -129,6 +133,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             found.append(f"gateway_port and metrics_port are both {self.gateway_port}; give two, such as 8443 and 9090")
         if not self.status_writes_per_second > 0:
             found.append(f"status_writes_per_second is {self.status_writes_per_second}; give more than 0, such as 20")
+        if not (1 <= self.metrics_max_pools <= 10_000 and 0 <= self.metrics_max_tasks <= 10_000):
+            found.append(
+                f"metrics_max_pools is {self.metrics_max_pools} and metrics_max_tasks {self.metrics_max_tasks}; "
+                "allowed are 1 to 10000 and 0 to 10000, for example 200 and 100"
+            )
         if not self.abandoned_seconds >= 60:
             found.append(f"abandoned_seconds is {self.abandoned_seconds:g}; allowed are 60 and more, for example 300")
         if not 1_000 <= self.attempt_lease_ms <= 600_000:

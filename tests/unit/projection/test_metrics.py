@@ -5,7 +5,9 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+from msgspec import structs
 from prometheus_client import CollectorRegistry, generate_latest
+from tests.unit.engine.driver import task_spec
 
 from tickwheel_operator.engine.messages import RunState
 from tickwheel_operator.engine.stats import Stats
@@ -14,11 +16,15 @@ from tickwheel_operator.ledger.limits import LedgerStats
 from tickwheel_operator.projection.metrics import METRICS, MetricsCollector, PoolFigures, Sources, TermFigures, main
 from tickwheel_operator.projection.skips import EXPLANATIONS
 
+SUCCEEDED = 'tickwheel_runs_total{namespace="shops",pool="pool",state="Succeeded"}'
+
 
 def a_term(epoch: int = 3) -> TermFigures:
     stats = Stats()
-    stats.fired(7, 2)
-    stats.runs_ended[RunState.SUCCEEDED] = 2
+    spec = task_spec(task_metrics=True)
+    stats.known(spec, 1_500)
+    stats.fired(7, [spec, spec])
+    stats.ended(spec, RunState.SUCCEEDED, 2, 2_500)
     stats.skipped(SkipReason.CATCH_UP_LIMIT, 5)
     ledger = LedgerStats(retained_segments=4, retained_bytes=1_000, checkpoints=1)
     return TermFigures(
@@ -35,10 +41,15 @@ def a_term(epoch: int = 3) -> TermFigures:
     )
 
 
-def samples(collector: MetricsCollector) -> dict[str, float]:
+def exposition(collector: MetricsCollector | None = None) -> str:
+    """What Prometheus reads of a leader."""
     registry = CollectorRegistry()
-    registry.register(collector)
-    lines = generate_latest(registry).decode().splitlines()
+    registry.register(collector or MetricsCollector(sources([a_term()])))
+    return generate_latest(registry).decode()
+
+
+def samples(collector: MetricsCollector) -> dict[str, float]:
+    lines = exposition(collector).splitlines()
     return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines if line and line[0] != "#"}
 
 
@@ -57,10 +68,14 @@ def test_the_figures_of_a_leader_are_served() -> None:
     collector = MetricsCollector(sources([a_term()]))
     collector.observe_append(0.004, 300, 10)
     found = samples(collector)
-    assert found['tickwheel_schedule_lateness_seconds_bucket{le="0.005"}'] == 0
-    assert found['tickwheel_schedule_lateness_seconds_bucket{le="0.008"}'] == 2
-    assert found["tickwheel_schedule_lateness_seconds_sum"] == 0.014
-    assert found['tickwheel_runs_total{state="Succeeded"}'] == 2
+    assert found['tickwheel_schedule_lateness_seconds_bucket{le="0.005",namespace="shops",pool="pool"}'] == 0
+    assert found['tickwheel_schedule_lateness_seconds_bucket{le="0.008",namespace="shops",pool="pool"}'] == 2
+    assert found['tickwheel_schedule_lateness_seconds_sum{namespace="shops",pool="pool"}'] == 0.014
+    assert found[SUCCEEDED] == 2
+    assert found['tickwheel_last_success_timestamp_seconds{namespace="shops",pool="pool"}'] == 2.5
+    assert found['tickwheel_task_runs_total{namespace="shops",state="Succeeded",task="hello"}'] == 2
+    assert found['tickwheel_task_last_success_timestamp_seconds{namespace="shops",task="hello"}'] == 2.5
+    assert found['tickwheel_task_lateness_seconds{namespace="shops",task="hello"}'] == 0.007
     assert found["tickwheel_lead_seconds"] == 0.014
     assert found['tickwheel_workers_timed{namespace="ns",pool="p"}'] == 1
     assert found['tickwheel_worker_clock_offset_seconds{namespace="ns",pool="p"}'] == -2.5
@@ -96,11 +111,45 @@ def test_counters_go_on_over_the_terms_of_a_process() -> None:
     collector.term_ended(term[0])  # type: ignore[arg-type]
     term[0] = None
     found = samples(collector)
-    assert found['tickwheel_runs_total{state="Succeeded"}'] == 2
+    assert found[SUCCEEDED] == 2
     assert found['tickwheel_leader{partition="0"}'] == 0
     assert found['tickwheel_epoch{partition="0"}'] == 3
     term[0] = a_term(epoch=4)
-    assert samples(collector)['tickwheel_runs_total{state="Succeeded"}'] == 4
+    assert samples(collector)[SUCCEEDED] == 4
+    assert samples(collector)['tickwheel_task_runs_total{namespace="shops",state="Succeeded",task="hello"}'] == 4
+
+
+def test_pools_beyond_the_bound_are_counted_together_and_over_all_terms() -> None:
+    term = a_term()
+    now: list[TermFigures | None] = [None]
+    collector = MetricsCollector(sources(now))
+    collector.term_ended(term)
+    after = Stats(most_pools=1)
+    for pool in ("one", "two", "three"):
+        spec = task_spec(pool=pool)
+        after.known(spec, 0)
+        after.fired(3, [spec])
+        after.ended(spec, RunState.FAILED, 1, 9)
+    figures = [PoolFigures("shops", pool, 2, 1) for pool in ("one", "two", "three")]
+    now[0] = structs.replace(term, stats=after, pools=figures)
+    found = samples(collector)
+    assert SUCCEEDED not in found and found[SUCCEEDED.replace("shops", "_other").replace('"pool"', '"_other"')] == 2
+    assert found['tickwheel_runs_total{namespace="shops",pool="one",state="Failed"}'] == 1
+    assert found['tickwheel_runs_total{namespace="_other",pool="_other",state="Failed"}'] == 2
+    assert found['tickwheel_backlog{namespace="_other",pool="_other"}'] == 4
+    assert 'tickwheel_backlog{namespace="shops",pool="two"}' not in found
+
+
+def test_tasks_have_metrics_of_their_own_only_where_they_ask_and_up_to_the_bound() -> None:
+    stats = Stats(most_tasks=1)
+    for name, asks in (("plain", False), ("first", True), ("second", True)):
+        stats.known(task_spec(name, task_metrics=asks), 0)
+    assert [of.task for of in stats.by_task.values()] == ["first"]
+    assert list(stats.tasks_left_out) == ["uid-second"]
+    stats.known(task_spec("first"), 0)  # it asks no longer
+    stats.known(task_spec("second", task_metrics=True), 0)
+    assert [of.task for of in stats.by_task.values()] == ["second"]
+    assert not stats.tasks_left_out
 
 
 def test_all_that_is_declared_is_served() -> None:
