@@ -14,12 +14,13 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
+from tickwheel_operator.engine.checkpoint_rows import HeadRow, KeyRow, RunRow, TaskRow, WorkerRow
 from tickwheel_operator.engine.messages import RunState, WorkerKey
 from tickwheel_operator.engine.request_keys import EndedKey
-from tickwheel_operator.engine.runs import Ended, Run, Span, TaskState, WorkerName
+from tickwheel_operator.engine.runs import Run, Span, TaskState, WorkerName
 from tickwheel_operator.engine.state import State
 from tickwheel_operator.ledger import facts as f
-from tickwheel_operator.ledger.facts import Origin, SkipReason
+from tickwheel_operator.ledger.facts import Origin
 
 __all__ = ["Snapshot", "dump", "load"]
 
@@ -35,7 +36,12 @@ _SPAN = ("from_ms", "to_ms", "max_parallel", "total", "until_ms", "open", "succe
 Numbered = TypeVar("Numbered", bound=TaskState | Run)
 
 _encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder()
+_chunk_decoder = msgspec.msgpack.Decoder(tuple[str, msgspec.Raw])
+_heads = msgspec.msgpack.Decoder(list[HeadRow])
+_worker_rows = msgspec.msgpack.Decoder(list[WorkerRow])
+_task_rows = msgspec.msgpack.Decoder(list[TaskRow])
+_run_rows = msgspec.msgpack.Decoder(list[RunRow])
+_key_rows = msgspec.msgpack.Decoder(list[KeyRow])
 
 
 class Snapshot:
@@ -145,28 +151,32 @@ def dump(state: State) -> list[bytes]:
 
 
 def load(state: State, chunks: Sequence[bytes]) -> None:
-    """Fill an empty state. Raises ValueError where the chunks are of an unknown version."""
+    """Fill an empty state. Raises ValueError, `msgspec.DecodeError` or KeyError where the chunks are of an unknown
+    version, or hold no state."""
     for chunk in chunks:
-        section, rows = _decoder.decode(chunk)
+        section, rows = _chunk_decoder.decode(chunk)
         match section:
             case "head":
-                version, *head = rows[0]
-                if not 1 <= version <= _VERSION:
-                    raise ValueError(f"checkpoint version {version}; this release reads 1 to {_VERSION}")
-                state.clock_ms, state.next_task, state.next_run, state.next_token, state.next_worker = head
+                (head,) = _heads.decode(rows)
+                if not 1 <= head.version <= _VERSION:
+                    raise ValueError(f"checkpoint version {head.version}; this release reads 1 to {_VERSION}")
+                state.clock_ms, state.next_task, state.next_run = head.clock_ms, head.next_task, head.next_run
+                state.next_token, state.next_worker = head.next_token, head.next_worker
             case "workers":
-                for number, namespace, pool, name, *process in rows:
-                    worker = WorkerName(WorkerKey(namespace, pool, name), *process)
-                    state.name_worker(number, worker)
+                for worker in _worker_rows.decode(rows):
+                    key = WorkerKey(worker.namespace, worker.pool, worker.name)
+                    name = WorkerName(key, worker.instance, worker.started_ms, worker.pod_uid)
+                    state.name_worker(worker.number, name)
             case "tasks":
-                for row in rows:
-                    _load_task(state, row)
+                for task_row in _task_rows.decode(rows):
+                    _load_task(state, task_row)
             case "runs":
-                for row in rows:
-                    _load_run(state, row)
+                for run_row in _run_rows.decode(rows):
+                    _load_run(state, run_row)
             case "keys":
-                for key, final, run, *content in rows:
-                    state.keys[key] = EndedKey(RunState(final), *content) if final else state.runs[run]
+                for known in _key_rows.decode(rows):
+                    final = known.final
+                    state.keys[known.key] = EndedKey(RunState(final), known.content) if final else state.runs[known.run]
             case _:
                 raise ValueError(f"checkpoint section {section!r} is unknown to this release")
     held = (run.dispatch for run in state.runs.values() if run.dispatch.token)
@@ -217,26 +227,17 @@ def _task_row(task: TaskState) -> tuple[Any, ...]:
     )  # fmt: skip
 
 
-def _load_task(state: State, row: list[Any]) -> None:
-    number, uid, namespace, name, schedule, watermark, last, *counts, succeeded, failed = row[:13]
-    task = TaskState(number, uid, namespace, name)
-    task.schedule, task.watermark_ms, task.last_scheduled_ms = schedule, watermark, last
-    task.succeeded, task.failed, task.cancelled, task.skipped = counts
-    task.history_succeeded.extend(map(_ended, succeeded))
-    task.history_failed.extend(map(_ended, failed))
-    if len(row) > 13:
-        task.last_ended_ms, skips, backfilled = row[13:]
-        task.backfilled = [(low, high) for low, high in backfilled]
-        task.skips = {SkipReason(reason): (count, until_ms) for reason, count, until_ms in skips} or None
-    state.tasks[number] = task
-    state.by_uid[uid] = task
+def _load_task(state: State, row: TaskRow) -> None:
+    task = TaskState(row.number, row.uid, row.namespace, row.name)
+    task.schedule, task.watermark_ms, task.last_scheduled_ms = row.schedule, row.watermark_ms, row.last_scheduled_ms
+    task.succeeded, task.failed, task.cancelled, task.skipped = row.succeeded, row.failed, row.cancelled, row.skipped
+    task.history_succeeded.extend(row.history_succeeded)
+    task.history_failed.extend(row.history_failed)
+    task.last_ended_ms, task.backfilled = row.last_ended_ms, row.backfilled
+    task.skips = {reason: (count, until_ms) for reason, count, until_ms in row.skips} or None
+    state.tasks[row.number] = task
+    state.by_uid[row.uid] = task
     state.touched[task] = None
-
-
-def _ended(row: list[Any]) -> Ended:
-    values = dict(zip(Ended.__struct_fields__, row, strict=False))  # what a checkpoint lacks has its default
-    values["state"] = RunState(values["state"])
-    return Ended(**values)
 
 
 def _run_row(run: Run) -> tuple[Any, ...]:
@@ -249,23 +250,23 @@ def _run_row(run: Run) -> tuple[Any, ...]:
     )  # fmt: skip
 
 
-def _load_run(state: State, row: list[Any]) -> None:
-    number, task_number, scheduled, created, *rest = row[:15]
-    task = state.tasks[task_number]
-    run = Run(number, task, scheduled, created)
+def _load_run(state: State, row: RunRow) -> None:
+    task = state.tasks[row.task]
+    run = Run(row.number, task, row.scheduled_ms, row.created_ms)
+    run.key, run.object_name, run.parameters = row.key, row.object_name, row.parameters
+    run.started_ms, run.attempts, run.worker = row.started_ms, row.attempts, row.worker
     d = run.dispatch
-    (
-        run.key, run.object_name, run.parameters, run.started_ms, run.attempts, run.worker, d.ready_ms, d.attempts,
-        d.token, d.worker, d.leased_ms,
-    ) = rest  # fmt: skip
-    if len(row) > 15:
-        origin, run.front, run.backfill, run.cancelling, span = row[15:]
-        run.origin = Origin(origin)
-        if span is not None:
-            run.span = Span(0, 0, 0, 0)
-            for field, value in zip(_SPAN, span, strict=True):
-                setattr(run.span, field, value)
-    elif run.key:
-        run.origin = Origin.REQUEST
+    d.ready_ms, d.attempts, d.token, d.worker, d.leased_ms = (
+        row.ready_ms, row.dispatch_attempts, row.token, row.dispatch_worker, row.leased_ms,
+    )  # fmt: skip
+    run.origin = Origin.REQUEST if row.origin is None and row.key else row.origin or Origin.SCHEDULE
+    run.front, run.backfill, run.cancelling = row.front, row.backfill, row.cancelling
+    if row.span is not None:
+        run.span = Span(0, 0, 0, 0)
+        for field, value in zip(_SPAN, row.span, strict=True):
+            setattr(run.span, field, value)
+    if d.token and d.worker not in state.workers:
+        raise KeyError(d.worker)
+    number = row.number
     state.runs[number] = run
     task.runs[number] = run

@@ -142,6 +142,7 @@ class State:
         self.clock_ms = fact.at_ms
 
     def _task_named(self, fact: f.TaskNamed) -> None:
+        _is_next(fact.task, self.next_task)
         task = TaskState(fact.task, fact.uid, fact.namespace, fact.name)
         task.schedule = fact.schedule
         task.watermark_ms = fact.watermark_ms
@@ -166,6 +167,7 @@ class State:
 
     def _fired(self, fact: f.Fired) -> None:
         number = fact.first_run
+        _is_next(number, self.next_run)
         now, scheduled = self.clock_ms, fact.scheduled_ms
         tasks, runs, touched = self.tasks, self.runs, self.touched
         for task_number in fact.tasks:
@@ -248,6 +250,7 @@ class State:
 
     def _add(self, run: Run) -> None:
         """The run exists, and is found by its id from now on."""
+        _is_next(run.number, self.next_run)
         self.runs[run.number] = run
         run.task.runs[run.number] = run
         self.next_run = run.number + 1
@@ -288,6 +291,7 @@ class State:
         self.touched[task] = None
 
     def _worker_named(self, fact: f.WorkerNamed) -> None:
+        _is_next(fact.worker, self.next_worker)
         key = WorkerKey(fact.namespace, fact.pool, fact.name)
         worker = WorkerName(key, fact.instance, fact.started_ms, fact.pod_uid)
         self.name_worker(fact.worker, worker)
@@ -295,6 +299,9 @@ class State:
 
     def _leased(self, fact: f.Leased) -> None:
         token, worker, now = fact.first_token, fact.worker, self.clock_ms
+        _is_next(token, self.next_token)
+        if worker not in self.workers:
+            raise KeyError(worker)
         runs, touched, open_attempt = self.runs, self.touched, self.open_attempt
         for number in fact.dispatches:
             run = runs[number]
@@ -480,3 +487,9 @@ class State:
             self._drop(ended)
             history = task.history_of(ended)
             history[history.index(ended)] = ended.outline()
+
+
+def _is_next(number: int, least: int) -> None:
+    """Raises KeyError for a number that was given away before: two things would be one."""
+    if number < least:
+        raise KeyError(number)
