@@ -17,6 +17,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
+
 from tickwheel_operator.ledger.protocol import (
     LedgerCorrupt,
     LedgerError,
@@ -24,7 +26,6 @@ from tickwheel_operator.ledger.protocol import (
     Segment,
     SegmentExists,
     SegmentHeader,
-    SegmentKind,
     StoreRefused,
     StoreUnavailable,
     segment_name,
@@ -56,6 +57,9 @@ create table if not exists segments (
     primary key (partition, sequence)
 )
 """
+_FIELDS = (
+    "partition", "sequence", "kind", "epoch", "nonce", "chunk", "chunks", "generation", "created_ms", "size_bytes",
+)  # fmt: skip
 _HEADER = "partition, sequence, kind, epoch, nonce, chunk, chunks, generation, created_ms, length(data)"
 
 
@@ -81,7 +85,7 @@ class SqliteSegmentStore:
                 (partition, sequence),
             ).fetchall()
         )
-        return Segment(**_values(rows[0]), data=rows[0][-1]) if rows else None
+        return self._read_as(Segment, (*_FIELDS, "data"), rows[0]) if rows else None
 
     async def list(self, partition: int) -> list[SegmentHeader]:
         rows = await self._run(
@@ -90,7 +94,15 @@ class SqliteSegmentStore:
                 (partition,),
             ).fetchall()
         )
-        return [SegmentHeader(**_values(row)) for row in rows]
+        return [self._read_as(SegmentHeader, _FIELDS, row) for row in rows]
+
+    def _read_as(self, kind: type[_T], fields: Sequence[str], row: Sequence[Any]) -> _T:
+        """The row as what it should be: SQLite takes any type into any column, and an editor any text."""
+        try:
+            return msgspec.convert(dict(zip(fields, row, strict=True)), kind)
+        except msgspec.ValidationError as error:
+            name = f"p{row[0]}-{row[1]}" if not isinstance(row[1], int) else segment_name(int(row[0]), row[1])
+            raise LedgerCorrupt(f"{name}: its row in {self._path} is not a segment: {error}") from error
 
     async def delete(self, partition: int, sequences: Sequence[int]) -> None:
         for start in range(0, len(sequences), _DELETE_BATCH):
@@ -126,6 +138,8 @@ class SqliteSegmentStore:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         # Without implicit transactions: each statement commits by itself.
         database = sqlite3.connect(self._path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
+        # Text that is not UTF-8 shows as such, instead of as a failure that would be tried again for ever.
+        database.text_factory = partial(str, encoding="utf-8", errors="replace")
         _switch_to_wal(database)
         database.execute("pragma synchronous = full")
         database.execute(_SCHEMA)
@@ -189,24 +203,6 @@ def _is_full(folder: Path) -> bool:
 
 def _execute(statement: str, values: tuple[Any, ...], database: sqlite3.Connection) -> None:
     database.execute(statement, values)
-
-
-def _values(row: Sequence[Any]) -> dict[str, Any]:
-    fields = (
-        "partition",
-        "sequence",
-        "kind",
-        "epoch",
-        "nonce",
-        "chunk",
-        "chunks",
-        "generation",
-        "created_ms",
-        "size_bytes",
-    )
-    values: dict[str, Any] = dict(zip(fields, row, strict=False))
-    values["kind"] = SegmentKind(values["kind"])
-    return values
 
 
 def _switch_to_wal(database: sqlite3.Connection) -> None:
