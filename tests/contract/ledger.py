@@ -54,7 +54,7 @@ def a_ledger(
 
 async def everything(opened: Opened) -> list[Fact]:
     """All facts of the tail."""
-    return [fact async for batch in opened.segments for fact in batch]
+    return [fact async for batch in opened.segments for fact in batch.facts]
 
 
 class Unreliable:

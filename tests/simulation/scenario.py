@@ -20,8 +20,10 @@ from tickwheel_operator.engine.messages import CancelRun, StartBackfill, Submiss
 from tickwheel_operator.engine.spec import EngineConfig, TaskSpec
 from tickwheel_operator.engine.state import State
 from tickwheel_operator.engine.triggers import Trigger
+from tickwheel_operator.ledger.folding import fold
 from tickwheel_operator.ledger.limits import LedgerLimits
 from tickwheel_operator.ledger.log import Ledger
+from tickwheel_operator.ledger.protocol import LedgerCorrupt
 from tickwheel_operator.runtime.leadership import LeadershipConfig
 from tickwheel_operator.runtime.partition import CommitConfig
 
@@ -378,11 +380,8 @@ class Scenario:
         opened = await ledger.open(0)
         engine = Engine(now_ms=self.world.now_ms())
         try:
-            if opened.checkpoint is not None:
-                engine.restore(opened.checkpoint)
-            async for facts in opened.segments:
-                engine.replay(facts)
-        except KeyError as error:
+            await fold(opened, engine)
+        except LedgerCorrupt as error:
             self.world.record.violated(f"checkpoint and tail do not fit: {error!r}")
         return engine.state
 

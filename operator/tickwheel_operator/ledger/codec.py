@@ -73,6 +73,10 @@ class _Content(enum.IntEnum):
     CHECKPOINT = 3
 
 
+_UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
+"""What the decoder raises: text that is not UTF-8 is a ValueError of its own."""
+
+
 class EpochRecord(msgspec.Struct, frozen=True):
     """What an `Epoch` segment says beside its header."""
 
@@ -100,7 +104,7 @@ def decode_facts(data: bytes, *, where: str) -> list[Fact]:
     content = _open(data, _Content.FACTS, FORMAT_VERSION, where)
     try:
         return _fact_decoder.decode(content)
-    except msgspec.MsgspecError as error:
+    except _UNREADABLE as error:
         raise LedgerCorrupt(f"{where}: the checksum fits, but it does not hold facts: {error}") from error
 
 
@@ -114,7 +118,7 @@ def decode_epoch(data: bytes, *, where: str) -> EpochRecord:
     content = _open(data, _Content.EPOCH, _EPOCH_VERSION, where)
     try:
         return _epoch_decoder.decode(content)
-    except msgspec.MsgspecError as error:
+    except _UNREADABLE as error:
         raise LedgerCorrupt(f"{where}: the checksum fits, but it does not hold a takeover: {error}") from error
 
 

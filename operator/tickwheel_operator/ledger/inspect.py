@@ -6,11 +6,15 @@ inspected are left out, not reported as missing.
 
 from __future__ import annotations
 
+import contextlib
 import enum
+from collections.abc import Callable, Iterator
 
 import msgspec
 
-from tickwheel_operator.ledger import codec, replay
+from tickwheel_operator.engine.core import Engine
+from tickwheel_operator.ledger import codec, folding, replay
+from tickwheel_operator.ledger.folding import Folded
 from tickwheel_operator.ledger.protocol import (
     LedgerCorrupt,
     Segment,
@@ -102,8 +106,10 @@ async def status(store: SegmentStore, partition: int) -> LedgerStatus:
     )
 
 
-async def verify(store: SegmentStore, partition: int) -> list[Finding]:
-    """Read every segment that counts, and check it; errors first. Empty where all is well.
+async def verify(
+    store: SegmentStore, partition: int, *, into: Callable[[], Folded] = lambda: Engine(now_ms=0)
+) -> list[Finding]:
+    """Read every segment that counts, check it, and fold it as a takeover does; errors first. Empty where all is well.
 
     Raises `StoreUnavailable` and `StoreRefused`.
     """
@@ -111,34 +117,96 @@ async def verify(store: SegmentStore, partition: int) -> list[Finding]:
         headers = await store.list(partition)
     except LedgerCorrupt as error:
         return [Finding(severity=Severity.ERROR, segment="", message=str(error))]
-    chosen = replay.choose(headers)
-    findings = [Finding(severity=Severity.ERROR, segment="", message=fault) for fault in replay.faults(headers)]
-    chunks: list[tuple[str, bytes]] = []
-    whole = True
-    for header in (*chosen.checkpoint, *chosen.tail):
-        name = segment_name(partition, header.sequence)
-        try:
-            segment = await store.read(partition, header.sequence)
-            if segment is None:
-                if await _compacted(store, header):
-                    continue
-                raise LedgerCorrupt(f"{name} was listed, but is not there any more")
-            replay.check(header, segment)
-            if header.kind is SegmentKind.CHECKPOINT:
-                codec.decode_checkpoint_part(segment.data, where=name)
-                if header in chosen.checkpoint:
+    verification = _Verification(store, partition, headers, into())
+    await verification.run()
+    return verification.errors + verification.warnings + _warnings(partition, headers, verification.chosen)
+
+
+class _Verification:
+    """One reading of a log. No error is found exactly where a takeover would succeed."""
+
+    def __init__(self, store: SegmentStore, partition: int, headers: list[SegmentHeader], into: Folded) -> None:
+        self._store = store
+        self._partition = partition
+        self._headers = headers
+        self.chosen = replay.choose(headers)
+        self.errors = [Finding(severity=Severity.ERROR, segment="", message=fault) for fault in replay.faults(headers)]
+        self.warnings: list[Finding] = []
+        self._into = into
+        self._folds = True
+        """All up to here was folded; else what comes next need not fit."""
+
+    async def run(self) -> None:
+        identity = await self._identity()
+        await self._checkpoint()
+        for header in self.chosen.tail:
+            await self._segment(header, identity)
+
+    async def _identity(self) -> str:
+        """Of the log, as its newest takeover says, which compaction keeps."""
+        newest = next((header for header in reversed(self._headers) if header.kind is SegmentKind.EPOCH), None)
+        if newest is None:
+            return ""
+        name = segment_name(self._partition, newest.sequence)
+        with self._finding(name):
+            if (segment := await self._read(newest)) is not None:
+                return codec.decode_epoch(segment.data, where=name).ledger
+        return ""
+
+    async def _checkpoint(self) -> None:
+        chunks: list[tuple[str, bytes]] = []
+        for header in self.chosen.checkpoint:
+            name = segment_name(self._partition, header.sequence)
+            with self._finding(name):
+                if (segment := await self._read(header)) is not None:
+                    codec.decode_checkpoint_part(segment.data, where=name)
                     chunks.append((name, segment.data))
-            else:
-                _decode(segment, name)
-        except LedgerCorrupt as error:
-            whole = whole and header not in chosen.checkpoint
-            findings.append(Finding(severity=Severity.ERROR, segment=name, message=str(error)))
-    if chunks and whole and len(chunks) == len(chosen.checkpoint):
+        if not chunks or not self._folds:
+            return
+        with self._finding(chunks[0][0]):
+            folding.restore(self._into, codec.decode_checkpoint(chunks), where=chunks[0][0])
+
+    async def _segment(self, header: SegmentHeader, identity: str) -> None:
+        name = segment_name(self._partition, header.sequence)
+        if header.kind is SegmentKind.CHECKPOINT:  # of one that is not finished: a takeover does not read it
+            try:
+                if (segment := await self._read(header)) is not None:
+                    codec.decode_checkpoint_part(segment.data, where=name)
+            except LedgerCorrupt as error:
+                self.warnings.append(Finding(severity=Severity.WARNING, segment=name, message=str(error)))
+            return
+        with self._finding(name):
+            segment = await self._read(header)
+            if segment is None:
+                return
+            if header.kind is SegmentKind.EPOCH:
+                replay.check_identity(codec.decode_epoch(segment.data, where=name), identity, where=name)
+                return
+            facts = codec.decode_facts(segment.data, where=name)
+            if self._folds:
+                folding.replay(self._into, facts, where=name)
+
+    async def _read(self, header: SegmentHeader) -> Segment | None:
+        """None: it was compacted away while this reads, so that what comes next cannot be folded."""
+        segment = await self._store.read(self._partition, header.sequence)
+        if segment is not None:
+            replay.check(header, segment)
+            return segment
+        if header.sequence < replay.choose(await self._store.list(self._partition)).base:
+            self._folds = False
+            return None
+        raise LedgerCorrupt(f"{segment_name(self._partition, header.sequence)} was listed, but is not there any more")
+
+    @contextlib.contextmanager
+    def _finding(self, segment: str) -> Iterator[None]:
+        """What is wrong is found, and the reading goes on; folding does not."""
         try:
-            codec.decode_checkpoint(chunks)
+            yield
         except LedgerCorrupt as error:
-            findings.append(Finding(severity=Severity.ERROR, segment=chunks[0][0], message=str(error)))
-    return findings + _warnings(partition, headers, chosen)
+            self._folds = False
+            found = Finding(severity=Severity.ERROR, segment=segment, message=str(error))
+            if found not in self.errors:
+                self.errors.append(found)
 
 
 def _warnings(partition: int, headers: list[SegmentHeader], chosen: replay.Plan) -> list[Finding]:
@@ -169,18 +237,6 @@ def _warnings(partition: int, headers: list[SegmentHeader], chosen: replay.Plan)
 
 def _leftovers(headers: list[SegmentHeader], chosen: replay.Plan) -> list[SegmentHeader]:
     return [h for h in headers if h.sequence < chosen.base and h.kind is not SegmentKind.EPOCH]
-
-
-async def _compacted(store: SegmentStore, header: SegmentHeader) -> bool:
-    """Whether a checkpoint that came after the list stands for the segment now."""
-    return header.sequence < replay.choose(await store.list(header.partition)).base
-
-
-def _decode(segment: Segment, name: str) -> None:
-    if segment.kind is SegmentKind.EPOCH:
-        codec.decode_epoch(segment.data, where=name)
-    else:
-        codec.decode_facts(segment.data, where=name)
 
 
 def _size(headers: list[SegmentHeader] | tuple[SegmentHeader, ...]) -> int:

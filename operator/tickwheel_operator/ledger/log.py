@@ -43,24 +43,34 @@ from tickwheel_operator.ledger.protocol import (
 )
 from tickwheel_operator.ledger.splitting import encoded
 
-__all__ = ["Appended", "Ledger", "LedgerLimits", "LedgerStats", "Opened"]
+__all__ = ["Appended", "Ledger", "LedgerLimits", "LedgerStats", "Opened", "Replayed"]
 
 _LOG = logging.getLogger(__name__)
 
 
+class Replayed(msgspec.Struct, frozen=True):
+    """One segment of a replay."""
+
+    segment: str
+    """Its name, for messages."""
+    facts: list[Fact]
+
+
 class Opened(msgspec.Struct, frozen=True, kw_only=True):
-    """A partition taken over. Fold `checkpoint`, then all of `segments`, before the first append."""
+    """A partition taken over. Fold `checkpoint`, then all of `segments`, before the first append (`ledger.folding`)."""
 
     epoch: int
     identity: str
     """Of the log, the same through all takeovers; a log that was lost and begun again has another one."""
     checkpoint: list[bytes] | None
     """The payloads as they were given to `checkpoint`, or None where there is no checkpoint."""
-    segments: AsyncIterator[list[Fact]]
-    """The facts after it, a list for each segment, read ahead. Raises `LedgerCorrupt`, or `Deposed` when a rival took
+    checkpoint_segment: str = ""
+    """The name of its first segment."""
+    segments: AsyncIterator[Replayed]
+    """The facts after it, segment by segment, read ahead. Raises `LedgerCorrupt`, or `Deposed` when a rival took
     over in the meantime."""
     tail_segments: int
-    """How many lists `segments` gives."""
+    """How many `segments` gives."""
 
 
 class Appended(msgspec.Struct, frozen=True, kw_only=True):
@@ -199,7 +209,10 @@ class Ledger:
                 epoch=epoch,
                 identity=identity,
                 checkpoint=checkpoint,
-                segments=self._facts(plan.facts),
+                checkpoint_segment=segment_name(self._partition, plan.checkpoint[0].sequence)
+                if plan.checkpoint
+                else "",
+                segments=self._facts(plan.replayed, identity),
                 tail_segments=len(plan.facts),
             )
 
@@ -445,10 +458,14 @@ class Ledger:
 
     # --- replay --------------------------------------------------------------------------------------------------
 
-    async def _facts(self, headers: Sequence[SegmentHeader]) -> AsyncIterator[list[Fact]]:
+    async def _facts(self, headers: Sequence[SegmentHeader], identity: str) -> AsyncIterator[Replayed]:
         async with contextlib.aclosing(self._replayed(headers)) as segments:
             async for segment in segments:
-                yield codec.decode_facts(segment.data, where=segment_name(self._partition, segment.sequence))
+                name = segment_name(self._partition, segment.sequence)
+                if segment.kind is SegmentKind.EPOCH:
+                    replay.check_identity(codec.decode_epoch(segment.data, where=name), identity, where=name)
+                else:
+                    yield Replayed(name, codec.decode_facts(segment.data, where=name))
 
     async def _replayed(self, headers: Sequence[SegmentHeader]) -> AsyncGenerator[Segment, None]:
         """The segments. One that is missing since a rival has taken over and compacted is no corruption."""

@@ -17,6 +17,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
+from tickwheel_operator.ledger.codec import EpochRecord
 from tickwheel_operator.ledger.protocol import (
     LedgerCorrupt,
     Segment,
@@ -25,7 +26,7 @@ from tickwheel_operator.ledger.protocol import (
     segment_name,
 )
 
-__all__ = ["Plan", "check", "checkpoints", "choose", "faults", "plan", "read_all"]
+__all__ = ["Plan", "check", "check_identity", "checkpoints", "choose", "faults", "plan", "read_all"]
 
 Read: TypeAlias = Callable[[int, int], Coroutine[Any, Any, Segment | None]]
 
@@ -45,6 +46,16 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     def base(self) -> int:
         """The lowest sequence that counts; 1 for an empty log."""
         return self.checkpoint[0].generation if self.checkpoint else 1
+
+    @property
+    def checkpoint_segment(self) -> str:
+        """The name of its first segment; empty where there is none."""
+        return segment_name(self.checkpoint[0].partition, self.checkpoint[0].sequence) if self.checkpoint else ""
+
+    @property
+    def replayed(self) -> tuple[SegmentHeader, ...]:
+        """The part of the tail that is read: facts, and takeovers. Half-written checkpoints mean nothing."""
+        return tuple(header for header in self.tail if header.kind is not SegmentKind.CHECKPOINT)
 
     @property
     def facts(self) -> tuple[SegmentHeader, ...]:
@@ -147,6 +158,15 @@ def _checked(header: SegmentHeader, segment: Segment | None) -> Segment:
         raise LedgerCorrupt(f"{segment_name(header.partition, header.sequence)} was listed, but is not there any more")
     check(header, segment)
     return segment
+
+
+def check_identity(record: EpochRecord, identity: str, *, where: str) -> None:
+    """Raises `LedgerCorrupt` where a takeover is of another log than the newest one, whose identity is given."""
+    if record.ledger not in ("", identity):  # earlier builds drew none
+        raise LedgerCorrupt(
+            f"{where}: it is of ledger {record.ledger}, but the newest takeover is of ledger {identity}: segments of "
+            "two ledgers are mixed (docs/backup.md)"
+        )
 
 
 def check(header: SegmentHeader, segment: Segment) -> None:

@@ -41,6 +41,7 @@ from tickwheel_operator.engine.messages import (
 from tickwheel_operator.engine.spec import EngineConfig
 from tickwheel_operator.engine.views import Views
 from tickwheel_operator.ledger.facts import Fact
+from tickwheel_operator.ledger.folding import fold
 from tickwheel_operator.ledger.log import Ledger
 from tickwheel_operator.ledger.protocol import Deposed
 from tickwheel_operator.runtime.checkpoints import Checkpoints
@@ -172,10 +173,7 @@ class PartitionHost:
         ledger's errors.
         """
         opened = await self.ledger.open(self._term.epoch_floor, may_fence=self._term.is_fresh)
-        if opened.checkpoint is not None:
-            self.engine.restore(opened.checkpoint)
-        async for facts in opened.segments:
-            self.engine.replay(facts)
+        await fold(opened, self.engine)
         self.epoch, self.ledger_identity = opened.epoch, opened.identity
         self._compare_clocks()
         self.replayed_runs = len(self.engine.state.runs)

@@ -14,7 +14,8 @@ from click.testing import CliRunner, Result
 
 from tickwheel_operator.cli.main import main
 from tickwheel_operator.clock import SystemClock
-from tickwheel_operator.ledger.facts import Clock
+from tickwheel_operator.ledger.codec import encode_facts
+from tickwheel_operator.ledger.facts import Clock, TaskForgotten
 from tickwheel_operator.ledger.log import Ledger
 from tickwheel_operator.ledger.sqlite import SqliteSegmentStore
 
@@ -78,6 +79,10 @@ def test_verify_of_a_whole_log_says_so_and_exits_0(folder: Path) -> None:
         ("delete from segments where sequence = 3", "p0-000000000003"),
         ("update segments set data = x'00112233' where sequence = 2", "p0-000000000002"),
         ("update segments set epoch = 7 where sequence = 4", "p0-000000000004"),
+        ("update segments set epoch = 'seven' where sequence = 4", "p0-000000000004"),
+        ("update segments set kind = 'Fact' where sequence = 4", "p0-000000000004"),
+        ("update segments set kind = cast(x'ff46' as text) where sequence = 4", "p0-000000000004"),
+        ("update segments set data = 'text' where sequence = 4", "p0-000000000004"),
     ],
 )
 def test_verify_names_the_damaged_segment_and_exits_1(folder: Path, damage: str, named: str) -> None:
@@ -89,6 +94,14 @@ def test_verify_names_the_damaged_segment_and_exits_1(folder: Path, damage: str,
     structured = run("verify", "--dev", str(folder), "-o", "json")
     assert structured.exit_code == 1
     assert json.loads(structured.output)[0]["severity"] == "Error"
+
+
+def test_verify_finds_facts_that_can_be_decoded_and_do_not_fit(folder: Path) -> None:
+    change(folder, f"update segments set data = x'{encode_facts([TaskForgotten(7)]).hex()}' where sequence = 3")
+    result = run("verify", "--dev", str(folder))
+    assert result.exit_code == 1
+    assert "p0-000000000003" in result.output
+    assert "do not fit what the log says before them (KeyError: 7)" in result.output
 
 
 def test_a_folder_that_was_never_run_has_no_ledger_and_gets_none(tmp_path: Path) -> None:

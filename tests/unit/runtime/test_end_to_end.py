@@ -46,8 +46,8 @@ async def _replayed(path: Path, clock: SystemClock) -> State:
     store = SqliteSegmentStore(path)
     opened = await _ledger(store, clock).open(0)
     state = State()
-    async for facts in opened.segments:
-        for fact in facts:
+    async for batch in opened.segments:
+        for fact in batch.facts:
             state.apply(fact)
     await store.close()
     return state
