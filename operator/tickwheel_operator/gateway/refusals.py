@@ -1,7 +1,8 @@
 """Who was not let in, and why: one line in the log for the person who has to mend it, and a count for the metrics.
 
 A worker that is refused tries again for as long as it lives, so a line is written once a minute for each reason and
-caller, and for a bounded number of them. Invariant: no token, and nothing that only the token says, gets into a line
+caller, and for a bounded number of them, in all and of one address: whoever makes up names does not hide the others.
+Invariant: no token, and nothing that only the token says, gets into a line
 without being marked as the caller's own words.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 import enum
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from math import inf
 
@@ -26,6 +28,8 @@ _ADDRESSES = 2_000
 _DETAIL_CHARS = 600
 _LINES = 200
 """The most callers that are named a minute."""
+_LINES_OF_ONE = 20
+"""The most of one address."""
 
 
 class Reason(enum.Enum):
@@ -95,6 +99,8 @@ class Refusals:
         self._told: dict[tuple[Reason, str], int] = {}
         """How often more, in this minute, after the line."""
         self._before: dict[tuple[Reason, str], int] = {}
+        self._lines_of: Counter[str] = Counter()
+        """Lines of this minute, by address."""
         self._latest: dict[str, tuple[float, str, str]] = {}
         """By address: when, why, and the words."""
 
@@ -119,16 +125,20 @@ class Refusals:
         self._latest[_address(peer)] = (now_s, reason.value, detail[:_DETAIL_CHARS])
         if now_s - self._since_s >= _WINDOW_S:
             self._since_s, self._before, self._told = now_s, self._told, {}
+            self._lines_of.clear()
         key = (reason, who or peer)
         if key in self._told:
             self._told[key] += 1
             return
-        if len(self._told) >= _LINES:
+        if len(self._told) >= _LINES or self._lines_of[peer] >= _LINES_OF_ONE:
             return
         self._told[key] = 0
+        self._lines_of[peer] += 1
         more = self._before.get(key, 0)
         times = f" ({more} more times in the minute before)" if more else ""
         _log.warning("refused %s from %s: %s: %s%s", what, peer, reason.value, detail, times)
+        if self._lines_of[peer] == _LINES_OF_ONE:
+            _log.warning("%d lines of %s within a minute: its others are only counted, as metrics", _LINES_OF_ONE, peer)
         if len(self._told) == _LINES:
             _log.warning("%d callers were refused within a minute: others are only counted, as metrics", _LINES)
 

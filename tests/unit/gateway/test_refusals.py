@@ -20,8 +20,8 @@ def refusals(now, caplog) -> Refusals:
     return Refusals(lambda: now[0])
 
 
-def note(refusals: Refusals, who: str, reason: Reason = Reason.WRONG_AUDIENCE) -> None:
-    refusals.note(reason, "the detail", peer="10.0.0.1", what="POST '/v1/pull'", who=who)
+def note(refusals: Refusals, who: str, reason: Reason = Reason.WRONG_AUDIENCE, *, peer: str = "10.0.0.1") -> None:
+    refusals.note(reason, "the detail", peer=peer, what="POST '/v1/pull'", who=who)
 
 
 def test_the_same_caller_is_named_once_a_minute_with_how_often_it_was_refused(refusals, now, caplog):
@@ -45,10 +45,21 @@ def test_another_caller_and_another_reason_have_lines_of_their_own(refusals, cap
 
 def test_a_flood_of_callers_is_counted_and_not_written(refusals, now, caplog):
     for number in range(10_000):
-        note(refusals, f"pod-{number}")
+        note(refusals, f"pod-{number}", peer=f"10.0.0.{number % 250}")
     assert len(caplog.records) == 201 and "only counted" in caplog.records[-1].getMessage()
     assert refusals.counts["WrongAudience"] == 10_000
     assert len(refusals._told) == 200
     now[0] = 60.0
     note(refusals, "pod-9999")
     assert len(caplog.records) == 202
+
+
+def test_one_address_that_makes_up_callers_does_not_hide_those_of_others(refusals, now, caplog):
+    for number in range(10_000):
+        note(refusals, f"made-up-{number}", peer="6.6.6.6")
+    assert len(caplog.records) == 21 and "of 6.6.6.6 within a minute" in caplog.records[-1].getMessage()
+    note(refusals, "shops/a")
+    assert len(caplog.records) == 22
+    now[0] = 60.0
+    note(refusals, "made-up-1", peer="6.6.6.6")
+    assert len(caplog.records) == 23
