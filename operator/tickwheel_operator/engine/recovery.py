@@ -2,7 +2,7 @@
 
 `engine.scheduler` gives it what the catalog applies, and asks when it adopts a task. A status is written after the
 facts that it shows, so one that is ahead of the ledger was written from a ledger that is gone. Its word becomes a fact
-before anything of the task is settled: finished work does not run again, and counters go on.
+before anything of the task is settled: finished work does not run again, counters go on, fencing tokens keep growing.
 Invariant: a task is recovered at most once a term, and what was settled stays settled.
 """
 
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 __all__ = ["Recovery"]
 
 _NAMED = 100
+_TOKENS_PER_MS = 1_000
+"""Fencing tokens go on from the clock, in microseconds: above all of the ledger that is gone, unless it gave away more
+than a million a second all its life."""
 
 
 class Recovery:
@@ -60,7 +63,7 @@ class Recovery:
         self._journal.emit(
             f.Recovered(
                 task.number, settled_ms, record.last_scheduled_ms, record.last_ended_ms, record.succeeded,
-                record.failed, record.cancelled, list(record.skips),
+                record.failed, record.cancelled, list(record.skips), self._journal.wall_ms * _TOKENS_PER_MS,
             )
         )  # fmt: skip
         self.count += 1

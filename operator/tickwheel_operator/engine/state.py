@@ -276,6 +276,7 @@ class State:
 
     def _recovered(self, fact: f.Recovered) -> None:
         task = self.tasks[fact.task]
+        self.next_token = max(self.next_token, fact.least_token)
         task.watermark_ms = max(task.watermark_ms, fact.settled_ms)
         task.last_scheduled_ms = max(task.last_scheduled_ms, fact.last_scheduled_ms)
         task.last_ended_ms = max(task.last_ended_ms, fact.last_ended_ms)

@@ -300,6 +300,8 @@ class Recovered(_Fact, frozen=True, tag=21):
     cancelled: int
     skips: list[tuple[SkipReason, int, int]]
     """By reason: how many instants, and up to which."""
+    least_token: int = 0
+    """Fencing tokens are this or higher from now on, so that stores which refuse lower ones go on."""
 
 
 class Undelivered(_Fact, frozen=True, tag=14):

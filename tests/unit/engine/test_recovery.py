@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tests.unit.engine.driver import T0, Driver, task_spec
+from tests.unit.engine.driver import T0, Driver, deliveries, task_spec
 
 from tickwheel_operator.engine import messages as m
 from tickwheel_operator.engine.spec import Guarantee, Misfire, MisfirePolicy
@@ -98,3 +98,13 @@ def test_a_task_that_was_edited_after_the_status_was_written_counts_from_now() -
 def test_a_task_without_a_record_has_no_facts() -> None:
     driver = new_ledger(MINUTELY, None, now_ms=T0)
     assert driver.facts == []
+
+
+def test_fencing_tokens_keep_growing_under_the_next_ledger() -> None:
+    driver = new_ledger(MINUTELY, record(), now_ms=T0 + 8 * MINUTE)
+    driver.at(8 * MINUTE + 1)
+    tokens = [delivery.token for delivery in deliveries(driver.pull())]
+    assert min(tokens) >= (T0 + 8 * MINUTE) * 1_000
+    later = driver.successor(MINUTELY)
+    later.submit("more")
+    assert deliveries(later.pull(received=max(tokens)))[-1].token > max(tokens)
