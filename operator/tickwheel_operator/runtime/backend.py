@@ -54,7 +54,7 @@ class HostBackend:
 
     def leadership(self) -> LeadershipView:
         host = self._host()
-        if host is not None and host.leading:
+        if host is not None and host.surely_leads:
             replica = Replica(url=self._url(), partitions=[0], epoch=host.epoch)
             return LeadershipView(
                 is_leader=True,

@@ -160,6 +160,11 @@ class PartitionHost:
         self.append_observer: Callable[[float, int, int], None] = lambda seconds, size, facts: None
 
     @property
+    def surely_leads(self) -> bool:
+        """Whether this replica leads, and no rival can have the Lease: one that slept would send workers astray."""
+        return self.leading and self._term.is_fresh()
+
+    @property
     def lead_ms(self) -> int:
         """How long before their instant runs are made and leased."""
         return self._pace.lead_ms
