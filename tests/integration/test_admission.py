@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import subprocess
 import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from tickwheel_cluster import Access, find_binaries
 from tickwheel_operator.admission.policies import documents as policies
 from tickwheel_operator.api import KINDS, FieldFault, InvalidManifest, WorkerPool, parse, unsupported
 from tickwheel_operator.api import documents as read
+from tickwheel_operator.api.nodes import MOST_LEVELS
 from tickwheel_operator.pools.constraints import faults as template_faults
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -157,6 +159,41 @@ def test_a_person_is_told_all_that_is_wrong_at_once(server: Access) -> None:
         "spec.priority: priority 5 is not supported by this version of Tickwheel; leave it at 0",
     ):
         assert words in answer.stderr
+
+
+@pytest.mark.parametrize(
+    ("kind", "spec", "path"),
+    [
+        ("ScheduledTask", {"pool": "p", "handler": "h", "parameters": {"a": "@"}}, "spec.parameters"),
+        ("TaskRun", {"task": "t", "parameters": {"b": [{"a": "@"}]}}, "spec.parameters"),
+        ("WorkerPool", {"template": {"spec": {"affinity": {"a": "@"}}}}, "spec.template.spec"),
+    ],
+)
+def test_an_object_that_python_could_not_read_is_refused_before_it_hides_all_others(
+    kind: str, spec: dict[str, Any], path: str, server: Access
+) -> None:
+    document = json.dumps(manifest(kind, "deep", spec))
+    around = document.partition('"@"')[0]
+    levels = MOST_LEVELS - around.count("{") - around.count("[") + around.count("}") + around.count("]")
+    told = f"{path}: is nested more than {MOST_LEVELS} levels deep"
+    for deeper, refused in ((0, False), (1, True), (5_000, True), (9_800, True)):
+        nested = "[" * (levels + deeper) + "]" * (levels + deeper)
+        context, headers = server._admin()
+        request = urllib.request.Request(
+            f"{server.url}{path_of(json.loads(document))}?dryRun=All",
+            data=document.replace('"@"', nested).encode(),
+            method="POST",
+            headers={"Content-Type": "application/json", **headers},
+        )
+        message = ""
+        try:
+            urllib.request.urlopen(request, context=context, timeout=60).close()
+        except urllib.error.HTTPError as error:
+            message = str(json.loads(error.read())["message"])
+        assert (told in message) is refused, (deeper, message[:200])
+        if deeper < 100:
+            faults = operator_faults(json.loads(document.replace('"@"', nested)))
+            assert any(fault.message == told.partition(": ")[2] for fault in faults) is refused
 
 
 TEMPLATE: dict[str, Any] = {

@@ -19,6 +19,7 @@ from typing import Any
 from pydantic.fields import FieldInfo
 
 from tickwheel_operator.api.meaning import MAX_PARAMETERS_BYTES
+from tickwheel_operator.api.nodes import MOST_LEVELS
 from tickwheel_operator.api.resource import Resource
 from tickwheel_operator.api.schema import Model
 from tickwheel_operator.api.supported import gaps, unsupported_kind
@@ -47,13 +48,18 @@ def of_values(kind: type[Resource]) -> list[str]:
         expression
         for path, annotation in _leaves(kind, "")
         if not any(path == gap or path.startswith(f"{gap}.") for gap in closed)
-        if (expression := _of_value(path, annotation))
+        for expression in _of_value(path, annotation)
     ]
 
 
-def _of_value(path: str, annotation: object) -> str:
-    if path.endswith(".parameters"):
-        return _parameters(path)
+def _of_value(path: str, annotation: object) -> list[str]:
+    if annotation == dict[str, Any]:
+        return [_parameters(path), _nesting(path)] if path.endswith(".parameters") else [_nesting(path)]
+    expression = _of_text(path, annotation)
+    return [expression] if expression else []
+
+
+def _of_text(path: str, annotation: object) -> str:
     if not isinstance(annotation, type):
         return ""
     if issubclass(annotation, CronExpression):
@@ -203,6 +209,18 @@ def _parameters(path: str) -> str:
     message = f"{literal(f'{path}: has more than ')} + {literal(f'{MAX_PARAMETERS_BYTES} bytes as JSON; ')}"
     message += f" + {literal(f'{MAX_PARAMETERS_BYTES} are allowed. Pass the address of large data instead')}"
     return _when(path, f"v.map(k, {least}).sum() > {MAX_PARAMETERS_BYTES}", message)
+
+
+def _nesting(path: str) -> str:
+    """One step for each level: what has a mapping or list in it that far down. An object that is nested more deeply
+    than Python can read would hide all others from the operator, so this must not be left to it."""
+    deepest = MOST_LEVELS - len(path.split("."))
+    refused = f"type(v{deepest}) == list || type(v{deepest}) == map"
+    for number in reversed(range(deepest)):
+        v = "v" if number == 0 else f"v{number}"
+        inside = f"(type({v}) == list ? {v} : type({v}) == map ? {v}.map(k, {v}[k]) : [])"
+        refused = f"{inside}.exists(v{number + 1}, {refused})"
+    return _when(path, refused, literal(f"{path}: is nested more than {MOST_LEVELS} levels deep"))
 
 
 # --- tables that the expressions look into ---------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from tickwheel_operator.api.kinds import KINDS
-from tickwheel_operator.api.nodes import MOST_LEVELS, Node, Place, Unreadable, composed
+from tickwheel_operator.api.nodes import MOST_LEVELS, Node, Place, Unreadable, composed, is_nested_within
 from tickwheel_operator.api.resource import GROUP
 from tickwheel_operator.api.scalars import BadScalar, as_json_number
 
@@ -213,7 +213,7 @@ def _json_values(data: bytes) -> list[Any] | None:
     try:
         while at < len(text):
             value, at = _DECODER.raw_decode(text, at)
-            if not _is_flat_enough(value):
+            if not is_nested_within(value, MOST_LEVELS):
                 return None
             found.append(_without_surrogates(value) if escaped else value)
             at = _next_word(text, at)
@@ -226,20 +226,6 @@ def _next_word(text: str, at: int) -> int:
     while at < len(text) and text[at] in " \t\r\n":
         at += 1
     return at
-
-
-def _is_flat_enough(value: Any) -> bool:
-    level = [value]
-    for _ in range(MOST_LEVELS + 1):
-        if not level:
-            return True
-        level = [
-            child
-            for parent in level
-            if isinstance(parent, (dict, list))
-            for child in (parent.values() if isinstance(parent, dict) else parent)
-        ]
-    return not level
 
 
 def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -99,13 +99,13 @@ class _Way(NamedTuple):
     parent: _Way | None
     step: int | str
 
-    def path(self) -> str:
-        steps: list[int | str] = []
+    def steps(self) -> list[int | str]:
+        found: list[int | str] = []
         way: _Way | None = self
         while way is not None:
-            steps.append(way.step)
+            found.append(way.step)
             way = way.parent
-        return _path(steps[::-1])
+        return found[::-1]
 
 
 def _faults_of_shape(body: Mapping[str, Any]) -> Iterator[FieldFault]:
@@ -119,12 +119,12 @@ def _faults_of_shape(body: Mapping[str, Any]) -> Iterator[FieldFault]:
                 continue
             for key, child in value.items():
                 if not isinstance(key, str):
-                    yield FieldFault(way.path() if way else "", f"the key {shown(key)} is not text; quote it")
+                    yield FieldFault(_path(way.steps()) if way else "", f"the key {shown(key)} is not text; quote it")
                 elif _holds(child):
                     deeper.append((_Way(way, key), child))
         level = deeper
     for way, _ in level[:1]:
-        yield FieldFault(way.path() if way else "", f"is nested more than {MOST_LEVELS} levels deep")
+        yield FieldFault(_path(way.steps()[:2]) if way else "", f"is nested more than {MOST_LEVELS} levels deep")
 
 
 def _holds(value: object) -> bool:

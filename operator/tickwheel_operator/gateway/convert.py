@@ -19,6 +19,7 @@ from typing import TypeVar
 
 import msgspec
 
+from tickwheel_operator.api.nodes import is_nested_within
 from tickwheel_operator.engine.messages import (
     CommandRefused,
     Delivery,
@@ -77,6 +78,8 @@ MAX_TRACEBACK_CHARS = 8_000
 """Not above the engine's `max_error_chars`, or it would cut again and lose the note."""
 
 _DEEPER = 200
+MOST_LEVELS = 98
+"""Of a value in a TaskRun's `status` or `spec`, so that the whole object has up to 100."""
 _LONG_NUMBER = re.compile(rb"(?<!\d)\d{309}")
 """Digits that may be an integer beyond a double, the largest number that the API server stores; or part of a text."""
 _NO_LOAD = Load()
@@ -393,7 +396,9 @@ def _checked_json(raw: msgspec.Raw, limit_bytes: int, path: str) -> bytes:
         raise problems.too_large(f"{path}: the JSON", size_bytes=len(value), limit_bytes=limit_bytes)
     try:
         # Inside of as many brackets more: the engine reads it again from deeper in the stack.
-        _any_decoder.decode(b"[" * _DEEPER + value + b"]" * _DEEPER)
+        decoded = _any_decoder.decode(b"[" * _DEEPER + value + b"]" * _DEEPER)
+        if value.count(b"[") + value.count(b"{") > MOST_LEVELS and not is_nested_within(decoded, _DEEPER + MOST_LEVELS):
+            raise problems.bad_request(f"{path}: is nested more than {MOST_LEVELS} levels deep")
         if len(value) > 308 and _LONG_NUMBER.search(value):
             json.loads(value, parse_int=lambda digits: float(int(digits)))
     except OverflowError:

@@ -168,6 +168,18 @@ async def test_a_number_is_refused_that_readers_of_the_status_could_not_hold(val
     assert problem.get("detail", "").removeprefix("results[0].value").replace("[...]", "[1]") == fault
 
 
+@pytest.mark.parametrize(("levels", "status"), [(98, 200), (99, 400), (600, 400), (20_000, 400)])
+async def test_a_result_that_the_status_could_not_be_read_with_is_refused(levels, status):
+    backend = ScriptedBackend()
+    async with serving(backend) as (caller, _):
+        value = b"[" * levels + b"]" * levels
+        body = b'{"worker":' + json.dumps(WORKER).encode() + b',"results":[{"token":1,"value":' + value + b"}]}"
+        answered, problem, _ = await caller.post("/v1/report", body)
+    assert answered == status
+    if levels == 99:
+        assert problem["detail"] == "results[0].value: is nested more than 98 levels deep"
+
+
 async def test_a_body_that_does_not_arrive_in_time_is_refused():
     async with serving(ScriptedBackend(), body_timeout_s=0.1) as (_, gateway):
         reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
