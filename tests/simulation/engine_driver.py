@@ -38,14 +38,14 @@ _HANDLERS = ("work", "other")
 class _Process:
     """A worker, as it is."""
 
-    def __init__(self, name: str, pool: str, number: int, chance: random.Random) -> None:
-        self.key = m.WorkerKey(_NAMESPACE, pool, name)
+    def __init__(self, key: m.WorkerKey, number: int, chance: random.Random) -> None:
+        self.key = key
         self.instance = f"i{number}"
         self.started_ms = number if number % 3 else 0
         """Some do not say when they began."""
         self.handlers = chance.choice((_HANDLERS, _HANDLERS, _HANDLERS, ("work",), ("other",)))
         self.slots = chance.choice((1, 3, 20))
-        self.error_us = chance.choice((None, 3_000, 25_000))
+        self.error_us = chance.choice((None, 3_000, 3_000, 3_000, 25_000))
         self.held: dict[int, m.Delivery] = {}
         self.received = 0
         self.draining = False
@@ -120,7 +120,7 @@ class EngineStory:
             commands.append(m.TaskRemoved(uid=uid, forget=False) if uid in self.invalid else applied)
         for command in commands:
             self.do(command)
-        self.do(m.LeadSet(lead_ms=self.chance.choice((0, 20, 250))))
+        self.do(m.LeadSet(lead_ms=self.chance.choice((0, 20, 250, 250))))
         self.do(m.CatalogSynced())
 
     def _record(self, spec: TaskSpec) -> m.StatusRecord | None:
@@ -158,6 +158,14 @@ class EngineStory:
         self.engine = engine
         self.account.take_over(self.durable, self.wall_ms, self.boot_ms)
         self._lead()
+        for process in list(self.processes):  # of some the leader hears that they are gone before they have spoken
+            fate = self.chance.random()
+            if fate < 0.15:
+                self.processes.remove(process)
+                self.gone.append(process)
+                self.do(m.WorkerGone(key=process.key, instance=self.chance.choice((process.instance, ""))))
+            elif fate < 0.35:
+                self._start_worker(process.key)
 
     def _fold(self) -> State:
         """All durable facts from an empty state, which forgets workers where a complete checkpoint did."""
@@ -294,7 +302,7 @@ class EngineStory:
             (60, self._pass), (60, self._pull), (50, self._report), (50, self._commit), (16, self._submit),
             (8, self._cancel), (6, self._edit), (16, self.write_on), (4, self._backfill), (2, self._lose_worker),
             (3, self._late_word), (4, self._stale_pull),
-            (4, self._hang_up), (3, self._jump), (2, self.take_over),
+            (4, self._hang_up), (3, self._jump), (3, self.take_over), (2, self._idle),
             (2, self._pool), (1, self._hold), (2, self._lead_time),
             (2, self._renew_long), (4, self._look), (2, self._punctual),
         ]  # fmt: skip
@@ -315,7 +323,7 @@ class EngineStory:
             self._apply(msgspec.structs.replace(spec, suspend=True, generation=spec.generation + 1))
         self.processes = []
         for pool in ("pool", "second"):
-            self._start_worker(pool)
+            self._start_worker(m.WorkerKey(_NAMESPACE, pool, "strong"))
             self.processes[-1].handlers, self.processes[-1].slots = _HANDLERS, 500
         number = last = 0
         while self.account.runs:
@@ -344,6 +352,16 @@ class EngineStory:
         pause = self.engine.pause_ms(self.wall_ms, self.boot_ms)
         self._advance(self.chance.choice((0, 1, 7, 40, 100, 250, min(max(0, pause), 1_000), 600)))
 
+    def _idle(self) -> None:
+        """Seconds in which only time passes, and then something to do."""
+        for _ in range(9):
+            self._advance(1_000)
+            self._commit()
+        self._submit()
+        self._commit()
+        self._advance(200)
+        self._advance(self.config.lease_ms // 15)
+
     def _jump(self) -> None:
         """Somebody sets the wall clock; or both go on after a pause; or only the one that never jumps."""
         far = (-150_000, -5_000, 150_000) if self.jumpy else ()
@@ -361,12 +379,13 @@ class EngineStory:
 
     # --- workers ---
 
-    def _start_worker(self, pool: str = "") -> None:
+    def _start_worker(self, place: m.WorkerKey | None = None) -> None:
+        """A new process, in this place or in any."""
         self._numbers += 1
-        name = f"w{self.chance.randrange(3)}" if not pool else f"strong-{pool}"
-        process = _Process(
-            name, pool or self.chance.choice(("pool", "pool", "pool", "second")), self._numbers, self.chance
-        )
+        if place is None:
+            pool = self.chance.choice(("pool", "pool", "pool", "second"))
+            place = m.WorkerKey(_NAMESPACE, pool, f"w{self.chance.randrange(3)}")
+        process = _Process(place, self._numbers, self.chance)
         for before in [p for p in self.processes if p.key == process.key]:
             self.processes.remove(before)
             self.gone.append(before)
@@ -618,7 +637,7 @@ class EngineStory:
         self.do(m.IntakeHeld(reason=self.chance.choice(("the store is full", "", ""))))
 
     def _lead_time(self) -> None:
-        self.do(m.LeadSet(lead_ms=self.chance.choice((0, 20, 250))))
+        self.do(m.LeadSet(lead_ms=self.chance.choice((0, 20, 250, 250))))
 
     # --- what people see ---
 

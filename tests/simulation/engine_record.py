@@ -52,6 +52,8 @@ class _Run:
 class _Attempt:
     def __init__(self, run: _Run, worker: int, boot_ms: int) -> None:
         self.run, self.worker = run, worker
+        self.soonest_boot_ms = run.soonest_boot_ms
+        """The handler must not begin before."""
         self.least_boot_ms = boot_ms
         """Its lease does not end before."""
         self.most_boot_ms = boot_ms
@@ -121,10 +123,13 @@ class Account:
         self.live: dict[m.WorkerKey, _Worker] = {}
         self.answered: set[Hashable] = set()
         self.broken_off: set[Hashable] = set()
+        self.outrun: set[Hashable] = set()
         self.pulls: dict[Hashable, m.WorkerKey] = {}
         self.now_ms = self.wall_ms = self.boot_ms = 0
         self.lead_ms = 0
         self.leads = True
+        self.known: set[str] = set()
+        """Uids that were valid at some time while this leader watched."""
         self.synced, self.held = False, False
 
     def broken(self, what: str) -> None:
@@ -151,11 +156,13 @@ class Account:
         for attempt in self.attempts.values():
             attempt.least_boot_ms, attempt.most_boot_ms = until, until + _LONGEST_LEAD_MS
             attempt.begun_boot_ms, attempt.inherited = boot_ms, True
+            attempt.soonest_boot_ms = min(attempt.run.soonest_boot_ms, boot_ms + _LONGEST_LEAD_MS)
 
     # --- a command ---
 
     def gathered(self, effects: Iterable[m.Effect]) -> None:
         """Answers that waited for the next append."""
+        self._told = set()
         for effect in effects:
             self._effect(effect)
 
@@ -163,7 +170,11 @@ class Account:
         """What came of a command."""
         self.wall_ms, self.now_ms = now_ms, max(self.now_ms, now_ms)
         self.boot_ms = max(self.boot_ms, boot_ms)
+        self._command: m.Command = command
         before = {token: attempt.run.number for token, attempt in self.attempts.items()}
+        holders = {token: self.workers[attempt.worker] for token, attempt in self.attempts.items()}
+        self._to_tell: list[tuple[Hashable, int]] = []
+        self._told: set[tuple[Hashable, int]] = set()
         self._hear(command)
         for fact in output.facts:
             self._check(fact, command)
@@ -181,11 +192,16 @@ class Account:
         if isinstance(command, m.Pull):
             self._refused(command, output)
         if isinstance(command, m.Report):
-            self._report(command, output, before)
+            self._report(command, output, before, holders)
         elif isinstance(command, m.Submit):
             self._submit(command, output)
-        elif isinstance(command, m.Pull) and not command.worker.draining:
-            self._told(command, output)
+        elif isinstance(command, m.Pull):
+            self._sent_again(command, output, holders)
+        elif isinstance(command, m.WorkerGone):
+            self._gone(command)
+        for request, token in self._to_tell:
+            if (request, token) not in self._told:
+                self.broken(f"the pull {request!r} is open, and is not told to stop token {token}")
         self._overdue(command)
 
     def _hear(self, command: m.Command) -> None:
@@ -214,6 +230,7 @@ class Account:
         self.most_limits[uid] = None if limit is None or before is None else max(limit, before)
         self.paused.pop(uid, None)
         self.unknown.discard(uid)
+        self.known.add(uid)
         self.specs[uid] = spec
 
     # --- facts ---
@@ -525,7 +542,7 @@ class Account:
                     ahead = max(0, run.due_boot_ms - self.boot_ms)
                     run.token, run.worker, run.deliveries = token, worker, run.deliveries + 1
                     attempt = self.attempts[token] = _Attempt(run, worker, self.boot_ms)
-                    attempt.least_boot_ms = self.boot_ms + self.config.lease_ms
+                    attempt.least_boot_ms = max(self.boot_ms, attempt.soonest_boot_ms) + self.config.lease_ms
                     attempt.most_boot_ms = self.boot_ms + ahead + self.config.lease_ms
                     attempt.begun_boot_ms = self.boot_ms + ahead
                     self.last_token = max(self.last_token, token)
@@ -545,7 +562,9 @@ class Account:
                     run = self.attempts[token].run
                     run.deliveries -= 1
                     self._again(run, max(now, run.ready_ms))
-            case f.Cancelled(run=number):
+            case f.Cancelled(run=number, message=message):
+                if "the task was deleted" in message:
+                    self._must_tell(self.runs[number])
                 self._end(self.runs[number], m.RunState.CANCELLED)
             case f.Undelivered(dispatch=number, retry_ms=retry_ms):
                 run = self.runs[number]
@@ -560,8 +579,19 @@ class Account:
                 self._end(self.runs[number], m.RunState.FAILED if failed else m.RunState.SUCCEEDED)
             case f.CancelAsked(run=number):
                 self.runs[number].cancelling = True
+                self._must_tell(self.runs[number])
             case _:
                 self.broken(f"an unknown fact: {fact}")
+
+    def _must_tell(self, run: _Run) -> None:
+        """Its worker must stop, and hears of it at once if it waits."""
+        if not self.leads or not run.token:
+            return
+        key, instance = self.workers[run.worker]
+        live = self.live.get(key)
+        waits = live is not None and live.seen.instance == instance and live.pull is not None
+        if waits and live is not None and not any(request == live.pull for request, _ in self._to_tell):
+            self._to_tell.append((live.pull, run.token))
 
     def _make(self, run: _Run) -> None:
         if run.number in self.runs:
@@ -597,9 +627,12 @@ class Account:
         run.waits_boot_ms = run.soonest_boot_ms
 
     def _again(self, run: _Run, ready_ms: int) -> None:
-        self.attempts.pop(run.token, None)
+        attempt = self.attempts.pop(run.token, None)
         run.token = 0
         self._waits_until(run, ready_ms)
+        if attempt is not None:  # it may have been leased ahead of its instant
+            run.soonest_boot_ms = max(run.soonest_boot_ms, attempt.soonest_boot_ms)
+            run.due_boot_ms = max(run.due_boot_ms, run.soonest_boot_ms)
         if not ready_ms:
             run.waits_boot_ms = self.boot_ms
 
@@ -631,6 +664,10 @@ class Account:
         if request in self.answered:
             self.broken(f"the pull {request!r} is answered twice")
         self.answered.add(request)
+        self._told |= {(request, token) for token in effect.cancel}
+        tokens = [delivery.token for delivery in effect.deliveries]
+        if len(set(tokens)) < len(tokens):
+            self.broken(f"the pull {request!r} is answered with a token twice: {tokens}")
         key = self.pulls.get(request)
         for delivery in effect.deliveries:
             attempt = self.attempts.get(delivery.token)
@@ -638,6 +675,9 @@ class Account:
                 continue  # it ended in this very command
             if key is not None and self.workers[attempt.worker][0] != key:
                 self.broken(f"{key} gets token {delivery.token}, which another worker holds")
+            ahead = attempt.soonest_boot_ms - self.boot_ms
+            if ahead > 2 and not delivery.not_before_ms >= self.wall_ms + ahead - 2:
+                self.broken(f"token {delivery.token} starts in {ahead} ms, and is told {delivery.not_before_ms}")
             if delivery.attempt != attempt.run.deliveries:
                 self.broken(f"token {delivery.token} is called delivery {delivery.attempt} of {attempt.run.deliveries}")
             spec = self._spec(attempt.run)
@@ -645,19 +685,37 @@ class Account:
                 wanted = merge(spec.parameters, attempt.run.parameters) if attempt.run.parameters else spec.parameters
                 if attempt.run.origin is not Origin.BACKFILL and delivery.parameters != wanted:
                     self.broken(f"token {delivery.token} comes with {delivery.parameters!r}, not {wanted!r}")
+        self._check_patience(effect, key)
         self._pull_over(request)
+
+    def _check_patience(self, effect: m.Pulled, key: m.WorkerKey | None) -> None:
+        """Nothing comes before the time is up, unless there is something to say or the worker has moved on."""
+        live = self.live.get(key) if key is not None else None
+        if effect.deliveries or effect.cancel or live is None or live.pull != effect.request:
+            return
+        match self._command:
+            case m.Pull(worker=seen) | m.Report(worker=seen) if seen.key == key:
+                return
+            case m.WorkerGone(key=gone) if gone == key:
+                return
+            case _:
+                pass
+        if self.boot_ms < live.until_boot_ms:
+            self.broken(f"the pull {effect.request!r} is answered {live.until_boot_ms - self.boot_ms} ms too early")
 
     def _pull_over(self, request: Hashable) -> None:
         key = self.pulls.pop(request, None)
         live = self.live.get(key) if key is not None else None
         if live is not None and live.pull == request:
             live.pull = None
+            live.heard_boot_ms = self.boot_ms
 
     def pulled(self, command: m.Pull, now_ms: int, boot_ms: int) -> None:
         """Just before a pull is handled."""
         before = self.live.get(command.worker.key)
         same = before is not None and before.seen.instance == command.worker.instance
         if same and before is not None and 0 < command.sequence <= before.last_pull:
+            self.outrun.add(command.request)
             self.pulls[command.request] = command.worker.key  # a later one came first: it is answered at once
             return
         self.displaced, self.outlived = before, self._is_outlived(command.worker)
@@ -715,7 +773,9 @@ class Account:
 
     # --- answers ---
 
-    def _report(self, command: m.Report, output: m.Output, before: dict[int, int]) -> None:
+    def _report(
+        self, command: m.Report, output: m.Output, before: dict[int, int], holders: dict[int, tuple[m.WorkerKey, str]]
+    ) -> None:
         answer = next((e for e in output.effects if isinstance(e, m.Reported)), None)
         if answer is None:
             self.broken("a report is not answered")
@@ -729,6 +789,8 @@ class Account:
             run = self.runs.get(before.get(token, 0))
             if token not in before and token not in fenced:
                 self.broken(f"{seen} reports token {token}, which is not open, and is not fenced")
+            if token in before and holders[token] != seen and token not in fenced:
+                self.broken(f"{seen} reports token {token} of {holders[token]}, and is not fenced")
             open_still = token in before and token not in lost and token in self.attempts
             if token in fenced and open_still and self.workers[self.attempts[token].worker] == seen:
                 self.broken(f"{seen} holds token {token}, and is fenced")
@@ -736,7 +798,7 @@ class Account:
                 self.broken(f"{seen} was told that the end of token {token} is durable, and it is open")
             if token in command.renew and token in self.attempts and token not in fenced:
                 attempt = self.attempts[token]
-                attempt.least_boot_ms = self.boot_ms + self.config.lease_ms
+                attempt.least_boot_ms = max(self.boot_ms, attempt.soonest_boot_ms) + self.config.lease_ms
                 attempt.most_boot_ms = max(self.boot_ms, attempt.begun_boot_ms) + self.config.lease_ms
                 if run is not None and run.cancelling and token not in answer.cancel:
                     self.broken(f"{seen} renews token {token}, and is not told to stop it")
@@ -751,15 +813,30 @@ class Account:
                 ):
                     self.broken(f"token {token} is renewed {self.boot_ms - over} ms after its worker should stop it")
 
-    def _told(self, command: m.Pull, output: m.Output) -> None:
-        """What the worker never had is sent again, in this answer or none."""
-        numbers = {n for n, (key, instance) in self.workers.items()
-                   if (key, instance) == (command.worker.key, command.worker.instance)}  # fmt: skip
-        for effect in output.effects:
-            if isinstance(effect, m.Pulled) and effect.request == command.request:
-                for delivery in effect.deliveries:
-                    if (attempt := self.attempts.get(delivery.token)) is not None and attempt.worker not in numbers:
-                        self.broken(f"{command.worker.instance} gets token {delivery.token} of another process")
+    def _sent_again(self, command: m.Pull, output: m.Output, holders: dict[int, tuple[m.WorkerKey, str]]) -> None:
+        """What the worker has not received is sent again, and nothing else."""
+        refused = any(isinstance(e, m.CommandRefused) and e.request == command.request for e in output.effects)
+        if refused or command.request in self.outrun:
+            return
+        seen = (command.worker.key, command.worker.instance)
+        wanted = {
+            token
+            for token, holder in holders.items()
+            if holder == seen and token in self.attempts and token > command.received
+            and not self.attempts[token].run.cancelling and self.uids[self.attempts[token].run.task] in self.known
+        }  # fmt: skip
+        got = [d.token for e in output.effects if isinstance(e, m.Pulled) and e.request == command.request
+               for d in e.deliveries]  # fmt: skip
+        if wanted - set(got):
+            self.broken(f"{command.worker.instance} has not received {sorted(wanted)}, and is sent {got}")
+        if again := {token for token in got if token in holders} - wanted:
+            self.broken(f"{command.worker.instance} is sent {sorted(again)} again, and has received {command.received}")
+
+    def _gone(self, command: m.WorkerGone) -> None:
+        for token, attempt in self.attempts.items():
+            key, instance = self.workers[attempt.worker]
+            if key == command.key and _is_meant(command, instance, self.started[attempt.worker]):
+                self.broken(f"token {token} is open with {instance}, whose pod is gone")
 
     def resent(self, tokens: Iterable[int]) -> None:
         """Leases that a pull got again: they last from now on."""
@@ -802,6 +879,9 @@ class Account:
                 and self.uids[attempt.run.task] not in self.paused
             ):
                 self.broken(f"token {token} is open {self.boot_ms - attempt.most_boot_ms} ms after its lease")
+            key, instance = self.workers[attempt.worker]
+            if (live := self.live.get(key)) is not None and live.seen.instance != instance:
+                self.broken(f"token {token} is open with {instance}, whose place {live.seen.instance} has")
         for request, key in self.pulls.items():
             live = self.live.get(key)
             if live is None or live.pull != request:

@@ -22,10 +22,12 @@ def unsound(engine: Engine) -> str:
 
 
 def _places(engine: Engine) -> Iterator[str]:
-    """An open run waits in one place: in a lane, on a timer, or for others; or a worker has it."""
+    """A worker that holds work has a name. An open run waits in one place: in a lane, on a timer, or for others; or a worker has it."""
     for run in engine.state.runs.values():
         dispatch = run.dispatch
-        if dispatch.reserved:
+        if dispatch.token and dispatch.worker not in engine.state.workers:
+            yield f"run {run.number} is held by worker {dispatch.worker}, of which nobody knows"
+        if dispatch.reserved is not None:
             yield f"run {run.number} is still reserved at a worker"
         if not engine.scheduler.synced or run.span is not None or not engine.scheduler.knows(run.task):
             continue

@@ -26,9 +26,9 @@ STEPS = 150
 
 @pytest.fixture(autouse=True)
 def small_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Checkpoints are written row by row, and forget all but three workers that hold nothing."""
+    """Checkpoints are written row by row, and forget all workers but one that hold nothing."""
     monkeypatch.setattr(snapshot, "_ROWS_PER_CHUNK", 1)
-    monkeypatch.setattr(snapshot, "_WORKER_MEMORY", 3)
+    monkeypatch.setattr(snapshot, "_WORKER_MEMORY", 1)
 
 
 @pytest.mark.parametrize("block", range(BLOCKS))

@@ -1,0 +1,161 @@
+"""Tries the mutants: `python -m tests.simulation.mutate`, or with some of their names, or the end of a module's name.
+
+Each is tried on the random driver, on the unit tests of its room and on the simulation, until one of them finds it. Those
+that nobody finds are listed at the end, and the exit status is 1. All of them take some ten minutes on two cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import multiprocessing
+import os
+import queue
+import re
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from tests.simulation.mutants import MUTANTS, Mutant
+
+__all__ = ["driver_finds", "main", "story_finds"]
+
+_ROOT = Path(__file__).parents[2]
+_UNIT = {
+    "engine": tuple(
+        str(path) for path in sorted((_ROOT / "tests/unit/engine").glob("test_*.py"))
+        if not re.search("cron|calendar|triggers|filters|interval|fingerprints|wheel", path.name)
+    ),
+    "ledger": ("tests/unit/ledger", "tests/contract", "tests/simulation/test_stores.py"),
+    "election": ("tests/unit/election", "tests/contract"),
+    "runtime": ("tests/unit/runtime",),
+}
+_VARIABLE = "TICKWHEEL_MUTANT"
+_PATIENCE_S = 240
+DRIVER_SEEDS = 100
+STORIES = 60
+STEPS = 150
+
+
+def driver_finds(seeds: Iterable[int]) -> str:
+    """What the random driver finds first; empty: nothing."""
+    from tests.simulation.engine_driver import EngineStory
+
+    from tickwheel_operator.engine import snapshot
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(snapshot, "_ROWS_PER_CHUNK", 1)
+        patch.setattr(snapshot, "_WORKER_MEMORY", 1)
+        for seed in seeds:
+            try:
+                EngineStory(seed).run(STEPS)
+            except Exception as error:
+                return f"driver, seed {seed}: {_in_short(error)}"
+    return ""
+
+
+def story_finds(seeds: Iterable[int]) -> str:
+    """What the simulation finds first; empty: nothing."""
+    from tests.simulation.scenario import run_seed
+
+    from tickwheel_operator.engine import groups, scheduler, snapshot
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(snapshot, "_ROWS_PER_CHUNK", 1)
+        patch.setattr(snapshot, "_WORKER_MEMORY", 1)
+        patch.setattr(groups, "AT_ONCE", 1)
+        patch.setattr(scheduler, "AT_ONCE", 1, raising=False)
+        for seed in seeds:
+            try:
+                run_seed(seed)
+            except Exception as error:
+                return f"simulation, seed {seed}: {_in_short(error)}"
+    return ""
+
+
+def _in_short(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error)[:140]}".replace("\n", " ")
+
+
+def _unit_finds(mutant: Mutant) -> str:
+    room = mutant.module.partition(".")[0]
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "--no-header", "-p", "no:cacheprovider", "-p", __spec__.name]
+    try:
+        ran = subprocess.run(
+            [*command, *_UNIT[room]], cwd=_ROOT, env=os.environ | {_VARIABLE: mutant.name}, capture_output=True,
+            text=True, timeout=_PATIENCE_S,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return "unit tests: they hang"
+    if ran.returncode == 0:
+        return ""
+    failed = [line for line in ran.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
+    return f"unit test: {failed[0].partition(' ')[2][:200]}" if failed else f"unit tests: exit {ran.returncode}"
+
+
+def pytest_configure() -> None:
+    """As a plugin of pytest: break the code before any test runs."""
+    name = os.environ.get(_VARIABLE)
+    if name:
+        next(mutant for mutant in MUTANTS if mutant.name == name).apply(pytest.MonkeyPatch())
+
+
+def _apart(find: str, mutant: Mutant, seeds: range) -> str:
+    """In a process of its own, which may hang."""
+    answers: multiprocessing.Queue[str] = multiprocessing.Queue()
+
+    def work() -> None:
+        logging.disable(logging.CRITICAL)
+        mutant.apply(pytest.MonkeyPatch())
+        answers.put({"driver": driver_finds, "simulation": story_finds}[find](seeds))
+
+    process = multiprocessing.get_context("fork").Process(target=work, daemon=True)
+    process.start()
+    try:
+        return answers.get(timeout=_PATIENCE_S)
+    except queue.Empty:
+        return f"{find}: it hangs"
+    finally:
+        process.kill()
+        process.join()
+
+
+def find(mutant: Mutant) -> str:
+    """Who finds it, and how; empty: nobody."""
+    ways = {
+        "driver": lambda: _apart("driver", mutant, range(DRIVER_SEEDS)),
+        "unit": lambda: _unit_finds(mutant),
+        "simulation": lambda: _apart("simulation", mutant, range(STORIES)),
+    }
+    order = ("driver", "unit", "simulation") if mutant.module.startswith("engine") else ("unit", "driver", "simulation")
+    return next((found for way in order if (found := ways[way]())), "")
+
+
+def main(arguments: list[str]) -> int:
+    """Print who finds each mutant; 1 where somebody finds too little."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", help="of mutants or of modules (`engine.state`); default: all")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    options = parser.parse_args(arguments)
+    chosen = [m for m in MUTANTS if not options.names or m.name in options.names or m.module in options.names]
+    began = time.monotonic()
+    by: Counter[str] = Counter()
+    nobody = []
+    with ThreadPoolExecutor(options.jobs) as pool:
+        for mutant, found in zip(chosen, pool.map(find, chosen), strict=True):
+            by[found.partition(":")[0].partition(",")[0] or "nobody"] += 1
+            print(f"{mutant.module}: {mutant.name}: {found or 'NOBODY'}", flush=True)
+            if not found and not mutant.equivalent:
+                nobody.append(mutant.name)
+    print(f"{len(chosen)} mutants in {time.monotonic() - began:.0f} s; found by {dict(by)}")
+    print(f"found by nobody, and not equivalent: {', '.join(nobody) or 'none'}")
+    return 1 if nobody else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
