@@ -120,6 +120,10 @@ class State:
         return dispatch
 
     def name_worker(self, number: int, worker: WorkerName) -> None:
+        before = self.number_of(worker.key, worker.instance)
+        if before and not self._attempts_of.get(before):
+            # A leader forgot the process with a checkpoint that this state does not stand on, and named it again.
+            self.forget_worker(before)
         self.workers[number] = worker
         self.worker_numbers[worker.key, worker.instance] = number
         self._processes.setdefault(worker.key, {})[number] = None
@@ -130,7 +134,8 @@ class State:
 
     def forget_worker(self, number: int) -> None:
         worker = self.workers.pop(number)
-        del self.worker_numbers[worker.key, worker.instance]
+        if self.number_of(worker.key, worker.instance) == number:
+            del self.worker_numbers[worker.key, worker.instance]
         processes = self._processes[worker.key]
         del processes[number]
         if not processes:

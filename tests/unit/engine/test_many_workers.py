@@ -10,9 +10,11 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+import pytest
 from tests.unit.engine.driver import Driver, deliveries, task_spec
 
 from tickwheel_operator.engine import messages as m
+from tickwheel_operator.engine import snapshot
 
 _FEW, _MANY = 20, 1_000
 
@@ -85,3 +87,27 @@ def test_what_a_worker_held_is_found_after_a_checkpoint_too() -> None:
     new.do(m.WorkerGone(key=Driver.seen("w1").key))
     assert new.engine.state.attempts_of(2) == []
     assert not set(held) & set(new.engine.state.attempts)
+
+
+def test_a_process_that_a_leader_forgot_and_named_again_has_one_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The leader forgets it with a checkpoint that is never completed; its successor replays both names."""
+    monkeypatch.setattr(snapshot, "_WORKER_MEMORY", 1)
+    leader = Driver.leading(task_spec(trigger=None))
+    leader.submit("one")
+    [first] = deliveries(leader.pull())
+    leader.report(succeeded=[first.token])
+    leader.submit("of another")
+    [other] = deliveries(leader.pull("w1"))
+    leader.report("w1", succeeded=[other.token])
+    list(leader.engine.snapshot())
+    leader.submit("two")
+    [second] = deliveries(leader.pull(received=first.token))
+
+    successor = leader.successor(task_spec(trigger=None))
+
+    assert list(successor.engine.state.workers) == [2, 3]
+    successor.engine.snapshot().end()
+    successor.pull(received=second.token)
+    assert second.token in successor.engine.state.attempts
+    assert successor.report(succeeded=[second.token]).fenced == []
+    list(successor.engine.snapshot())
