@@ -157,6 +157,7 @@ class EngineStory:
         self._compare("a new leader", engine.state, self.shadow)
         self.engine = engine
         self.account.take_over(self.durable, self.wall_ms, self.boot_ms)
+        self.account.remembered = set(engine.state.workers)
         self._lead()
         for process in list(self.processes):  # of some the leader hears that they are gone before they have spoken
             fate = self.chance.random()
@@ -256,6 +257,7 @@ class EngineStory:
         if self._writing is None:
             self._commit()
             taken = self.engine.snapshot()
+            self.account.remembered = set(self.engine.state.workers)
             self._writing = (iter(taken), [], len(self.durable))
             Snapshot(self.shadow).end()  # which forgets the same workers
             self._say("begins a checkpoint")
@@ -302,7 +304,7 @@ class EngineStory:
             (60, self._pass), (60, self._pull), (50, self._report), (50, self._commit), (16, self._submit),
             (8, self._cancel), (6, self._edit), (16, self.write_on), (4, self._backfill), (2, self._lose_worker),
             (3, self._late_word), (4, self._stale_pull),
-            (4, self._hang_up), (3, self._jump), (3, self.take_over), (2, self._idle),
+            (4, self._hang_up), (3, self._jump), (3, self.take_over), (2, self._idle), (1, self._flood),
             (2, self._pool), (1, self._hold), (2, self._lead_time),
             (2, self._renew_long), (4, self._look), (2, self._punctual),
         ]  # fmt: skip
@@ -421,7 +423,7 @@ class EngineStory:
         process = self.chance.choice([*self.processes, *self.gone[-1:]])
         live = self.account.live.get(process.key)
         known = live is not None and live.seen.instance == process.instance
-        if known and self.account.boot_ms - live.heard_boot_ms > 1_000:
+        if known and (not live.certain or self.account.boot_ms - live.heard_boot_ms > 1_000):
             return  # it may be known to be lost, or not
         if process.pulls:
             self._numbers += 1
@@ -603,16 +605,37 @@ class EngineStory:
         self._numbers += 1
         self.do(m.Submit(request=f"submit {self._numbers}", namespace=_NAMESPACE, name=name, runs=runs))
 
+    def _flood(self) -> None:
+        """So many runs at once that one fact about them fits no segment."""
+        free = [s for uid, s in self.tasks.items() if s.overlap.max_concurrent is None and uid not in self.invalid]
+        if self.config.max_backlog < 1_000 or self.config.max_leases_per_pull < 500 or not free:
+            return
+        spec = self.chance.choice(free)
+        self._numbers += 1
+        runs = [m.Submission(key=f"flood {self._numbers} {number}", scheduled_ms=self.wall_ms) for number in range(300)]
+        self.do(m.Submit(request=f"submit {self._numbers}", namespace=_NAMESPACE, name=spec.name, runs=runs))
+        self._start_worker(m.WorkerKey(_NAMESPACE, spec.pool, "strong"))
+        strong = self.processes[-1]
+        strong.handlers, strong.slots = _HANDLERS, 500
+        for kind in ("returned", "succeeded"):
+            self._send_pull(strong, strong.received, 400)
+            self._commit()
+            tokens = list(strong.held)
+            strong.held.clear()
+            self._send_report(strong, **{kind: tokens})
+            self._commit()
+
     def _backfill(self) -> None:
         chance = self.chance
         name = chance.choice([spec.name for spec in self.tasks.values()] or ["nobody"])
         number = chance.randrange(4)
-        start = EPOCH_MS - 1_000 * (20 - 3 * number)
+        lasts_ms = chance.choice((1_000, 7_000))
+        start = chance.choice((EPOCH_MS - 1_000 * (20 - 3 * number), self.wall_ms - 500 * (3 + number)))
         self._numbers += 1
         self.do(
             m.StartBackfill(
                 request=f"backfill {self._numbers}", namespace=_NAMESPACE, name=name,
-                key=f"past-{number}{chance.choice(('', '-again'))}", from_ms=start, to_ms=start + 7_000,
+                key=f"past-{number}{chance.choice(('', '-again'))}", from_ms=start, to_ms=start + lasts_ms,
                 max_parallel=chance.choice((1, 2, 5)),
             )
         )  # fmt: skip

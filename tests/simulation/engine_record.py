@@ -71,6 +71,8 @@ class _Worker:
         self.heard_boot_ms = 0
         self.pull: Hashable = None
         self.last_pull = 0
+        self.certain = True
+        """The leader surely remembers its last pull: it was not silent since."""
         self.until_boot_ms = 0
         self.credit = 0
 
@@ -109,6 +111,8 @@ class Account:
         self.attempts: dict[int, _Attempt] = {}
         self.last_token = 0
         self.workers: dict[int, tuple[m.WorkerKey, str]] = {}
+        self.remembered: set[int] = set()
+        """Those of them that no checkpoint has let go of."""
         self.started: dict[int, int] = {}
         """When each of them began."""
         self.displaced: _Worker | None = None
@@ -338,7 +342,9 @@ class Account:
             self.broken(f"{fact}: {key} has no open pull")
         assert live is not None
         live.credit -= len(fact.dispatches)
-        if live.credit < 0:
+        # What was reserved at a pull goes to the one that replaces it in the same command.
+        replaced = isinstance(self._command, m.Pull) and self._command.worker.key == key
+        if live.credit < 0 and not replaced:
             self.broken(f"{fact}: {key} gets {-live.credit} more than it asked for")
         if fact.first_token <= self.last_token:
             self.broken(f"{fact}: token {self.last_token} was given before")
@@ -536,6 +542,7 @@ class Account:
             case f.WorkerNamed():
                 self.workers[fact.worker] = (m.WorkerKey(fact.namespace, fact.pool, fact.name), fact.instance)
                 self.started[fact.worker] = fact.started_ms
+                self.remembered.add(fact.worker)
             case f.Leased(worker=worker, first_token=token, dispatches=dispatches):
                 for number in dispatches:
                     run = self.runs[number]
@@ -631,7 +638,8 @@ class Account:
         run.token = 0
         self._waits_until(run, ready_ms)
         if attempt is not None:  # it may have been leased ahead of its instant
-            run.soonest_boot_ms = max(run.soonest_boot_ms, attempt.soonest_boot_ms)
+            latest = self.boot_ms + _LONGEST_LEAD_MS if attempt.inherited else run.soonest_boot_ms
+            run.soonest_boot_ms = max(min(run.soonest_boot_ms, latest), attempt.soonest_boot_ms)
             run.due_boot_ms = max(run.due_boot_ms, run.soonest_boot_ms)
         if not ready_ms:
             run.waits_boot_ms = self.boot_ms
@@ -720,7 +728,7 @@ class Account:
             return
         self.displaced, self.outlived = before, self._is_outlived(command.worker)
         live = self.heard(command.worker, max(boot_ms, self.boot_ms))
-        live.last_pull = command.sequence
+        live.last_pull, live.certain = command.sequence, True
         live.seen, live.pull = command.worker, command.request
         live.until_boot_ms = max(boot_ms, self.boot_ms) + max(0, command.until_ms - now_ms)
         live.credit = 0 if command.worker.draining else min(command.free, self.config.max_leases_per_pull)
@@ -760,7 +768,7 @@ class Account:
 
     def _is_before(self, seen: m.WorkerSeen, instance: str, started_ms: int) -> bool:
         """Whether the process that speaks surely began before the other one of its place."""
-        numbers = {process: number for number, process in self.workers.items()}
+        numbers = {process: number for number, process in self.workers.items() if number in self.remembered}
         mine, its = numbers.get((seen.key, seen.instance), 0), numbers.get((seen.key, instance), 0)
         return mine < its if mine and its else 0 < seen.started_ms < started_ms
 
@@ -768,6 +776,8 @@ class Account:
         live = self.live.get(seen.key)
         if live is None or live.seen.instance != seen.instance:
             live = self.live[seen.key] = _Worker(seen)
+        elif boot_ms - live.heard_boot_ms > 1_000:
+            live.certain = False
         live.heard_boot_ms = boot_ms
         return live
 

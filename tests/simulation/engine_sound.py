@@ -22,7 +22,7 @@ def unsound(engine: Engine) -> str:
 
 
 def _places(engine: Engine) -> Iterator[str]:
-    """A worker that holds work has a name. An open run waits in one place: in a lane, on a timer, or for others; or a worker has it."""
+    """An open run waits in one place: in a lane, on a timer, or for others; or a worker has it, which has a name."""
     for run in engine.state.runs.values():
         dispatch = run.dispatch
         if dispatch.token and dispatch.worker not in engine.state.workers:

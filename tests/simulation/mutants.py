@@ -96,6 +96,7 @@ def _unwrapped(value: Any) -> types.FunctionType | None:
 _EDITS = {
     "engine.leasing": engine.LEASING,
     "engine.waiting": engine.WAITING,
+    "engine.succession": engine.SUCCESSION,
     "engine.overdue": engine.OVERDUE,
     "engine.retry": engine.RETRY,
     "engine.edits": engine.EDITS,

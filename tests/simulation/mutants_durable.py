@@ -5,6 +5,9 @@
 
 from __future__ import annotations
 
+# ruff: noqa: E501
+# fmt: off
+
 __all__ = [
     "CHECKPOINTS", "CODEC", "COMPACTION", "ELECTOR", "LEADERSHIP", "LOG", "PARTITION", "REPLAY", "RUNS", "SNAPSHOT", "SPLITTING",
     "STATE", "TERM",
@@ -80,9 +83,9 @@ SPLITTING = (
 LOG = (
     ("may_fence_ignored", "                if not may_fence():", "                if False:"),
     ("refused_chunk_forgotten_though_it_may_arrive", "if segment.kind is SegmentKind.CHECKPOINT and not self._may_arrive:", "if segment.kind is SegmentKind.CHECKPOINT:"),
-    ("head_seen_after_the_write", "            self._head_seen_ms = tried_ms\n", "            self._head_seen_ms = self._clock.boot_ms()\n"),
-    ("head_seen_after_the_look", "        self._head_seen_ms = now_ms\n", "        self._head_seen_ms = self._clock.boot_ms()\n"),
-    ("looks_too_late_before_writing", "<= self._limits.epoch_keep_ms // 2:", "<= self._limits.epoch_keep_ms:"),
+    ("head_seen_after_the_write", '            self._head_seen = tried\n', '            self._head_seen = self._clocks()\n'),
+    ("head_seen_after_the_look", '        self._head_seen = now\n', '        self._head_seen = self._clocks()\n'),
+    ("looks_too_late_before_writing", '            <= self._limits.epoch_keep_ms // 2\n', '            <= self._limits.epoch_keep_ms\n'),
     ("fence_below_a_rivals_checkpoint", "return not any(header.sequence > fence.sequence for header in await self._list())", "return True"),
     ("rival_of_the_same_epoch_taken_for_oneself", "return (found.epoch, found.nonce) == (mine.epoch, mine.nonce)", "return found.epoch == mine.epoch"),
     ("name_that_was_taken_and_is_gone_is_mine", "if found is None or not _same(found, segment):", "if found is not None and not _same(found, segment):"),
@@ -135,7 +138,7 @@ ELECTOR = (
     ("lease_of_a_cancelled_try_kept", "        if self._may_hold:\n            self._may_hold = False\n            with", "        if False:\n            with"),
     ("anothers_lease_renewed", "        if found.holder != self._identity:\n            return (", "        if False:\n            return ("),
     ("lease_without_its_version", "version=found.version)\n                self._see", "version=\"\")\n                self._see"),
-    ("another_process_of_the_pod_is_dead", "if holder.rpartition(\"_\")[0] == pod and holder != self._identity:", "if holder.startswith(pod) and holder != self._identity:"),
+    ("another_process_of_the_pod_is_dead", '0 < started_ms < before_ms and', '0 < started_ms and'),
     ("stands_with_a_term", "        if self._term is not None and not self._term.ended:\n            raise", "        if False:\n            raise"),
     ("fresh_from_after_the_try", "                tried_ms = self._clock.boot_ms()\n                released.clear()\n                if await self._try_to_acquire():\n                    return tried_ms", "                released.clear()\n                if await self._try_to_acquire():\n                    return self._clock.boot_ms()"),
 )  # fmt: skip

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+# ruff: noqa: E501
+# fmt: off
+
 __all__ = [
     "BACKFILL", "CORE", "EDITS", "FOLLOWING", "LEASING", "OVERDUE", "OVERLAP", "QUEUES", "RETRY",
-    "ROUTING", "SCHEDULER", "WAITING",
+    "ROUTING", "SCHEDULER", "SUCCESSION", "WAITING",
 ]  # fmt: skip
 
 LEASING = (
+    ("late_pull_of_a_replaced_process_taken", "if successor := self._succession.successor(command.worker):", 'if successor := "":'),
     ("failed_attempt_waits_nowhere", "            dispatch.due_boot_ms = due_ms\n            self._waiting.ready(dispatch)", "            dispatch.due_boot_ms = due_ms"),
     ("retry_measured_by_the_wall_clock", "            dispatch.due_boot_ms = due_ms\n            self._waiting", "            self._waiting"),
     ("lost_early_lease_starts_at_once", "earliest = max(boot, dispatch.starts_boot_ms)", "earliest = boot"),
     ("instant_of_a_lost_early_lease_forgotten", "return max(instant_ms, dispatch.ready_ms) if", "return instant_ms if"),
     ("attempts_of_a_predecessor_kept", "            if other != number:\n", "            if other == -1:\n"),
-    ("any_end_of_a_pod_is_that_of_its_worker", 'if worker is not None and command.instance in ("", worker.instance):',
-     "if worker is not None:"),
-    ("the_end_of_an_unknown_worker_unheard", "        elif worker is None:\n            for number in self._state.processes",
-     "        elif False:\n            for number in self._state.processes"),
+    ("any_end_of_a_pod_is_that_of_its_worker", 'if worker is not None and is_meant(command, worker.name):', 'if worker is not None:'),
+    ("the_end_of_an_unknown_worker_unheard", '            if is_meant(command, self._state.workers[number]):', '            if False:'),
     ("pull_of_a_lost_worker_not_answered", "        self._answer(worker, [], effects)\n        self._router.leave(worker)",
      "        self._router.leave(worker)"),
     ("not_sent_again_after_a_takeover", "command.received < worker.last_token or worker.last_token == 0",
@@ -46,8 +48,7 @@ LEASING = (
     ("early_start_not_noted", "dispatch.starts_boot_ms = journal.boot_ms + ahead\n", "dispatch.starts_boot_ms = 0\n"),
     ("parameters_of_a_run_ignored", "merge(spec.parameters, run.parameters) if run.parameters else", "spec.parameters if run.parameters else"),
     ("attempt_counts_from_the_run", "run.scheduled_ms, dispatch.attempts, parameters", "run.scheduled_ms, run.attempts, parameters"),
-    ("last_words_of_a_replaced_process_taken", "        if self._is_replaced(command.worker):\n            self._fence_all",
-     "        if False:\n            self._fence_all"),
+    ("last_words_of_a_replaced_process_taken", '        if self._succession.successor(command.worker):\n            self._fence_all', '        if False:\n            self._fence_all'),
     ("token_named_twice_ends_the_engine", "self._succeed(list(dict.fromkeys(done)))", "self._succeed(done)"),
     ("success_of_a_foreign_token_taken",
      "            if dispatch is None or dispatch.worker != number:\n                fenced.append(token)\n            else:",
@@ -229,6 +230,13 @@ OVERDUE = (
     ("overdue_without_room", "if (surplus := len(fire) - room) > 0:", "if (surplus := 0) > 0:"),
     ("oldest_overdue_win", "            fire = fire[surplus:]\n", "            fire = fire[:-surplus]\n"),
     ("surplus_not_counted", "fire[surplus - 1], surplus, reason)", "fire[surplus - 1], 1, reason)"),
+)  # fmt: skip
+
+SUCCESSION = (
+    ("earlier_process_taken_for_the_later", "return own < number", "return own > number"),
+    ("ended_process_taken_for_a_successor", "                and self._state.attempts_of(number)\n", ""),
+    ("end_of_another_pod_heard", "gone.pod_uid != process.pod_uid:", "False:"),
+    ("end_of_a_later_process_heard", "process.started_ms < gone.before_ms", "True"),
 )  # fmt: skip
 
 RETRY = (

@@ -1,7 +1,7 @@
 """Tries the mutants: `python -m tests.simulation.mutate`, or with some of their names, or the end of a module's name.
 
-Each is tried on the random driver, on the unit tests of its room and on the simulation, until one of them finds it. Those
-that nobody finds are listed at the end, and the exit status is 1. All of them take some ten minutes on two cores.
+Each is tried on the random driver, on the unit tests of its room and on the simulation, until one of them finds it.
+Those that nobody finds are listed at the end, and the exit status is 1. All of them take half an hour on two cores.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ __all__ = ["driver_finds", "main", "story_finds"]
 _ROOT = Path(__file__).parents[2]
 _UNIT = {
     "engine": tuple(
-        str(path) for path in sorted((_ROOT / "tests/unit/engine").glob("test_*.py"))
+        str(path)
+        for path in sorted((_ROOT / "tests/unit/engine").glob("test_*.py"))
         if not re.search("cron|calendar|triggers|filters|interval|fingerprints|wheel", path.name)
     ),
     "ledger": ("tests/unit/ledger", "tests/contract", "tests/simulation/test_stores.py"),

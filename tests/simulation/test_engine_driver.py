@@ -46,12 +46,13 @@ def test_the_engine_keeps_its_promises_whatever_it_is_asked(block: int) -> None:
 
 
 def test_the_stories_have_every_command_and_every_fact() -> None:
-    stories = [EngineStory(seed) for seed in range(16)]
+    stories = [EngineStory(seed) for seed in range(30)]
     for story in stories:
         story.run(STEPS)
     told = "\n".join(line for story in stories for line in story.history)
 
-    for kind in (*m.Command.__args__, *f.Fact.__args__):
+    driven = set(m.Command.__args__) - {m.TaskAbandoned}  # which follows an exception of the engine: there is none
+    for kind in (*driven, *f.Fact.__args__):
         assert re.search(rf"^ *-?\d+ +\d+ {kind.__name__}\(", told, re.MULTILINE), kind.__name__
     for text in (
         "LOST",

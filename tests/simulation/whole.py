@@ -77,7 +77,7 @@ class _Walk:
             if type(a) is not type(b) and not (isinstance(a, Mapping) and isinstance(b, Mapping)):
                 yield f"{where}: a {type(a).__name__} and a {type(b).__name__}: {a!r} and {b!r}"
                 continue
-            if not isinstance(a, tuple):
+            if not _is_value(a):
                 if id(a) in self._met:
                     if self._met[id(a)] is not b:
                         yield f"{where}: it is shared with another place on one side only"
@@ -112,6 +112,13 @@ class _Walk:
 @functools.cache
 def _slots(kind: type) -> tuple[str, ...]:
     return tuple(sorted({name for base in kind.__mro__ for name in getattr(base, "__slots__", ())}))
+
+
+def _is_value(thing: object) -> bool:
+    """Whether an equal one is as good."""
+    if isinstance(thing, msgspec.Struct):
+        return thing.__struct_config__.frozen and thing.__struct_config__.eq
+    return isinstance(thing, tuple)
 
 
 def _pairs(a: Mapping[Any, Any], b: Mapping[Any, Any], where: str) -> tuple[list[tuple[Any, Any, str]], list[str]]:
