@@ -6,7 +6,7 @@ from functools import lru_cache
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from tests.unit.engine.wall_clock import ZONES, stretches
 
@@ -177,6 +177,7 @@ def test_within_a_day_it_is_the_cron_expression_with_that_step(
     every: int, first: int, hours: int, zone: str, start: int
 ) -> None:
     last = min(first + hours, 24)
+    assume(every < 60 or last - first > 1)  # one time a day is a fixed one for cron, however it is spelled
     interval = DailyIntervalTrigger(every * MINUTE_MS, first * HOUR_MS, last * HOUR_MS, 127, zone)
     cron = CronTrigger(f"{f'*/{every}' if every < 60 else '0'} {first}-{last - 1}/1 * * *", zone)
     at = start
