@@ -22,7 +22,8 @@ from tickwheel_operator.clock import SystemClock
 from tickwheel_operator.controllers.ownermarks import OwnerMarks
 from tickwheel_operator.controllers.ownership import SERVED_BY_ANOTHER, Ownership, OwnershipConfig
 
-ONE, TWO, SECURE = "owner-one-system", "owner-two-system", "owner-secure-system"
+ONE, TWO, SECURE = (f"owner-{name}-{secrets.token_hex(3)}" for name in ("one", "two", "secure"))
+"""With Leases that nobody holds yet, also on a cluster that was used before."""
 LEASE = "tickwheel-partition-0"
 PATIENCE_S = 90.0
 
