@@ -3,17 +3,19 @@ how drift is set back and scale followed, and what is refused. No kubelet runs h
 
 from __future__ import annotations
 
+import subprocess
 import urllib.error
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from tests.integration.installation import apply, create_namespace, edit, get, install_operator
 from tests.integration.processes import Crew
 from tests.integration.soak.scenario import until
 
-from tickwheel_cluster import Access
+from tickwheel_cluster import Access, find_binaries
 
 NAMESPACE = "pools-shop"
 SYSTEM = "pools-system"
@@ -141,6 +143,52 @@ def test_its_pods_pass_a_namespace_that_enforces_the_restricted_level(shop: Acce
     apply(shop, {**pod, "metadata": {"name": "worker", "namespace": namespace}, "spec": spec})
 
 
+def test_the_pools_labels_and_annotations_reach_its_deployment_also_when_they_change(shop: Access) -> None:
+    pool = _pool("labelled")
+    pool["metadata"] |= {
+        "labels": {"team": "payments", "argocd.argoproj.io/instance": "shop"},
+        "annotations": {"owner": "ana", "kubectl.kubernetes.io/last-applied-configuration": "{}"},
+    }
+    apply(shop, pool)
+    metadata = _until_deployed(shop, "labelled")["metadata"]
+    assert metadata["labels"]["team"] == "payments"
+    assert "argocd.argoproj.io/instance" not in metadata["labels"]
+    assert metadata["annotations"]["owner"] == "ana"
+    assert "kubectl.kubernetes.io/last-applied-configuration" not in metadata["annotations"]
+    edit(shop, "WorkerPool", NAMESPACE, "labelled", lambda d: d["metadata"].update(labels={"team": "billing"}))
+    deployment = _until_deployed(shop, "labelled", lambda d: d["metadata"]["labels"]["team"] == "billing")
+    assert deployment["metadata"]["generation"] == 1, "the pods stay"
+    edit(shop, "WorkerPool", NAMESPACE, "labelled", lambda d: d["metadata"].update(labels={}, annotations={}))
+    _until_deployed(shop, "labelled", lambda d: "team" not in d["metadata"]["labels"])
+
+
+def test_handlers_in_a_config_map_roll_the_pods_by_an_annotation_of_the_template(shop: Access) -> None:
+    """What a chart does with a checksum: docs/workerpools.md."""
+    apply(shop, _pool("checksum"))
+    before = _until_deployed(shop, "checksum")["metadata"]["generation"]
+    template = _pool("checksum")["spec"]["template"] | {"metadata": {"annotations": {"checksum/handlers": "2"}}}
+    _change_spec(shop, "checksum", template=template)
+    deployment = _until_deployed(shop, "checksum", lambda d: d["metadata"]["generation"] > before)
+    assert deployment["spec"]["template"]["metadata"]["annotations"] == {"checksum/handlers": "2"}
+
+
+def test_kustomize_puts_the_hash_of_a_config_map_into_a_pools_volumes(tmp_path: Path) -> None:
+    """With the configuration that docs/workerpools.md shows; a new hash is a new template."""
+    text = (Path(__file__).parents[2] / "docs" / "workerpools.md").read_text()
+    (shown,) = [line.strip().strip("`.") for line in text.splitlines() if line.strip().startswith("`nameReference:")]
+    pool = _pool("shop", pod={"volumes": [{"name": "handlers", "configMap": {"name": "handlers"}}]})
+    (tmp_path / "pool.yaml").write_text(yaml.safe_dump(pool))
+    (tmp_path / "names.yaml").write_text(shown)
+    generator = [{"name": "handlers", "namespace": NAMESPACE, "literals": ["handlers.py=x"]}]
+    folder = {"resources": ["pool.yaml"], "configMapGenerator": generator, "configurations": ["names.yaml"]}
+    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(folder))
+    kubectl = str(find_binaries() / "kubectl")
+    done = subprocess.run([kubectl, "kustomize", str(tmp_path)], capture_output=True, text=True, check=True, timeout=60)
+    documents = {document["kind"]: document for document in yaml.safe_load_all(done.stdout)}
+    (volume,) = documents["WorkerPool"]["spec"]["template"]["spec"]["volumes"]
+    assert volume["configMap"]["name"] == documents["ConfigMap"]["metadata"]["name"] != "handlers"
+
+
 def test_a_pool_without_a_template_gets_none_and_one_that_loses_its_template_loses_it(shop: Access) -> None:
     apply(shop, _pool("leaves"), {**_pool("outside"), "spec": {}})
     _until_deployed(shop, "leaves")
@@ -184,6 +232,22 @@ def test_kubectl_scale_changes_the_number_of_workers(shop: Access) -> None:
     del scale["metadata"]["resourceVersion"]  # the operator writes the pool's status meanwhile
     shop.request("PUT", path, scale)
     _until_deployed(shop, "scales", lambda deployment: deployment["spec"]["replicas"] == 7)
+
+
+def test_kubectl_scale_of_an_autoscaled_pool_is_refused_with_what_to_change(shop: Access) -> None:
+    apply(shop, _pool("autoscaled", autoscaling={"maxReplicas": 4}))
+    path = f"/apis/tickwheel.io/v1alpha1/namespaces/{NAMESPACE}/workerpools/autoscaled/scale"
+    scale = shop.request("GET", path)
+    scale["spec"]["replicas"] = 3
+    del scale["metadata"]["resourceVersion"]
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        shop.request("PUT", path, scale)
+    assert refused.value.code == 422
+    assert "change spec.autoscaling.minReplicas or maxReplicas" in refused.value.read().decode()
+    # Who turns it on or off may say both at once.
+    _change_spec(shop, "autoscaled", autoscaling=None, replicas=3)
+    _change_spec(shop, "autoscaled", autoscaling={"maxReplicas": 4}, replicas=2)
+    _change_spec(shop, "autoscaled", replicas=1)
 
 
 # --- drift -----------------------------------------------------------------------------------------------------------

@@ -195,6 +195,13 @@ class WorkerPoolSpec(Model):
             "autoscaling needs a template: the workers of an external pool are started elsewhere",
             lambda spec: spec.autoscaling is None or spec.template is not None,
         ),
+        # `kubectl scale` would say "scaled". 1 is what a manifest without replicas has.
+        Rule(
+            "!has(self.autoscaling) || !has(oldSelf.autoscaling) || self.replicas == oldSelf.replicas"
+            " || self.replicas == 1",
+            "spec.autoscaling chooses the number of workers of this pool, and replicas is not looked at: change "
+            "spec.autoscaling.minReplicas or maxReplicas, or take autoscaling away",
+        ),
     )
 
     replicas: Replicas = 1

@@ -60,6 +60,21 @@ MIN_READY_S = 10
 """A worker that connects and ends some seconds later must not count as good, or a rolling update would replace them
 all."""
 
+_RECOMMENDED = "app.kubernetes.io"
+_TOOLS = (
+    "argoproj.io",
+    "cattle.io",
+    "fluxcd.io",
+    "helm.sh",
+    "k14s.io",
+    "k8s.io",
+    "kubernetes.io",
+    "pulumi.com",
+    "tickwheel.io",
+)
+"""Domains, with all below them, whose labels and annotations of a pool stay with the pool; of `kubernetes.io` all but
+the recommended labels."""
+
 OWN_VARIABLES: Mapping[str, str] = {
     "TICKWHEEL_ENDPOINT": "it is the operator's gateway",
     "TICKWHEEL_POOL": "it is the pool's name",
@@ -104,6 +119,7 @@ def deployment(pool: WorkerPool, surroundings: Surroundings, replicas: int) -> d
     if template is None:
         raise ValueError(f"WorkerPool {name} has no template")
     labels = _labels(name)
+    inherited = _passed_on(pool.metadata.annotations)
     metadata: dict[str, Any] = {"labels": labels}
     if template.metadata is not None:
         metadata["labels"] = {**labels, **template.metadata.labels, POOL_LABEL: name}
@@ -115,7 +131,8 @@ def deployment(pool: WorkerPool, surroundings: Surroundings, replicas: int) -> d
         "metadata": {
             "name": deployment_name(name),
             "namespace": pool.metadata.namespace,
-            "labels": labels,
+            "labels": {**_passed_on(pool.metadata.labels), **labels},
+            **({"annotations": inherited} if inherited else {}),
             "ownerReferences": [
                 {
                     "apiVersion": API_VERSION,
@@ -138,6 +155,17 @@ def deployment(pool: WorkerPool, surroundings: Surroundings, replicas: int) -> d
             "template": {"metadata": metadata, "spec": _pod(pool, template.spec, surroundings)},
         },
     }
+
+
+def _passed_on(given: Mapping[str, str]) -> dict[str, str]:
+    """The pool's labels or annotations that its Deployment gets: not those by which Kubernetes and tools know what is
+    theirs. A tool that found its mark on the Deployment would take it for its own, and delete what is not in Git."""
+    return {key: value for key, value in given.items() if not _is_a_tools(key)}
+
+
+def _is_a_tools(key: str) -> bool:
+    domain, slash, _ = key.rpartition("/")
+    return bool(slash) and domain != _RECOMMENDED and any(f".{domain}".endswith(f".{tool}") for tool in _TOOLS)
 
 
 def _labels(pool: str) -> dict[str, str]:

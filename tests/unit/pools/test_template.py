@@ -46,6 +46,35 @@ def test_the_deployment_is_the_pools_own_and_its_pods_are_found_by_the_pools_lab
     assert selector("shop") == "tickwheel.io/pool=shop"
 
 
+def test_the_pools_labels_and_annotations_reach_its_deployment_but_no_marks_of_tools() -> None:
+    pool = a_pool()
+    mine = {"team": "payments", "example.com/cost": "7", "app.kubernetes.io/part-of": "shop"}
+    marks = {
+        "app.kubernetes.io/instance": "argo-app",
+        "app.kubernetes.io/managed-by": "Helm",
+        "applyset.kubernetes.io/part-of": "x",
+        "argocd.argoproj.io/instance": "x",
+        "helm.sh/chart": "x",
+        "kubectl.kubernetes.io/last-applied-configuration": "{}",
+        "kustomize.toolkit.fluxcd.io/name": "x",
+        "meta.helm.sh/release-name": "x",
+        "objectset.rio.cattle.io/hash": "x",
+        "tickwheel.io/pool": "another",
+    }
+    metadata = pool.metadata.model_copy(update={"labels": mine | marks, "annotations": {"note": "x", **marks}})
+    manifest = made(pool.model_copy(update={"metadata": metadata}))
+    found = manifest["metadata"]
+    assert mine.items() <= found["labels"].items()
+    assert found["labels"]["app.kubernetes.io/instance"] == "shop"
+    assert found["labels"]["app.kubernetes.io/managed-by"] == "tickwheel"
+    assert found["labels"]["tickwheel.io/pool"] == "shop"
+    assert not {key for key in marks if not key.startswith(("app.", "tickwheel"))} & found["labels"].keys()
+    # `app.kubernetes.io/` are labels; as annotations nobody goes by them.
+    assert found["annotations"].keys() - {key for key in marks if key.startswith("app.")} == {"note"}
+    # A change of them does not roll the pods.
+    assert manifest["spec"] == made(pool)["spec"]
+
+
 def test_no_two_pools_share_a_deployment() -> None:
     names = [made(a_pool(name=name))["metadata"]["name"] for name in ("shop", "shop-workers", "shop-workers-workers")]
     assert len(set(names)) == 3
