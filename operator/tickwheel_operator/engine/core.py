@@ -20,7 +20,7 @@ from tickwheel_operator.engine.identity import keyed_run_id, uid_of
 from tickwheel_operator.engine.journal import Journal
 from tickwheel_operator.engine.leasing import Leasing
 from tickwheel_operator.engine.overlap import Overlaps, Verdict
-from tickwheel_operator.engine.request_keys import content_of, difference, requested
+from tickwheel_operator.engine.request_keys import objection_to_keys
 from tickwheel_operator.engine.routing import Router
 from tickwheel_operator.engine.runs import Run
 from tickwheel_operator.engine.scheduler import Scheduler
@@ -431,7 +431,9 @@ class Engine:
                 runs = command.runs if isinstance(command, m.Submit) else []
                 uid = entry.spec.uid
                 backlog = self.router.pool(command.namespace, entry.spec.pool).unleased()
-                if objection := self._key_objection(uid, runs if isinstance(command, m.Submit) else [command]):
+                if objection := objection_to_keys(
+                    self.state.keys, uid, runs if isinstance(command, m.Submit) else [command]
+                ):
                     reason, detail = m.RefusalReason.KEY_REUSED, objection
                 elif backlog + len(runs) > self.config.max_backlog:
                     reason = m.RefusalReason.BACKLOG_FULL
@@ -442,25 +444,6 @@ class Engine:
         if reason is None:
             return None
         return m.CommandRefused(request=command.request, reason=reason, detail=detail)
-
-    def _key_objection(self, uid: str, wanted: Sequence[m.Submission | m.StartBackfill]) -> str:
-        """Whose key stands for another request already, and what differs; empty: nobody's."""
-        among: dict[str, m.Submission | m.StartBackfill] = {}
-        for one in wanted:
-            known = self.state.keys.get(keyed_run_id(uid, one.key))
-            if known is not None:
-                before = requested(known) if isinstance(known, Run) else known.content
-                found, whose = difference(before, one), "made a run"
-            else:
-                first = among.setdefault(one.key, one)
-                found = "" if first is one else difference(content_of(first.parameters), one)
-                whose = "is used twice in this request"
-            if found:
-                return (
-                    f"idempotencyKey {one.key!r} {whose} with another content: {found}. The same key is the same run; "
-                    "give another request another key"
-                )
-        return ""
 
     def _overlap_objection(self, spec: TaskSpec, runs: list[m.Submission]) -> str:
         """Why these runs may not all be made now; empty: they may. One that is known already is no new one, and a

@@ -7,15 +7,17 @@ have equal content, whatever the order of their members and however their number
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
+from tickwheel_operator.engine.identity import keyed_run_id
 from tickwheel_operator.engine.instants import timestamp
 from tickwheel_operator.engine.messages import RunState, StartBackfill, Submission
 from tickwheel_operator.engine.runs import Run
 
-__all__ = ["EndedKey", "content_of", "difference", "ended_key", "requested"]
+__all__ = ["EndedKey", "content_of", "ended_key", "objection_to_keys"]
 
 _MOST_BYTES = 512
 """Of the parameters' names and digests; above it only one digest of all is kept, and no name can be given."""
@@ -80,6 +82,28 @@ def difference(before: bytes, wanted: Submission | StartBackfill) -> str:
     elif had != has:
         found.append("parameters: they differ")
     return "; ".join(found)
+
+
+def objection_to_keys(
+    keys: Mapping[str, Run | EndedKey], uid: str, wanted: Sequence[Submission | StartBackfill]
+) -> str:
+    """Whose key stands for another request of the task already, and what differs; empty: nobody's."""
+    among: dict[str, Submission | StartBackfill] = {}
+    for one in wanted:
+        known = keys.get(keyed_run_id(uid, one.key))
+        if known is not None:
+            before = requested(known) if isinstance(known, Run) else known.content
+            found, whose = difference(before, one), "made a run"
+        else:
+            first = among.setdefault(one.key, one)
+            found = "" if first is one else difference(content_of(first.parameters), one)
+            whose = "is used twice in this request"
+        if found:
+            return (
+                f"idempotencyKey {one.key!r} {whose} with another content: {found}. The same key is the same run; "
+                "give another request another key"
+            )
+    return ""
 
 
 def _change(name: str, had: dict[str, bytes], has: dict[str, bytes]) -> str:
