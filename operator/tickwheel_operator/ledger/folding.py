@@ -7,6 +7,7 @@ segment.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
@@ -33,8 +34,9 @@ async def fold(opened: Opened, into: Folded) -> None:
     """All that a takeover replays. Raises `LedgerCorrupt`, and what reading the log raises."""
     if opened.checkpoint is not None:
         restore(into, opened.checkpoint, where=opened.checkpoint_segment)
-    async for batch in opened.segments:
-        replay(into, batch.facts, where=batch.segment)
+    async with contextlib.aclosing(opened.segments) as segments:
+        async for batch in segments:
+            replay(into, batch.facts, where=batch.segment)
 
 
 def restore(into: Folded, chunks: Sequence[bytes], *, where: str) -> None:

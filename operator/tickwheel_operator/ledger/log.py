@@ -17,7 +17,7 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 
 import msgspec
 
@@ -66,9 +66,9 @@ class Opened(msgspec.Struct, frozen=True, kw_only=True):
     """The payloads as they were given to `checkpoint`, or None where there is no checkpoint."""
     checkpoint_segment: str = ""
     """The name of its first segment."""
-    segments: AsyncIterator[Replayed]
-    """The facts after it, segment by segment, read ahead. Raises `LedgerCorrupt`, or `Deposed` when a rival took
-    over in the meantime."""
+    segments: AsyncGenerator[Replayed, None]
+    """The facts after it, segment by segment, read ahead; close it. Raises `LedgerCorrupt`, or `Deposed` when a rival
+    took over in the meantime."""
     tail_segments: int
     """How many `segments` gives."""
 
@@ -458,7 +458,7 @@ class Ledger:
 
     # --- replay --------------------------------------------------------------------------------------------------
 
-    async def _facts(self, headers: Sequence[SegmentHeader], identity: str) -> AsyncIterator[Replayed]:
+    async def _facts(self, headers: Sequence[SegmentHeader], identity: str) -> AsyncGenerator[Replayed, None]:
         async with contextlib.aclosing(self._replayed(headers)) as segments:
             async for segment in segments:
                 name = segment_name(self._partition, segment.sequence)
