@@ -45,6 +45,8 @@ _PATHS = {
     "TaskRun": "/apis/tickwheel.io/v1alpha1/namespaces/{namespace}/taskruns",
     "Deployment": "/apis/apps/v1/namespaces/{namespace}/deployments",
     "ConfigMap": "/api/v1/namespaces/{namespace}/configmaps",
+    "ValidatingAdmissionPolicy": "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies",
+    "ValidatingAdmissionPolicyBinding": "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicybindings",
     "LedgerSegment": "/apis/tickwheel.io/v1alpha1/namespaces/{namespace}/ledgersegments",
 }
 
@@ -81,17 +83,21 @@ def install_operator(cluster: Access, namespace: str) -> None:
 
 
 def _permissions(namespace: str) -> list[dict[str, Any]]:
-    """The ServiceAccount, roles and bindings of a release in the namespace that serves the whole cluster."""
+    """The ServiceAccount, roles and bindings of a release in the namespace that serves the whole cluster, and the
+    policies that bind the account to what it owns."""
     values = {
         "serviceAccount": {"name": OPERATOR_ACCOUNT},
         "rbac": {"aggregate": False},
         # Not looked at here, and large.
         "crds": {"enabled": False},
-        "admission": {"enabled": False},
         "test": {"enabled": False},
     }
     kinds = {"ServiceAccount", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"}
-    return [document for document in render(values, namespace=namespace) if document["kind"] in kinds]
+    return [
+        document
+        for document in render(values, namespace=namespace)
+        if document["kind"] in kinds or document["metadata"]["name"].endswith(".own.tickwheel.io")
+    ]
 
 
 def create_namespace(cluster: Access, name: str) -> None:
