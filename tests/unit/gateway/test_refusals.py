@@ -63,3 +63,21 @@ def test_one_address_that_makes_up_callers_does_not_hide_those_of_others(refusal
     now[0] = 60.0
     note(refusals, "made-up-1", peer="6.6.6.6")
     assert len(caplog.records) == 23
+
+
+def test_the_last_refusal_of_an_address_is_known_for_two_minutes(refusals, now):
+    note(refusals, "shops/a", Reason.INVALID_TOKEN, peer="::ffff:10.0.0.1")
+    now[0] = 1.0
+    note(refusals, "shops/a", Reason.HANDSHAKE, peer="10.0.0.2")
+    assert refusals.latest({"10.0.0.1"}) == ("InvalidToken", "the detail")
+    assert refusals.latest({"10.0.0.1", "10.0.0.2"}) == ("HandshakeFailed", "the detail")
+    assert refusals.latest({"10.0.0.3"}) is None
+    now[0] = 122.0
+    assert refusals.latest({"10.0.0.1", "10.0.0.2"}) is None
+
+
+def test_refusals_of_very_many_addresses_stay_in_bounds(refusals):
+    for number in range(3_000):
+        note(refusals, "", peer=f"10.0.{number // 250}.{number % 250}")
+    assert refusals.latest({"10.0.0.0"}) is None
+    assert refusals.latest({"10.0.11.249"}) is not None
