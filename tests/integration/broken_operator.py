@@ -17,6 +17,7 @@ from tickwheel_operator.gateway import convert
 from tickwheel_operator.pools import reconciler
 from tickwheel_operator.pools.autoscaling import Autoscaler
 from tickwheel_operator.projection import projector
+from tickwheel_operator.projection.history import History
 from tickwheel_operator.projection.projector import Projector
 
 __all__ = ["SITE", "Injected", "install"]
@@ -40,6 +41,7 @@ def install() -> None:
     _break(projector, "pool_status", "projection-pool", lambda pool, *_: pool.seen.name)
     _break(projector, "calendar_status", "projection-calendar", lambda calendar: calendar.seen.name)
     _break(Projector, "_compare", "sorting", lambda _, task, view: task.seen.name)
+    _break(History, "_create", "history", lambda _, view, run: view.name)
     _break(reconciler, "deployment", "pools", lambda pool, *_: pool.metadata.name)
     _break(Autoscaler, "_decide", "autoscaling", lambda _, key, *rest: key[1])
     _break(convert, "_lease", "gateway", lambda delivery, *_: delivery.task.name)

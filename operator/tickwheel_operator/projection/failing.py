@@ -57,18 +57,19 @@ class Failing:
         metadata = item.get("metadata") or {}
         self._faults.record(Layer.PROJECTION, "TaskRun", metadata.get("namespace", ""), metadata.get("name", ""), error)
 
-    def look(self, uid: str, look: Callable[[], None]) -> None:
-        """Look at a task."""
+    def look(self, layer: Layer, uid: str, look: Callable[[], None]) -> None:
+        """Look at a task. Each way to look has a layer of its own: that one works mends nothing of the other."""
         try:
             look()
         except Exception as error:
-            self._faults.stand(Layer.VIEWS, _TASK, *self._named(uid), error)
+            self._faults.stand(layer, _TASK, *self._named(uid), error)
         else:
-            self._faults.mended(Layer.VIEWS, _TASK, *self._named(uid))
+            self._faults.mended(layer, _TASK, *self._named(uid))
 
     async def work(self, key: Key, write: _Write, patch: _Patch) -> float | None:
         """Write an object. Raises `WorkFailed` as `write` and `patch` do, and nothing else while the object exists."""
         found = self._subject(key)
+        layer = Layer.HISTORY if key[0] in ("history", "expired") else Layer.PROJECTION
         try:
             again_s = await write(key)
         except WorkFailed:
@@ -77,12 +78,12 @@ class Failing:
             if found is None:
                 raise
             kind, seen = found
-            self._faults.stand(Layer.PROJECTION, kind, seen.namespace, seen.name, error)
+            self._faults.stand(layer, kind, seen.namespace, seen.name, error)
             status: dict[str, object] = {"observedGeneration": seen.generation}
             await patch(kind, key, seen.namespace, seen.name, seen.uid, status, seen.stored)
             return _AGAIN_S
         if found is not None:
-            self._faults.mended(Layer.PROJECTION, found[0], found[1].namespace, found[1].name)
+            self._faults.mended(layer, found[0], found[1].namespace, found[1].name)
         return again_s
 
     def at(self, kind: str, namespace: str, name: str) -> bool:

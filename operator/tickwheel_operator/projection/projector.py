@@ -19,7 +19,7 @@ from kubernetes.aio.client import ApiClient
 from tickwheel_operator.clock import Clock
 from tickwheel_operator.engine.instants import timestamp
 from tickwheel_operator.engine.views import PoolView, RunView, TaskView, Views
-from tickwheel_operator.objectfaults import ObjectFaults
+from tickwheel_operator.objectfaults import Layer, ObjectFaults
 from tickwheel_operator.projection.bucket import Bucket
 from tickwheel_operator.projection.config import ProjectionConfig
 from tickwheel_operator.projection.events import EventRecorder
@@ -242,10 +242,10 @@ class Projector:
             while self.leading and (self._incoming or self._checks):
                 for _ in range(min(_SLICE, len(self._incoming))):
                     view = self._incoming.popleft()
-                    self._failing.look(view.uid, partial(self._take, view))
+                    self._failing.look(Layer.VIEWS, view.uid, partial(self._take, view))
                 for uid in list(itertools.islice(self._checks, _SLICE)):
                     del self._checks[uid]
-                    self._failing.look(uid, partial(self._check, uid))
+                    self._failing.look(Layer.COMPARISON, uid, partial(self._check, uid))
                 await asyncio.sleep(0)
 
     def fault_changed(self, kind: str, namespace: str, name: str) -> None:
@@ -307,7 +307,7 @@ class Projector:
         status = task_status(task, view, pool, ended=ended)
         if view is None and task.fault is None:
             del status["nextScheduleTime"]  # only a view knows it
-        return status
+        return self._failing.over("ScheduledTask", task.seen.namespace, task.seen.name, status)
 
     def _is_early(self, task: Task, stored: Stored) -> bool:
         """A new leader has not heard of the workers yet: a handler that was missing may still be."""

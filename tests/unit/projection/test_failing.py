@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
+from types import SimpleNamespace
 from typing import Any, cast
 
+from tickwheel_operator.engine.views import ViewFault
 from tickwheel_operator.objectfaults import INTERNAL_ERROR, Layer, ObjectFaults
 from tickwheel_operator.projection.failing import Failing
 from tickwheel_operator.projection.history import History
@@ -77,3 +79,14 @@ def test_a_run_that_the_operator_fails_at_has_not_succeeded() -> None:
     shown = failing(faults, []).over("TaskRun", "ns", "r", {"observedGeneration": 1})
     words = {c["type"]: c["status"] for c in shown["conditions"]}
     assert words == {"Running": "False", "Succeeded": "False", "Stalled": "True"}
+
+
+def test_that_one_way_to_look_works_mends_nothing_of_the_other() -> None:
+    faults = ObjectFaults()
+    tasks = {"u": SimpleNamespace(seen=SimpleNamespace(namespace="ns", name="t"))}
+    objects = Failing(faults, cast("Any", SimpleNamespace(task=tasks.get)), cast("Any", None), None, None, print)
+    objects.not_viewed([ViewFault("u", RuntimeError("x"))])
+    objects.look(Layer.COMPARISON, "u", lambda: None)
+    assert objects.at("ScheduledTask", "ns", "t")
+    objects.look(Layer.VIEWS, "u", lambda: None)
+    assert not objects.at("ScheduledTask", "ns", "t")
