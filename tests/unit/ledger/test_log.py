@@ -464,3 +464,62 @@ async def test_one_checkpoint_is_written_at_a_time(store):
     with pytest.raises(RuntimeError, match="another one"):
         await ledger.checkpoint([b"state"])
     await writing
+
+
+async def test_who_has_lost_the_lease_fences_nobody(store):
+    with pytest.raises(Deposed, match="lost the Lease"):
+        await a_ledger(store).open(0, may_fence=lambda: False)
+
+    assert store.created == []
+
+
+async def test_a_chunk_that_is_refused_though_an_earlier_try_may_arrive_keeps_its_name(store):
+    ledger = a_ledger(store)
+    await ledger.open(0)
+    await ledger.append(facts(1))
+    store.create_faults.extend([Fault.LATE, Fault.REFUSED])
+    with pytest.raises(StoreRefused):
+        await ledger.checkpoint([b"state"])
+    assert store.deliver_late() == 1
+
+    await ledger.append(facts(2))
+
+    assert [segment.kind for _, segment in sorted(store.segments.items())][-2:] == [
+        SegmentKind.CHECKPOINT, SegmentKind.FACTS,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("operation", ["create", "list"])
+async def test_the_end_of_the_log_counts_as_seen_from_before_the_request(store, operation):
+    """A leader that sleeps while its request is on its way looks again before it writes the next."""
+    clock = ManualClock()
+    ledger = a_ledger(store, clock=clock, limits=msgspec.structs.replace(LIMITS, epoch_keep_ms=1_000))
+    await ledger.open(0)
+    if operation == "list":
+        clock.advance(600)  # so that it looks
+    request, asleep, listed = getattr(store, operation), True, 0
+
+    async def slow(*arguments):
+        nonlocal asleep
+        answer = await request(*arguments)
+        if asleep:
+            asleep = False
+            clock.advance(600)
+        return answer
+
+    setattr(store, operation, slow)
+    if operation == "list":
+        assert await ledger._is_head(a_segment(9))
+    else:
+        await ledger.append(facts(1))
+    look = store.list
+
+    async def counted(partition):
+        nonlocal listed
+        listed += 1
+        return await look(partition)
+
+    store.list = counted
+    await ledger.append(facts(2))
+
+    assert listed == 1
