@@ -6,8 +6,8 @@ from collections.abc import Collection, Iterable, Mapping
 
 from tests.simulation.record import Record
 from tests.simulation.tasks import unsettled_since
+from tests.simulation.whole import WORKERS, differences
 
-from tickwheel_operator.engine import snapshot
 from tickwheel_operator.engine.messages import RunState
 from tickwheel_operator.engine.spec import Completion, Guarantee, Outcome, TaskSpec
 from tickwheel_operator.engine.state import State
@@ -61,8 +61,8 @@ def check_end(record: Record, restored: State, triggers: Mapping[str, Collection
     whole = State()
     for fact in record.facts:
         whole.apply(fact)
-    if snapshot.dump(whole) != snapshot.dump(restored):
-        record.violated("checkpoint and tail give another state than all facts")
+    if found := differences(restored, whole, but=WORKERS):
+        record.violated(f"checkpoint and tail give another state than all facts: {found}")
     if whole.runs:
         open_runs = ", ".join(f"{run.id} ({run.state})" for run in whole.runs.values())
         record.violated(f"runs never ended: {open_runs}")

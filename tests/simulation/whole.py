@@ -17,7 +17,10 @@ from typing import Any
 
 import msgspec
 
-__all__ = ["differences", "volatile_fields"]
+__all__ = ["WORKERS", "differences", "volatile_fields"]
+
+WORKERS = ("State.workers", "State.worker_numbers", "State._processes")
+"""Checkpoints let go of those that hold nothing, which is no fact."""
 
 _SIMPLE = frozenset((int, bool, str, bytes, float, type(None)))
 _PLAIN = (int, str, bytes, float, type(None), enum.Enum)
