@@ -142,7 +142,7 @@ async def test_of_what_was_missed_forbid_runs_the_latest_and_a_queue_keeps_the_l
 
 
 async def test_what_many_tasks_catch_up_is_spread_over_their_jitter(replica: Replica, objects: Objects) -> None:
-    trigger = {"once": {"at": ago(60)}, "jitter": "1h"}
+    trigger = {"once": {"at": ago(7_200)}, "jitter": "1h"}
     tasks = [await objects.create("ScheduledTask", f"sync-{n}", manual(trigger=trigger)) for n in range(10)]
     for made in tasks:
         await until_a_run(replica, made)
