@@ -85,15 +85,16 @@ class ObjectFaults:
             self._standing.popitem(last=False)
         self.on_change(*key)
 
-    def mended(self, layer: Layer, kind: str, namespace: str, name: str) -> None:
-        """What the layer failed at works now."""
+    def mended(self, layer: Layer, kind: str, namespace: str, name: str) -> bool:
+        """What the layer failed at works now. Returns whether it failed before."""
         key = (kind, namespace, name)
         of_object = self._standing.get(key)
         if of_object is None or of_object.pop(layer, None) is None:
-            return
+            return False
         if not of_object:
             del self._standing[key]
         self.on_change(*key)
+        return True
 
     def standing(self, kind: str, namespace: str, name: str) -> str:
         """What the object's status has to say; empty: nothing."""

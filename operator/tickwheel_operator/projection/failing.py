@@ -21,6 +21,7 @@ __all__ = ["Failing"]
 
 _AGAIN_S = 60.0
 """A status that could not be made is tried again after this."""
+_MENDED_S = 1.0
 _MESSAGE_CHARS = 16_384
 _TASK = "ScheduledTask"
 _Write = Callable[[Key], Awaitable[float | None]]
@@ -82,8 +83,8 @@ class Failing:
             status: dict[str, object] = {"observedGeneration": seen.generation}
             await patch(kind, key, seen.namespace, seen.name, seen.uid, status, seen.stored)
             return _AGAIN_S
-        if found is not None:
-            self._faults.mended(layer, found[0], found[1].namespace, found[1].name)
+        if found is not None and self._faults.mended(layer, found[0], found[1].namespace, found[1].name):
+            return again_s or _MENDED_S  # what was just written still says that it fails
         return again_s
 
     def at(self, kind: str, namespace: str, name: str) -> bool:

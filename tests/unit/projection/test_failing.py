@@ -10,6 +10,7 @@ from tickwheel_operator.engine.views import ViewFault
 from tickwheel_operator.objectfaults import INTERNAL_ERROR, Layer, ObjectFaults
 from tickwheel_operator.projection.failing import Failing
 from tickwheel_operator.projection.history import History
+from tickwheel_operator.projection.lanes import Key
 from tickwheel_operator.projection.writer import Writer
 
 
@@ -90,3 +91,28 @@ def test_that_one_way_to_look_works_mends_nothing_of_the_other() -> None:
     assert objects.at("ScheduledTask", "ns", "t")
     objects.look(Layer.VIEWS, "u", lambda: None)
     assert not objects.at("ScheduledTask", "ns", "t")
+
+
+async def test_a_status_that_can_be_made_again_is_written_again() -> None:
+    faults, works = ObjectFaults(), [False]
+    run = SimpleNamespace(seen=SimpleNamespace(namespace="ns", name="r", uid="u", generation=1, stored=None))
+    requests = SimpleNamespace(entry={"u": run}.get)
+    objects = Failing(faults, cast("Any", None), cast("Any", requests), None, None, lambda *which: None)
+    patched: list[str] = []
+
+    async def write(key: Key) -> float | None:
+        if not works[0]:
+            raise RuntimeError("x")
+        return None
+
+    async def patch(kind: str, *_: object) -> bool | None:
+        patched.append(kind)
+        return True
+
+    key = ("run", "u", "")
+    assert await objects.work(key, write, patch) == 60.0
+    assert patched == ["TaskRun"] and objects.at("TaskRun", "ns", "r")
+    works[0] = True
+    assert await objects.work(key, write, patch) == 1.0
+    assert not objects.at("TaskRun", "ns", "r")
+    assert await objects.work(key, write, patch) is None
