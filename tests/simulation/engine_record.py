@@ -289,6 +289,8 @@ class Account:
                     self.broken(f"{fact}: after {run.deliveries + 1} deliveries of {spec.retry.limit + 1}")
             case f.Cancelled(run=number, message=message):
                 self._check_cancelled(self.runs[number], message, command)
+            case f.CancelAsked(run=number) if self.runs[number].cancelling:
+                self.broken(f"{fact}: it was asked to stop before")
             case f.Fired(tasks=tasks):
                 for task in tasks:
                     self._check_fired(task, fact.scheduled_ms)
@@ -409,6 +411,8 @@ class Account:
             self.broken(f"{fact}: driven again after {used} of {allowed} deliveries ({spec.guarantee})")
         if not fact.retry_ms and used < allowed and spec.guarantee is Guarantee.AT_LEAST_ONCE:
             self.broken(f"{fact}: given up after {used} of {allowed} deliveries")
+        if fact.reason is f.FailureReason.LOST and fact.retry_ms > max(self.now_ms, run.ready_ms):
+            self.broken(f"{fact}: it waits {fact.retry_ms - self.now_ms} ms, though its worker was lost")
         if fact.retry_ms and fact.retry_ms < self.now_ms:
             self.broken(f"{fact}: the retry lies in the past of {self.now_ms}")
         backoff = spec.retry.backoff
