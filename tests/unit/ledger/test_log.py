@@ -25,7 +25,7 @@ from tickwheel_operator.ledger.protocol import (
     StoreRefused,
     StoreUnavailable,
 )
-from tickwheel_operator.ledger.replay import checkpoints
+from tickwheel_operator.ledger.replay import check, checkpoints, faults
 
 IMPATIENT = msgspec.structs.replace(LIMITS, append_deadline_ms=0)
 
@@ -523,3 +523,41 @@ async def test_the_end_of_the_log_counts_as_seen_from_before_the_request(store, 
     await ledger.append(facts(2))
 
     assert listed == 1
+
+
+async def test_who_was_deposed_asks_the_store_for_nothing_more(store):
+    ledger = a_ledger(store)
+    await ledger.open(0)
+    await a_ledger(MemorySegmentStore(store.segments), "b").open(0)
+    with pytest.raises(Deposed):
+        await ledger.append(facts(1))
+    tried = len(store.created)
+
+    with pytest.raises(Deposed):
+        await ledger.append(facts(2))
+
+    assert len(store.created) == tried
+
+
+async def test_what_a_takeover_replays_counts_towards_the_next_checkpoint(store):
+    first = a_ledger(store)
+    await first.open(0)
+    for number in range(4):
+        await first.append(facts(number))
+
+    second = a_ledger(store, "b", limits=msgspec.structs.replace(LIMITS, checkpoint_every_segments=4))
+    await second.open(0)
+
+    assert second.checkpoint_due
+
+
+def test_an_epoch_that_is_taken_twice_is_a_fault():
+    taken = [a_segment(number, kind=SegmentKind.EPOCH, epoch=7) for number in (1, 2)]
+
+    assert ["epoch 7 was there before" in fault for fault in faults(taken)] == [True]
+
+
+def test_a_segment_that_is_not_the_listed_one_is_corruption():
+    listed = a_segment(1, nonce="a")
+    with pytest.raises(LedgerCorrupt, match="its nonce is 'b', but the list says 'a'"):
+        check(listed, a_segment(1, nonce="b"))
