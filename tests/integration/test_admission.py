@@ -23,7 +23,7 @@ from tickwheel_cluster import Access, find_binaries
 from tickwheel_operator.admission.policies import documents as policies
 from tickwheel_operator.api import KINDS, FieldFault, InvalidManifest, WorkerPool, parse, unsupported
 from tickwheel_operator.api import documents as read
-from tickwheel_operator.api.nodes import MOST_LEVELS
+from tickwheel_operator.api.nesting import MOST_LEVELS
 from tickwheel_operator.pools.constraints import faults as template_faults
 
 ROOT = Path(__file__).resolve().parents[2]

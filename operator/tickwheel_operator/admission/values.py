@@ -19,7 +19,7 @@ from typing import Any
 from pydantic.fields import FieldInfo
 
 from tickwheel_operator.api.meaning import MAX_PARAMETERS_BYTES
-from tickwheel_operator.api.nodes import MOST_LEVELS
+from tickwheel_operator.api.nesting import MOST_LEVELS
 from tickwheel_operator.api.resource import Resource
 from tickwheel_operator.api.schema import Model
 from tickwheel_operator.api.supported import gaps, unsupported_kind

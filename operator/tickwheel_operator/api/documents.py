@@ -16,7 +16,8 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from tickwheel_operator.api.kinds import KINDS
-from tickwheel_operator.api.nodes import MOST_LEVELS, Node, Place, Unreadable, composed, is_nested_within
+from tickwheel_operator.api.nesting import MOST_LEVELS, is_nested_within
+from tickwheel_operator.api.nodes import Node, Place, Unreadable, composed
 from tickwheel_operator.api.resource import GROUP
 from tickwheel_operator.api.scalars import BadScalar, as_json_number
 

@@ -13,13 +13,11 @@ from typing import Any, NamedTuple
 import yaml
 
 from tickwheel_operator.api.faults import FieldFault, InvalidManifest
+from tickwheel_operator.api.nesting import MOST_LEVELS
 from tickwheel_operator.api.scalars import BadScalar, resolved
 
-__all__ = ["MOST_LEVELS", "MOST_VALUES", "Node", "Place", "Unreadable", "composed", "is_nested_within"]
+__all__ = ["MOST_VALUES", "Node", "Place", "Unreadable", "composed"]
 
-MOST_LEVELS = 100
-"""Mappings and lists that may be in each other, an object of the API being the first. Python reads JSON of some 900: an
-object beyond that would hide the whole list that it is in."""
 MOST_VALUES = 500_000
 """Keys and values of one document, with those that aliases repeat."""
 
@@ -41,21 +39,6 @@ class Unreadable(InvalidManifest):
         self.place = place
         self.problem = problem
         super().__init__([FieldFault("", f"line {place.line}, column {place.column}: {problem}")])
-
-
-def is_nested_within(value: Any, levels: int) -> bool:
-    """Whether no more mappings and lists than these are in each other."""
-    level = [value] if isinstance(value, (dict, list)) else []
-    for _ in range(levels):
-        level = [
-            child
-            for parent in level
-            for child in (parent.values() if isinstance(parent, dict) else parent)
-            if isinstance(child, (dict, list))
-        ]
-        if not level:
-            return True
-    return not level
 
 
 class Node:

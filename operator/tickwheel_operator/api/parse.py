@@ -23,7 +23,7 @@ from pydantic_core import ErrorDetails
 from tickwheel_operator.api.faults import FieldFault, InvalidManifest, shown
 from tickwheel_operator.api.kinds import KINDS
 from tickwheel_operator.api.meaning import faults_of_meaning
-from tickwheel_operator.api.nodes import MOST_LEVELS
+from tickwheel_operator.api.nesting import MOST_LEVELS
 from tickwheel_operator.api.resource import API_VERSION, GROUP, Resource
 from tickwheel_operator.api.scalars import stays_text
 from tickwheel_operator.api.schema import Model

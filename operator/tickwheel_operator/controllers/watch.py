@@ -41,6 +41,7 @@ from tickwheel_operator.controllers.observe import (
 )
 from tickwheel_operator.controllers.pods import POOL_LABEL, PodWatch
 from tickwheel_operator.controllers.requests import Requests
+from tickwheel_operator.controllers.shallow import shallow_session
 from tickwheel_operator.controllers.stateless import NoDiffBase, NoProgress
 from tickwheel_operator.controllers.unbuilt import Unbuilt, observe_unbuilt
 from tickwheel_operator.objectfaults import INTERNAL_ERROR, Layer, ObjectFaults
@@ -186,10 +187,10 @@ class Watch:
         registry = kopf.OperatorRegistry()
         loop = asyncio.get_running_loop()
 
-        async def login(**_: Any) -> kopf.ConnectionInfo:
+        async def login(**_: Any) -> kopf.AiohttpSession:
             # On the operator's loop, where the client's token is refreshed.
             asked = asyncio.run_coroutine_threadsafe(connection_info(self._client.configuration), loop)
-            return await asyncio.wrap_future(asked)
+            return shallow_session(await asyncio.wrap_future(asked))
 
         kopf.on.login(id="kubernetes-client", registry=registry)(login)
         for kind, plural in _PLURALS.items():

@@ -19,7 +19,7 @@ from typing import TypeVar
 
 import msgspec
 
-from tickwheel_operator.api.nodes import is_nested_within
+from tickwheel_operator.api.nesting import is_nested_within
 from tickwheel_operator.engine.messages import (
     CommandRefused,
     Delivery,

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from tickwheel_operator.api import documents, objects
 from tickwheel_operator.api.documents import MOST_FILE_BYTES
-from tickwheel_operator.api.nodes import MOST_LEVELS, MOST_VALUES, Place, Unreadable
+from tickwheel_operator.api.nesting import MOST_LEVELS
+from tickwheel_operator.api.nodes import MOST_VALUES, Place, Unreadable
 from tickwheel_operator.api.scalars import resolved, stays_text
 
 SCALARS = json.loads((Path(__file__).parent / "yaml_scalars.json").read_text(encoding="utf-8"))
