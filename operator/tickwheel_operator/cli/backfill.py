@@ -47,7 +47,11 @@ class Span(msgspec.Struct, frozen=True):
 @click.command(short_help="Run a task for each past instant of a span.")
 @click.argument("task")
 @click.option(
-    "--from", "since", type=MOMENT, required=True, help="Instants from this time on, itself included, as of next."
+    "--from",
+    "since",
+    type=MOMENT,
+    required=True,
+    help="Instants from this time on; one at it counts (next leaves it out).",
 )
 @click.option("--to", "until", type=MOMENT, required=True, help="No instant at or after this one.")
 @click.option("--max-parallel", type=click.IntRange(1, 1_000), help="How many runs at a time.", show_default="10")

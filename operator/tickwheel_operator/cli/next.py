@@ -58,7 +58,7 @@ _NAMESPACE_OF_FILES = "default"
     "--from",
     "since",
     type=MOMENT,
-    help="Instants from this time on, itself included, as of backfill. Without an offset: in the time zone above.",
+    help="Instants after this time; one at it is left out (backfill counts it). Without an offset: in the zone above.",
 )
 @click.option("--count", type=click.IntRange(1, _MOST), default=10, show_default=True, help="How many, at most.")
 @output_option

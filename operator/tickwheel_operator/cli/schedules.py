@@ -25,7 +25,7 @@ from tickwheel_operator.engine.cron import CronError, UnknownZoneError
 from tickwheel_operator.engine.cron import parse as parse_cron
 from tickwheel_operator.engine.instants import timestamp
 from tickwheel_operator.engine.spec import Completion, FixedDelay, TaskSpec
-from tickwheel_operator.engine.triggers import CronTrigger, FilteredTrigger, FixedRateTrigger, Trigger, looked_until
+from tickwheel_operator.engine.triggers import CronTrigger, Trigger, looked_until
 
 __all__ = ["OfFiles", "Schedule", "bound", "of_cluster", "of_expression", "of_files"]
 
@@ -77,13 +77,10 @@ class Schedule:
             return "it has no trigger: it runs by hand, by the API and in workflows only"
         return ""
 
-    def instants(self, from_ms: int, count: int) -> list[int]:
-        """The instants from `from_ms` on, itself included, at most `count`."""
+    def instants(self, after_ms: int, count: int) -> list[int]:
+        """The next instants strictly after `after_ms`, at most `count`."""
         found: list[int] = []
-        trigger, after_ms = self.spec.trigger, from_ms - 1
-        source = trigger.base if isinstance(trigger, FilteredTrigger) else trigger
-        if isinstance(source, FixedRateTrigger) and source.anchor_ms == self.spec.created_ms:
-            after_ms = max(after_ms, source.anchor_ms)  # a task fires what comes after its creation
+        trigger = self.spec.trigger
         while trigger is not None and len(found) < count:
             instant = _next(trigger, found[-1] if found else after_ms)
             if instant is None:
