@@ -364,6 +364,26 @@ class LedgerContract:
         await ledger.swept()
         assert [h.epoch for h in await store.list(0) if h.kind is SegmentKind.EPOCH] == [3, 4]
 
+    async def test_epochs_that_are_not_old_are_kept_however_many_there_are(self, store):
+        """A leader that sleeps for less than `epoch_keep_ms` must still find the name taken at which it wakes up."""
+        clock = ManualClock()
+        for _ in range(5):
+            ledger = a_ledger(store, clock=clock)
+            await ledger.open(0)
+            clock.advance(LIMITS.epoch_keep_ms // 5)
+        await ledger.checkpoint([b"state"])
+        await ledger.swept()
+        assert [h.epoch for h in await store.list(0) if h.kind is SegmentKind.EPOCH] == [1, 2, 3, 4, 5]
+
+    async def test_what_a_checkpoint_stands_for_does_not_count_towards_the_next_one(self, store):
+        ledger = a_ledger(store, limits=msgspec.structs.replace(LIMITS, checkpoint_every_segments=4))
+        await ledger.open(0)
+        for number in range(5):
+            await ledger.append(facts(number))
+        assert ledger.checkpoint_due
+        await ledger.checkpoint([b"state"])
+        assert (ledger.checkpoint_due, ledger.tail_bytes) == (False, 0)
+
     # --- corruption ----------------------------------------------------------------------------------------------
 
     async def test_a_missing_segment_is_corruption(self, store):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import struct
+import zlib
 
 import msgspec
 import pytest
@@ -56,6 +58,18 @@ def test_every_flipped_bit_is_noticed(position, bit):
 def test_every_truncation_is_noticed(length):
     with pytest.raises(LedgerCorrupt, match="cut off"):
         codec.decode_facts(SAMPLE[:length], where="p0-7")
+
+
+@pytest.mark.parametrize("by", [-1, 1])
+@pytest.mark.parametrize("batch", [[f.Clock(1)], [f.Fired(1, 100, list(range(200)))]], ids=["stored", "deflated"])
+def test_a_content_that_is_not_as_long_as_its_header_says_is_noticed(batch, by):
+    data = codec.encode_facts(batch)
+    head, stored = data[:12], data[codec.HEADER_BYTES :]
+    head = head[:8] + struct.pack(">I", struct.unpack(">I", head[8:])[0] + by)
+    sealed = head + struct.pack(">I", zlib.crc32(head + stored)) + stored
+
+    with pytest.raises(LedgerCorrupt, match=r"p0-7: \d+ bytes came out where the segment says \d+"):
+        codec.decode_facts(sealed, where="p0-7")
 
 
 def test_a_newer_segment_format_says_which_release_to_run():
