@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tests.unit.engine.driver import T0, Driver, only, task_spec
+from tests.unit.engine.driver import T0, Driver, deliveries, only, task_spec
 
 from tickwheel_operator.engine import messages as m
 from tickwheel_operator.ledger import facts as f
@@ -108,6 +108,22 @@ def test_a_new_process_whose_clock_was_set_back_waits_for_the_silence_of_the_one
     assert lost(driver) == 1
     driver.at(121_000)
     assert report(driver, set_back, succeeded=[2]).fenced == [], "the run was leased to it"
+
+
+@pytest.mark.parametrize("takeover", [False, True], ids=["same leader", "next leader"])
+def test_the_first_words_of_the_process_after_it_lose_the_attempts_of_the_one_before(takeover: bool) -> None:
+    """Nobody carries them out any more: their runs must not wait for the lease to pass."""
+    driver, new, token = at_work()
+    if takeover:
+        driver = driver.successor(MANUAL)
+    later = process("later", NEW + 5_000)
+    driver.now_ms += 1_000
+
+    given = deliveries(pull(driver, later))
+
+    assert lost(driver) == 1
+    assert [delivery.attempt for delivery in given] == [2]
+    assert report(driver, new, succeeded=[token]).fenced == [token]
 
 
 def test_where_no_process_says_when_it_began_the_one_that_speaks_is_the_later_one() -> None:

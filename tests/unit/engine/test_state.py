@@ -1,0 +1,104 @@
+"""The fold of facts that no order of commands is needed for: what one fact makes of the state, and what it leaves."""
+
+from __future__ import annotations
+
+import pytest
+
+from tickwheel_operator.engine import runs
+from tickwheel_operator.engine.runs import TaskState
+from tickwheel_operator.engine.state import State
+from tickwheel_operator.ledger import facts as f
+
+
+def a_state(*facts: f.Fact) -> State:
+    """With one task, number 1."""
+    state = State()
+    for fact in (f.Clock(1_000), f.TaskNamed(1, "u", "shops", "t", "every minute", 0), *facts):
+        state.apply(fact)
+    return state
+
+
+@pytest.mark.parametrize(
+    "earlier",
+    [
+        f.Fired(2_000, 2, [1]),
+        f.Skipped(1, 2_000, 1, f.SkipReason.DEADLINE),
+        f.Recovered(1, 2_000, 2_000, 0, 0, 0, 0, []),
+    ],
+    ids=lambda fact: type(fact).__name__,
+)
+@pytest.mark.parametrize(
+    "later",
+    [f.Fired(5_000, 1, [1]), f.Skipped(1, 5_000, 1, f.SkipReason.DEADLINE)],
+    ids=lambda fact: type(fact).__name__,
+)
+def test_what_is_settled_stays_settled_when_an_earlier_instant_is_told_of(later: f.Fact, earlier: f.Fact) -> None:
+    """Instants up to the watermark do not run again: moved back, it would let them."""
+    state = a_state(later)
+    assert state.tasks[1].watermark_ms == 5_000
+
+    state.apply(earlier)
+
+    assert state.tasks[1].watermark_ms == 5_000
+
+
+@pytest.mark.parametrize(
+    "earlier",
+    [
+        f.Fired(2_000, 2, [1]),
+        f.Requested(2, 1, 2_000, 2_000, "", f.Origin.COMPLETION),
+        f.Recovered(1, 2_000, 2_000, 0, 0, 0, 0, []),
+    ],
+    ids=lambda fact: type(fact).__name__,
+)
+def test_the_last_instant_is_the_latest_one_in_whatever_order_they_are_told_of(earlier: f.Fact) -> None:
+    state = a_state(f.Fired(5_000, 1, [1]))
+
+    state.apply(earlier)
+
+    assert state.tasks[1].last_scheduled_ms == 5_000
+
+
+def test_the_runs_of_a_backfill_have_its_parameters_and_its_key() -> None:
+    state = a_state(
+        f.BackfillStarted(1, 1, 0, 10_000, 2, 3, "march", parameters=b'{"month":3}'),
+        f.Backfilled(1, 5_000, 2, [2_000, 5_000]),
+    )
+
+    assert [(run.number, run.scheduled_ms) for run in list(state.runs.values())[1:]] == [(2, 2_000), (3, 5_000)]
+    assert {(run.key, run.parameters, run.backfill) for run in list(state.runs.values())[1:]} == {
+        ("march", b'{"month":3}', 1)
+    }
+
+
+@pytest.mark.parametrize(
+    ("spans", "covered"),
+    [
+        ([(0, 10), (10, 20)], [(0, 20)]),
+        ([(10, 20), (0, 10)], [(0, 20)]),
+        ([(0, 10), (20, 30), (10, 20)], [(0, 30)]),
+        ([(0, 10), (5, 7)], [(0, 10)]),
+        ([(0, 10), (11, 20)], [(0, 10), (11, 20)]),
+    ],
+)
+def test_spans_that_touch_are_one_span(spans: list[tuple[int, int]], covered: list[tuple[int, int]]) -> None:
+    """As backfills make them, step by step: apart they would soon be too many to keep."""
+    task = TaskState(1, "u", "shops", "t")
+
+    for low, high in spans:
+        task.cover(low, high)
+
+    assert task.backfilled == covered
+
+
+def test_of_too_many_spans_the_oldest_are_forgotten() -> None:
+    task, most = TaskState(1, "u", "shops", "t"), runs._BACKFILLED_SPANS
+    for number in range(most + 7):
+        task.cover(number * 10, number * 10 + 5)
+
+    assert task.backfilled == [(number * 10, number * 10 + 5) for number in range(7, most + 7)]
+
+    task.uncover(most * 10 + 2)  # one becomes two
+
+    assert len(task.backfilled) == most
+    assert task.backfilled[0] == (80, 85)
