@@ -345,8 +345,7 @@ class Account:
         assert live is not None
         live.credit -= len(fact.dispatches)
         # What was reserved at a pull goes to the one that replaces it in the same command.
-        replaced = isinstance(self._command, m.Pull) and self._command.worker.key == key
-        if live.credit < 0 and not replaced:
+        if live.credit < 0:
             self.broken(f"{fact}: {key} gets {-live.credit} more than it asked for")
         if fact.first_token <= self.last_token:
             self.broken(f"{fact}: token {self.last_token} was given before")

@@ -206,11 +206,10 @@ class Leasing:
         """Lease what waits to who waits."""
         state, journal = self._state, self._journal
         now = journal.now_ms
+        for dispatch in self._router.take_stranded():
+            if dispatch.ready_ms >= 0:  # it has not ended meanwhile
+                self._waiting.ready(dispatch)
         for worker, dispatches in self._router.deal().items():
-            if worker.request is None:  # answered or lost since something was reserved at it
-                for dispatch in dispatches:
-                    self._waiting.put_back(dispatch)
-                continue
             if not dispatches:
                 continue
             if worker.number not in state.workers:
@@ -420,7 +419,7 @@ class Leasing:
         if attempts > spec.retry.limit or spec.guarantee is Guarantee.AT_MOST_ONCE:
             return None
         # An early lease may be lost before its instant, and a worker with a wrong clock begins, and fails, before it.
-        earliest = max(boot, dispatch.starts_boot_ms)
+        earliest = max(boot, dispatch.due_boot_ms or 0)
         if reason is f.FailureReason.LOST:
             return earliest
         return max(boot + backoff_ms(spec.retry.backoff, attempts, dispatch.run.id), earliest)
@@ -428,7 +427,7 @@ class Leasing:
     def _instant_of(self, due_ms: int, dispatch: Dispatch) -> int:
         """The same by the wall clock, for a successor; of an early lease not before its instant."""
         boot, instant_ms = self._journal.boot_ms, self._journal.now_ms + due_ms - self._journal.boot_ms
-        return max(instant_ms, dispatch.ready_ms) if dispatch.starts_boot_ms > boot else instant_ms
+        return max(instant_ms, dispatch.ready_ms) if (dispatch.due_boot_ms or 0) > boot else instant_ms
 
     def cancel(self, run: Run, why: str, effects: list[Effect]) -> None:
         """Stop the run. One that no worker holds ends now; else its worker is told at once, where it waits for work, or
@@ -498,6 +497,7 @@ class Leasing:
                 start_ms = self._waiting.start_ms(dispatch, self._spec(dispatch), dispatch.attempts - 1)
                 ahead_ms = start_ms - self._journal.now_ms
                 if ahead_ms > 0:  # leased early; beyond any lead, this leader's clock is behind
+                    dispatch.due_boot_ms = boot + ahead_ms
                     dispatch.starts_boot_ms = boot + min(ahead_ms, _LONGEST_AHEAD_MS)
                 dispatch.lease_until_ms = self._lease_end(dispatch)
                 dispatch.leased_boot_ms = boot

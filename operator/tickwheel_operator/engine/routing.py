@@ -30,6 +30,7 @@ class Router:
         self._early_error_us = early_error_ms * 1_000
         self._reserved: dict[LiveWorker, list[Dispatch]] = {}
         """Dealt before their turn in this command, since their instant is ahead."""
+        self._stranded: list[Dispatch] = []
         self.pools: dict[tuple[str, str], PoolQueue] = {}
         self._ready: dict[Lane, None] = {}
         """Lanes in which a dispatch may meet a worker, since something changed."""
@@ -177,6 +178,15 @@ class Router:
                 worker.pool.lane(handler).waiting.pop(worker, None)
         worker.request = None
         worker.credit = 0
+        for dispatch in self._reserved.pop(worker, ()):
+            dispatch.reserved = None
+            self.set_aside(dispatch, worker.pool)
+            self._stranded.append(dispatch)
+
+    def take_stranded(self) -> list[Dispatch]:
+        """What was reserved for pulls that were answered or broke off in this command: it needs another place."""
+        stranded, self._stranded = self._stranded, []
+        return stranded
 
     def reserve(self, pool: PoolQueue, handler: str, dispatch: Dispatch) -> bool:
         """Deal a dispatch whose instant is ahead, to a worker that knows the time; false: there is none to spare."""

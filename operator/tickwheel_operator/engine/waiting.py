@@ -97,11 +97,6 @@ class Waiting:
         else:
             self._undelivered(dispatch)
 
-    def put_back(self, dispatch: Dispatch) -> None:
-        """The worker that it was reserved at, ahead of its instant, is not there any more: it sleeps on its instant."""
-        self.set_aside(dispatch)
-        self._arm(dispatch, dispatch.due_boot_ms)
-
     def leased(self, dispatch: Dispatch) -> None:
         """It waits no more: a worker has it."""
         self._disarm(dispatch)

@@ -265,3 +265,20 @@ def test_an_edit_in_the_moment_of_an_early_lease_leases_nothing_twice() -> None:
     assert early.not_before_ms == T0 + 2_000
     assert [fact.dispatches for fact in driver.of(f.Leased)][-1] == [2]
     assert list(driver.engine.state.attempts) == [early.token]
+
+
+def test_an_early_lease_that_is_lost_under_a_leader_whose_clock_is_behind_is_tried_at_its_instant() -> None:
+    driver = _leading()
+    driver.at(1_000)
+    [first] = deliveries(driver.pull(error_us=300))
+    driver.report(succeeded=[first.token])
+    driver.pull(error_us=300, received=first.token)
+    [early] = deliveries(driver.at(1_985))
+    new = driver.successor(task_spec(), now_ms=T0 - 3_000)
+    new.do(m.LeadSet(lead_ms=20))
+    new.do(m.WorkerGone(key=m.WorkerKey("shops", "pool", "w0")))
+    assert new.of(f.Failed)[-1].retry_ms == T0 + 2_000
+    new.pull("w1", error_us=300)
+    assert deliveries(new.at(1_979)) == []
+    [again] = deliveries(new.at(1_980))
+    assert (again.run_id, again.not_before_ms) == (early.run_id, T0 + 2_000)

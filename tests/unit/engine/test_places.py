@@ -125,6 +125,30 @@ def test_a_worker_whose_early_work_ended_in_the_same_step_still_takes_other_work
     assert len(driver.of(f.Leased)) == 2, "its pull is still open, with room for one"
 
 
+def test_early_work_of_a_pull_goes_to_no_later_pull_that_has_no_room() -> None:
+    driver = _two_clocks(task_spec(), lead_ms=50)
+    _pass(driver, 1_500, 1_500)
+    [first] = deliveries(driver.pull(error_us=100, free=1))
+    driver.report(succeeded=[first.token])
+    driver.pull(error_us=100, free=1, received=first.token)
+    driver.now_ms = driver.boot_ms = T0 + 1_960
+    driver.pull(error_us=100, free=0, received=first.token)  # in the same step the early run was reserved
+    assert len(driver.of(f.Leased)) == 1
+    [early] = deliveries(driver.pull("w1", error_us=100))
+    assert early.not_before_ms == T0 + 2_000
+
+
+def test_early_work_of_a_pull_goes_with_the_pull_that_replaces_it() -> None:
+    driver = _two_clocks(task_spec(), lead_ms=50)
+    _pass(driver, 1_500, 1_500)
+    [first] = deliveries(driver.pull(error_us=100, free=1))
+    driver.report(succeeded=[first.token])
+    driver.pull(error_us=100, free=1, received=first.token)
+    driver.now_ms = driver.boot_ms = T0 + 1_960
+    [early] = deliveries(driver.pull(error_us=100, free=1, received=first.token))
+    assert early.not_before_ms == T0 + 2_000
+
+
 # --- what ended ---
 
 
