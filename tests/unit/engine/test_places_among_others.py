@@ -1,0 +1,71 @@
+"""Who goes first where runs of several tasks, with limits of their own, are counted together; and who must go."""
+
+from __future__ import annotations
+
+from tests.unit.engine.driver import Driver, deliveries, task_spec
+
+from tickwheel_operator.engine import messages as m
+from tickwheel_operator.engine.spec import Overlap, OverlapPolicy, TaskSpec
+from tickwheel_operator.ledger import facts as f
+
+
+def _counted(name: str, policy: OverlapPolicy, limit: int, **changes: object) -> TaskSpec:
+    overlap = Overlap(policy=policy, max_concurrent=limit, key="/shop")
+    return task_spec(name, trigger=None, parameters=b'{"shop":"north"}', overlap=overlap, **changes)
+
+
+def _one_that_waits(*others: TaskSpec) -> Driver:
+    """A run of `one` is open, and another of it waits, since only one may be."""
+    driver = Driver.leading(_counted("one", OverlapPolicy.QUEUE, 1), *others)
+    driver.submit("open", "one")
+    driver.submit("waits", "one")
+    return driver
+
+
+def test_a_task_with_a_higher_limit_does_not_overtake_what_waits_in_its_group() -> None:
+    driver = _one_that_waits(_counted("other", OverlapPolicy.QUEUE, 3))
+    driver.submit("later", "other")
+    [first] = deliveries(driver.pull())
+    keys = {run.id: run.key for name in ("one", "other") for run in driver.open_runs(name)}
+    driver.report(succeeded=[first.token])
+    following = deliveries(driver.pull(received=first.token))
+    assert [keys[delivery.run_id] for delivery in (first, *following)] == ["open", "waits", "later"]
+
+
+def test_forbid_refuses_a_run_that_would_have_to_wait_though_its_own_limit_has_room() -> None:
+    driver = _one_that_waits(_counted("other", OverlapPolicy.FORBID, 3))
+    refused = driver.submit("later", "other")
+    assert isinstance(refused, m.CommandRefused)
+    assert refused.reason is m.RefusalReason.OVERLAP
+
+
+def test_a_queue_counts_one_that_must_wait_though_its_own_limit_has_room() -> None:
+    overlap = Overlap(policy=OverlapPolicy.QUEUE, max_concurrent=3, queue_limit=1, key="/shop")
+    driver = _one_that_waits(task_spec("other", trigger=None, parameters=b'{"shop":"north"}', overlap=overlap))
+    refused = driver.submit("later", "other")
+    assert isinstance(refused, m.CommandRefused)
+    assert refused.reason is m.RefusalReason.OVERLAP
+
+
+def test_replace_stops_no_second_run_while_the_first_one_is_stopping() -> None:
+    overlap = Overlap(policy=OverlapPolicy.REPLACE, max_concurrent=2)
+    driver = Driver.leading(task_spec(trigger=None, overlap=overlap))
+    driver.submit("1")
+    driver.submit("2")
+    first, second = deliveries(driver.pull())
+    driver.submit("3")
+    driver.submit("4")
+    asked = [fact.run for fact in driver.of(f.CancelAsked)]
+    assert asked == [1], "one place is enough for the newest"
+    assert driver.report(renew=[first.token, second.token]).cancel == [first.token]
+    assert [fact.run for fact in driver.of(f.Cancelled)] == [3], "the newest stands for it"
+
+
+def test_a_run_that_an_edit_makes_wait_for_others_keeps_no_timer() -> None:
+    """Its dispatch timeout counts from when it may start."""
+    limit = [Overlap(policy=OverlapPolicy.QUEUE, max_concurrent=number) for number in (2, 1)]
+    driver = Driver.leading(task_spec(trigger=None, overlap=limit[0], dispatch_timeout_ms=3_000))
+    driver.submit("1")
+    driver.submit("2")
+    driver.do(m.TaskApplied(spec=task_spec(trigger=None, overlap=limit[1], dispatch_timeout_ms=3_000, generation=2)))
+    assert [(run.held, run.dispatch.timer is None) for run in driver.open_runs()] == [(False, False), (True, True)]
