@@ -12,7 +12,15 @@ from tests.unit.engine.driver import T0, Driver, deliveries, task_spec
 
 from tickwheel_operator.engine import messages as m
 from tickwheel_operator.engine.jitter import jittered_start_ms
-from tickwheel_operator.engine.spec import FixedDelay, Misfire, MisfirePolicy, Overlap, OverlapPolicy
+from tickwheel_operator.engine.spec import (
+    Backoff,
+    FixedDelay,
+    Misfire,
+    MisfirePolicy,
+    Overlap,
+    OverlapPolicy,
+    RetryPolicy,
+)
 from tickwheel_operator.engine.triggers import CronTrigger, FixedRateTrigger, OnceTrigger, Trigger
 from tickwheel_operator.ledger import facts as f
 
@@ -136,3 +144,38 @@ def test_what_has_no_next_instant_may_start_as_late_as_the_jitter_says(changes: 
     found = {jittered_start_ms(task_spec(uid=f"u{n}", jitter_ms=10**6, **changes), T0, T0, 1_000) for n in range(200)}
     assert T0 <= min(found) < T0 + 10**5
     assert T0 + 9 * 10**5 < max(found) <= T0 + 10**6
+
+
+def _jittered(instant_ms: int, most_ms: int) -> int:
+    """How much later `hello` would start."""
+    return jittered_start_ms(task_spec(jitter_ms=most_ms), T0 + instant_ms, T0 + instant_ms, 1_000) - T0 - instant_ms
+
+
+def test_a_run_that_somebody_asked_for_starts_without_jitter() -> None:
+    driver = Driver.leading(task_spec(jitter_ms=900))
+    driver.now_ms = T0 + 100
+    assert _jittered(100, 900) > 0
+    driver.submit("now")
+    assert [d.scheduled_ms - T0 for d in deliveries(driver.pull())] == [100]
+
+
+def test_a_backfilled_run_starts_without_jitter() -> None:
+    driver = Driver.leading(task_spec(trigger=EVERY_MINUTE, created_ms=T0 + 300_000, jitter_ms=50_000))
+    driver.now_ms = T0 + 300_000
+    assert _jittered(300_000, 50_000) > 0
+    driver.backfill(60_000, 180_000)
+    assert [d.scheduled_ms - T0 for d in deliveries(driver.pull())] == [60_000, 120_000]
+
+
+def test_a_retry_has_no_jitter_of_its_own_under_a_successor_either() -> None:
+    """An edit brings the jitter after the first attempt: it would move that run's start behind the retry."""
+    retry = RetryPolicy(limit=3, backoff=Backoff(initial_ms=10, jitter=0))
+    driver = Driver.leading(task_spec(retry=retry))
+    driver.now_ms = T0 + 1_000
+    [first] = deliveries(driver.pull())
+    driver.report(failed=[m.FailedAttempt(token=first.token, error_type="E")])
+    assert _jittered(1_000, 900) > 10
+    new = driver.successor(task_spec(retry=retry, jitter_ms=900, generation=2), now_ms=T0 + 1_005)
+    assert deliveries(new.pull(received=first.token)) == []
+    [again] = deliveries(new.at(1_010))
+    assert (again.run_id, again.attempt) == (first.run_id, 2)
