@@ -42,7 +42,7 @@ def test_json_that_is_not_too_deep_stays_as_it_is(value: Any) -> None:
 
 @given(_JSON, _JSON)
 def test_only_the_levels_that_are_too_many_are_cut(before: Any, after: Any) -> None:
-    body = json.dumps({"before": before, "deep": "@", "after": after}).replace('"@"', _DEEP).encode()
+    body = f'{{"before": {json.dumps(before)}, "deep": {_DEEP}, "after": {json.dumps(after)}}}'.encode()
     read = json.loads(cut(body))
     assert (read["before"], read["after"]) == (before, after)
     assert MOST_LEVELS < levels(read["deep"]) < 900

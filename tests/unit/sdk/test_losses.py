@@ -368,7 +368,7 @@ async def test_a_report_names_at_most_as_many_tokens_as_the_protocol_allows(oper
     await start({"h": handler}, slots=9500)
     for _ in range(5):  # a pause of this process may be longer than the leases
         renewed.clear()
-        tokens = [operator.lease("h", lease_ms=3000) for _ in range(9500)]
+        tokens = [operator.lease("h", lease_ms=6000) for _ in range(9500)]
         await operator.until(lambda tokens=tokens: all(operator.renewed[t] or t not in operator.open for t in tokens))
         renewed.set()
         await operator.until(lambda: not operator.open)
