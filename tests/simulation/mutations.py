@@ -20,6 +20,7 @@ from tickwheel_operator.engine.groups import Entry
 from tickwheel_operator.engine.journal import Journal
 from tickwheel_operator.engine.leasing import Leasing
 from tickwheel_operator.engine.overdue import Overdue
+from tickwheel_operator.engine.routing import Router
 from tickwheel_operator.engine.runs import Dispatch
 from tickwheel_operator.engine.scheduler import Scheduler
 from tickwheel_operator.engine.spec import Guarantee
@@ -312,6 +313,20 @@ def keys_not_looked_at(patch: Patch) -> None:
     patch.setattr(core.Engine, "_submit", submit)
 
 
+def leases_end_early(patch: Patch) -> None:
+    original = Leasing._lease_end
+    patch.setattr(Leasing, "_lease_end", lambda self, dispatch: original(self, dispatch) - 300)
+
+
+def silence_is_short(patch: Patch) -> None:
+    original = Router.declare
+
+    def declare(self: Router, namespace: str, name: str, silence_ms: int) -> None:
+        original(self, namespace, name, silence_ms // 2)
+
+    patch.setattr(Router, "declare", declare)
+
+
 def _fields(command: m.Pull) -> dict[str, Any]:
     return {name: getattr(command, name) for name in command.__struct_fields__}
 
@@ -342,5 +357,7 @@ MUTATIONS: Sequence[Callable[[Patch], None]] = (
     timers_not_set_after_an_edit,
     held_instants_forgotten,
     keys_not_looked_at,
+    leases_end_early,
+    silence_is_short,
     *TIME_MUTATIONS,
 )

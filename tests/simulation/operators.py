@@ -10,6 +10,7 @@ from collections.abc import Callable, Hashable, Iterator
 
 import msgspec
 from tests.simulation.loop import Node, current_node, outside
+from tests.simulation.losses import Losses
 from tests.simulation.record import Violated
 from tests.simulation.stores import Leases, NodeLeases, NodeSegments, Segments
 from tests.simulation.world import API, Answerer, Lost, SimClock, World
@@ -176,6 +177,7 @@ class Operator:
         epoch = self.epoch = host.epoch
         record.clocks[epoch] = self.clock
         record.led(self.node.name, epoch, host.engine.state, host._facts)
+        Losses(record, host.engine, self.clock.boot_ms(), lease_ms=LEASE_MS, silence_ms=POOL.silence_ms)
         host._waiting = _Waiting(lambda: record.released(self.node.name, epoch))
         self.catalog.post = host.post
 

@@ -81,6 +81,7 @@ class Scenario:
         self.operators.extend(self._operator() for _ in range(chance.randint(1, 3)))
         self.workers: list[Worker] = []
         self.workers.extend(self._worker(f"w{n}") for n in range(chance.randint(1, 3)))
+        world.record.alive = lambda name: any(w.instance == name and not w.node.crashed for w in self.workers)
 
     # --- the cast ---
 
@@ -351,7 +352,6 @@ class Scenario:
         """Nothing fires any more; all that is open must end."""
         record = self.world.record
         record.say("world", "is quiet from now on")
-        record.alive = lambda instance: any(w.instance == instance and not w.node.crashed for w in self.workers)
         self.workers.append(self._worker("strong", slots=50))
         for spec in list(self.truth.tasks.values()):
             self._apply(msgspec.structs.replace(spec, suspend=True, generation=spec.generation + 1))
