@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from tests.unit.engine.driver import T0, Driver, deliveries, task_spec
 
 from tickwheel_operator.engine import messages as m
@@ -70,3 +71,21 @@ def test_a_leader_that_begins_with_a_full_store_settles_nothing_before_it_opens(
 
     task = later.engine.state.by_uid["uid-hello"]
     assert len(task.runs) + task.skipped == 20
+
+
+@pytest.mark.parametrize("between", ["edited", "mended", "resumed"])
+def test_an_overdue_task_makes_no_run_while_the_intake_is_held_whatever_becomes_of_it(between: str) -> None:
+    driver = Driver.leading(task_spec())
+    driver.at(1_000)
+    driver.do(FULL)
+    driver.at(5_500)
+    if between == "mended":
+        driver.do(m.TaskRemoved(uid="uid-hello", forget=False))
+    elif between == "resumed":
+        driver.do(m.TaskApplied(spec=task_spec(generation=2, suspend=True)))
+    handler = "other" if between == "edited" else "greet"
+    driver.do(m.TaskApplied(spec=task_spec(generation=3, handler=handler)))
+    driver.at(5_600)
+    assert len(driver.of(f.Fired)) == 1
+    driver.do(OPEN)
+    assert len(driver.of(f.Fired)) > 1
