@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
 from tests.unit.engine.driver import T0, Driver, deliveries, only, task_spec
 
 from tickwheel_operator.engine import messages as m
-from tickwheel_operator.engine.spec import EngineConfig
+from tickwheel_operator.engine.spec import EngineConfig, FixedDelay
 from tickwheel_operator.engine.triggers import FixedRateTrigger
 
 
@@ -54,3 +57,24 @@ def test_a_lease_that_is_not_renewed_ends_within_a_sweep_though_nothing_else_hap
     [again] = deliveries([pulled])
     assert again.run_id == lost.run_id
     assert 1_500 <= at_ms <= 1_500 + 2 * (config.lease_ms // 15)
+
+
+_RATE: dict[str, Any] = {}
+_DELAY: dict[str, Any] = {"trigger": None, "after": FixedDelay(500)}
+
+
+@pytest.mark.parametrize("what", [_RATE, _DELAY])
+@pytest.mark.parametrize("forget", [True, False])
+def test_a_task_that_is_gone_or_invalid_wakes_nobody(what: dict[str, Any], forget: bool) -> None:
+    driver = Driver.leading(task_spec(**what))
+    driver.do(m.TaskRemoved(uid="uid-hello", forget=forget))
+    assert driver.engine.wheel.next_occupied() is None
+    assert driver.engine.delays.next_occupied() is None
+
+
+@pytest.mark.parametrize("what", [_RATE, _DELAY])
+def test_a_suspended_task_wakes_nobody(what: dict[str, Any]) -> None:
+    driver = Driver.leading(task_spec(**what))
+    driver.do(m.TaskApplied(spec=task_spec(**what, suspend=True, generation=2)))
+    assert driver.engine.wheel.next_occupied() is None
+    assert driver.engine.delays.next_occupied() is None
