@@ -193,7 +193,8 @@ CORE = (
     ("sweep_not_waited_for", "pause = self._next_sweep_ms - boot_ms", "pause = 10**9"),
     ("delayed_run_counted_at_once", "            run.delayed = True\n        elif", "            run.delayed = False\n        elif"),
     ("delayed_run_starts_whatever_is_open", "        if verdict in (Verdict.SKIP, Verdict.FULL):", "        if False:"),
-    ("news_of_the_replay_heard", "            self.state.news.clear()\n", ""),
+    ("news_of_the_replay_heard", "            self.state.news.clear()\n", "",
+     "a fold watches no task and gives no place, so that only ends of backfilled runs are kept; a backfill that is advanced once more does nothing"),
     ("unknown_attempts_not_doubted", "                    self.overlaps.doubt(run)\n", "                    pass\n"),
     ("backfills_forgotten_at_a_takeover", "            self.backfills.resume()\n", ""),
     ("known_key_made_again", "            if known is not None:\n                answers.append", "            if False:\n                answers.append"),
@@ -216,7 +217,8 @@ SCHEDULER = (
     ("settled_again_after_an_edit", '        self.overdue.entries.pop(entry, None)\n        group, entry', '        group, entry'),
     ("runs_of_a_task_that_is_gone_go_on", "            if task.uid not in self._kept:\n", "            if False:\n"),
     ("not_rearmed_when_the_intake_opens", '                self._sleep(group, group.trigger.next_after(self._journal.wall_ms))\n        self.overdue.go_on()', '                pass\n        self.overdue.go_on()'),
-    ("watch_of_a_limit_forgotten", "                spec.overlap.max_concurrent is not None\n                or isinstance", "                isinstance"),
+    ("watch_of_a_limit_forgotten", "                spec.overlap.max_concurrent is not None\n                or isinstance", "                isinstance",
+     "its ends are in one fact then, and each is heard all the same, since the run is in a group: to admit others is no fact"),
 )  # fmt: skip
 
 EDITS = (
