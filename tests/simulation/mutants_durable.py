@@ -162,7 +162,7 @@ PARTITION = (
     ("stops_with_facts_in_hand", "if self._stopping and not self._facts and not self._effects:", "if self._stopping:"),
     ("full_store_takes_more", "if retained >= limit and not self.intake_held:", "if retained >= 2 * limit and not self.intake_held:"),
     ("intake_never_opens", "elif self.intake_held and retained < limit * _HELD_SHARE:", "elif False:"),
-    ("catalog_after_the_sync", "            self.post(LeadSet(lead_ms=self._pace.lead_ms))\n            self.post(CatalogSynced())", "            self.post(CatalogSynced())"),
+    ("lead_unknown_when_a_term_begins", "            self.post(LeadSet(lead_ms=self._pace.lead_ms))\n            self.post(CatalogSynced())", "            self.post(CatalogSynced())"),
     ("snapshot_before_the_last_facts", "        views = self._take_views(loop.time())\n        facts,", "        early = self.engine.snapshot() if self._checkpoint_due(loop.time()) else None\n        views = self._take_views(loop.time())\n        facts,",
      "a snapshot that nobody takes changes nothing"),
 )  # fmt: skip
