@@ -9,7 +9,7 @@ from tests.unit.engine.driver import T0, Driver, deliveries, task_spec
 
 from tickwheel_operator.engine import messages as m
 from tickwheel_operator.engine.runs import TaskState
-from tickwheel_operator.engine.spec import EngineConfig, RetryPolicy, TaskSpec
+from tickwheel_operator.engine.spec import Completion, EngineConfig, Outcome, RetryPolicy, TaskSpec
 from tickwheel_operator.engine.triggers import FixedRateTrigger
 from tickwheel_operator.ledger import facts as f
 
@@ -190,3 +190,32 @@ def test_a_worker_that_takes_one_at_a_time_does_a_backfill_too() -> None:
     driver = Driver.leading(_spec(), now_ms=T0 + NOW, config=EngineConfig(max_leases_per_pull=1))
     driver.backfill(1_000, 4_000)
     assert _work(driver) == [1_000, 2_000, 3_000]
+
+
+@pytest.mark.parametrize("what", ["invalid", "held"])
+def test_a_backfill_makes_no_run_while_its_task_is_invalid_or_the_intake_is_held_and_goes_on_later(what: str) -> None:
+    driver = _leading(suspend=True)
+    driver.backfill(1_000, 5_000, max_parallel=1)
+    [first] = deliveries(driver.pull())
+    if what == "invalid":
+        driver.do(m.TaskRemoved(uid="uid-hello", forget=False))
+    else:
+        driver.do(m.IntakeHeld(reason="the store is full"))
+    driver.report(succeeded=[first.token])
+    driver.at(NOW + 2_000)
+    assert deliveries(driver.pull(received=first.token)) == []
+    assert sum(len(fact.instants) for fact in driver.of(f.Backfilled)) == 1
+    driver.do(m.IntakeHeld(reason=""))
+    driver.do(m.TaskApplied(spec=_spec(suspend=True, generation=3)))
+    [second] = deliveries(driver.at(NOW + 5_000))
+    assert second.scheduled_ms == T0 + 2_000
+
+
+def test_nobody_follows_the_runs_of_a_backfill_nor_the_backfill() -> None:
+    """What is made up for is no news."""
+    follower = task_spec("next", trigger=None, after=Completion("hello", Outcome.ANY))
+    driver = Driver.leading(_spec(suspend=True), follower, now_ms=T0 + NOW)
+    driver.backfill(1_000, 5_000)
+    assert _work(driver) == [1_000, 2_000, 3_000, 4_000]
+    assert driver.of(f.BackfillEnded)
+    assert driver.open_runs("next") == []
