@@ -14,6 +14,7 @@ from tickwheel_operator.engine.cron import parse
 from tickwheel_operator.engine.filters import Filter
 from tickwheel_operator.engine.spec import (
     Completion,
+    EngineConfig,
     FixedDelay,
     Misfire,
     MisfirePolicy,
@@ -214,3 +215,16 @@ def test_the_end_of_a_run_whose_task_became_invalid_or_was_deleted_meanwhile_is_
 
     deleted = driver.successor(follower)
     assert len(deleted.open_runs("next")) == 1
+
+
+def test_a_follower_whose_pool_is_full_counts_the_end_and_makes_no_run() -> None:
+    driver = Driver.leading(*_pair(), config=EngineConfig(max_backlog=1))
+    driver.submit("first")
+    [first] = deliveries(driver.pull(free=1))
+    driver.submit("waits")
+    driver.report(succeeded=[first.token])
+    assert driver.open_runs("next") == []
+    assert [(skip.count, skip.reason) for skip in driver.of(f.Skipped)] == [(1, f.SkipReason.BACKLOG)]
+    [second] = deliveries(driver.pull(free=1, received=first.token))
+    driver.report(succeeded=[second.token])
+    assert len(driver.open_runs("next")) == 1, "there is room again"
