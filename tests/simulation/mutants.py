@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import pytest
 from tests.simulation import mutants_durable as durable
 from tests.simulation import mutants_engine as engine
+from tests.simulation import mutants_more as more
 
 __all__ = ["MUTANTS", "Mutant"]
 
@@ -94,19 +95,19 @@ def _unwrapped(value: Any) -> types.FunctionType | None:
 
 
 _EDITS = {
-    "engine.leasing": engine.LEASING,
-    "engine.waiting": engine.WAITING,
+    "engine.leasing": engine.LEASING + more.LEASING,
+    "engine.waiting": engine.WAITING + more.WAITING,
     "engine.succession": engine.SUCCESSION,
     "engine.overdue": engine.OVERDUE,
     "engine.retry": engine.RETRY,
     "engine.edits": engine.EDITS,
     "engine.routing": engine.ROUTING,
     "engine.queues": engine.QUEUES,
-    "engine.overlap": engine.OVERLAP,
-    "engine.following": engine.FOLLOWING,
-    "engine.backfill": engine.BACKFILL,
-    "engine.core": engine.CORE,
-    "engine.scheduler": engine.SCHEDULER,
+    "engine.overlap": engine.OVERLAP + more.OVERLAP,
+    "engine.following": engine.FOLLOWING + more.FOLLOWING,
+    "engine.backfill": engine.BACKFILL + more.BACKFILL,
+    "engine.core": engine.CORE + more.CORE,
+    "engine.scheduler": engine.SCHEDULER + more.SCHEDULER,
     "engine.state": durable.STATE,
     "engine.runs": durable.RUNS,
     "engine.snapshot": durable.SNAPSHOT,

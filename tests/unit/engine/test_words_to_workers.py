@@ -79,3 +79,13 @@ def test_ends_that_nobody_waits_for_are_one_fact() -> None:
     tokens = [d.token for d in deliveries(driver.pull())]
     driver.report(succeeded=tokens)
     assert [fact.tokens for fact in driver.of(f.Succeeded)] == [tokens]
+
+
+def test_the_progress_of_an_attempt_is_said_by_its_own_worker_only() -> None:
+    driver = Driver.leading(task_spec(trigger=None))
+    driver.submit("k")
+    [delivery] = deliveries(driver.pull())
+    driver.report("w0", progress=[(delivery.token, 0.25, "a quarter")])
+    driver.report("other", progress=[(delivery.token, 1.0, "done")])
+    [task] = driver.engine.views(10).tasks
+    assert [(run.fraction, run.note) for run in task.runs] == [(0.25, "a quarter")]
