@@ -15,7 +15,7 @@ from tickwheel_operator.engine.triggers import Trigger, once_at
 from tickwheel_operator.ledger import facts as f
 from tickwheel_operator.ledger.facts import Origin
 
-__all__ = ["check_end", "check_followed", "check_punctual", "check_unstarved"]
+__all__ = ["check_end", "check_followed", "check_punctual", "check_restored", "check_unstarved"]
 
 _PATIENCE_MS = 400
 """How late a leader may be in a world without faults: a sweep of the engine, a few messages."""
@@ -56,13 +56,19 @@ def check_unstarved(record: Record, mark: int, mark_ms: int, known: State) -> No
             record.violated(f"{run.id} (run {run.number}) waits for ever: run {newest}, made later, went before it")
 
 
-def check_end(record: Record, restored: State, triggers: Mapping[str, Collection[Trigger]]) -> None:
-    """After the quiet phase: nothing is open, nothing was lost, every instant is accounted for."""
+def check_restored(record: Record, restored: State) -> State:
+    """Whatever is open: what a new leader restores is the fold of all facts, which is returned."""
     whole = State()
     for fact in record.facts:
         whole.apply(fact)
     if found := differences(restored, whole, but=WORKERS):
         record.violated(f"checkpoint and tail give another state than all facts: {found}")
+    return whole
+
+
+def check_end(record: Record, restored: State, triggers: Mapping[str, Collection[Trigger]]) -> None:
+    """After the quiet phase: nothing is open, nothing was lost, every instant is accounted for."""
+    whole = check_restored(record, restored)
     if whole.runs:
         open_runs = ", ".join(f"{run.id} ({run.state})" for run in whole.runs.values())
         record.violated(f"runs never ended: {open_runs}")

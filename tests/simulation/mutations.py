@@ -14,7 +14,7 @@ import pytest
 from tests.simulation.mutations_time import TIME_MUTATIONS
 
 from tickwheel_operator.election.term import Term
-from tickwheel_operator.engine import core, snapshot
+from tickwheel_operator.engine import core, leasing, snapshot
 from tickwheel_operator.engine import messages as m
 from tickwheel_operator.engine.groups import Entry
 from tickwheel_operator.engine.journal import Journal
@@ -24,7 +24,8 @@ from tickwheel_operator.engine.routing import Router
 from tickwheel_operator.engine.runs import Dispatch
 from tickwheel_operator.engine.scheduler import Scheduler
 from tickwheel_operator.engine.spec import Guarantee
-from tickwheel_operator.ledger import compaction, log, protocol
+from tickwheel_operator.engine.state import State
+from tickwheel_operator.ledger import compaction, log, protocol, splitting
 from tickwheel_operator.ledger import facts as f
 from tickwheel_operator.ledger.protocol import SegmentKind
 from tickwheel_operator.runtime.checkpoints import Checkpoints
@@ -327,6 +328,39 @@ def silence_is_short(patch: Patch) -> None:
     patch.setattr(Router, "declare", declare)
 
 
+def workers_that_hold_are_forgotten(patch: Patch) -> None:
+    """By each checkpoint, beyond the few that it remembers."""
+
+    def prune(state: State) -> None:
+        for number in list(state.workers)[: -snapshot._WORKER_MEMORY]:
+            state.forget_worker(number)
+
+    patch.setattr(snapshot, "_prune_workers", prune)
+
+
+def divided_leases_get_the_same_tokens(patch: Patch) -> None:
+    original = splitting._halves
+
+    def halves(fact: f.Fact) -> tuple[list[f.Fact], list[f.Fact]] | None:
+        parts = original(fact)
+        if isinstance(fact, f.Leased) and parts is not None:
+            (_, (second,)) = parts
+            assert isinstance(second, f.Leased)
+            return parts[0], [f.Leased(fact.worker, fact.first_token, second.dispatches)]
+        return parts
+
+    patch.setattr(splitting, "_halves", halves)
+
+
+def named_twice_ends_twice(patch: Patch) -> None:
+    class Repeating(dict[Any, Any]):
+        @classmethod
+        def fromkeys(cls, keys: Any, value: Any = None, /) -> Any:
+            return list(keys)
+
+    patch.setattr(leasing, "dict", Repeating, raising=False)
+
+
 def _fields(command: m.Pull) -> dict[str, Any]:
     return {name: getattr(command, name) for name in command.__struct_fields__}
 
@@ -359,5 +393,8 @@ MUTATIONS: Sequence[Callable[[Patch], None]] = (
     keys_not_looked_at,
     leases_end_early,
     silence_is_short,
+    workers_that_hold_are_forgotten,
+    divided_leases_get_the_same_tokens,
+    named_twice_ends_twice,
     *TIME_MUTATIONS,
 )

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Callable, Sequence
 
 import msgspec
-from tests.simulation.invariants import check_end, check_followed, check_punctual, check_unstarved
+from tests.simulation.invariants import (
+    check_end,
+    check_followed,
+    check_punctual,
+    check_restored,
+    check_unstarved,
+)
+from tests.simulation.kinds import draw_kind, patched
 from tests.simulation.operators import LEASE_MS, POOL, NotLeading, Operator, Truth
 from tests.simulation.record import EPOCH_MS, Violated
 from tests.simulation.stores import Leases, NodeSegments, Segments
@@ -37,22 +45,27 @@ class Scenario:
     """One story."""
 
     def __init__(self, seed: int) -> None:
+        self.seed = seed
         self.world = world = World(seed)
         chance = world.random
         self.long = chance.random() < 0.03
         """A story with deep sleep: longer than half of the time for which epochs are kept, which is short then."""
         self.meddling = chance.random() < 0.1
         """A story in which a person deletes the Lease now and then: only the ledger keeps two leaders apart."""
+        self.kind = draw_kind(seed)
+        self.restless = self.kind.restless and not self.long
         self.stormy_s = 35.0 if self.long else chance.choice((3.0, 6.0, 10.0))
+        if self.restless:
+            self.stormy_s = 35.0
         self.segments, self.leases, self.truth = Segments(world.record), Leases(world), Truth()
         self.limits = LedgerLimits(
-            checkpoint_every_segments=chance.choice((3, 5, 12, 40, 1_000)),
+            checkpoint_every_segments=min(chance.choice((3, 5, 12, 40, 1_000)), 5 if self.kind.crowd else 1_000),
             max_segment_bytes=chance.choice((300, 4_096, 262_144)),
             max_chunk_bytes=chance.choice((256, 4_096)),
             retry_initial_ms=20,
             retry_max_ms=200,
             append_deadline_ms=3_000,
-            epoch_keep_ms=20_000 if self.long else 3_600_000,
+            epoch_keep_ms=20_000 if self.long else 8_000 if self.restless else 3_600_000,
             epochs_kept=2 if self.long else 16,
         )
         if self.limits.max_segment_bytes == 300:  # What was decided at once may be parted by a leader's end.
@@ -78,9 +91,9 @@ class Scenario:
         world.record.steady.update(uid for uid, spec in self.truth.tasks.items() if spec.trigger is not None)
         self.first = dict(self.truth.tasks)
         self.operators: list[Operator] = []
-        self.operators.extend(self._operator() for _ in range(chance.randint(1, 3)))
+        self.operators.extend(self._operator() for _ in range(3 if self.restless else chance.randint(1, 3)))
         self.workers: list[Worker] = []
-        self.workers.extend(self._worker(f"w{n}") for n in range(chance.randint(1, 3)))
+        self.workers.extend(self._worker(f"w{n}") for n in range(chance.randint(1, 3) + self.kind.crowd))
         world.record.alive = lambda name: any(w.instance == name and not w.node.crashed for w in self.workers)
 
     # --- the cast ---
@@ -94,7 +107,7 @@ class Scenario:
 
     def _worker(self, name: str, slots: int = 0) -> Worker:
         slots = slots or self.world.random.choice((1, 3, 20))
-        worker = Worker(self.world, name, lambda: self.operators, slots, self._crash_worker)
+        worker = Worker(self.world, name, lambda: self.operators, slots, self._crash_worker, clumsy=self.kind.clumsy)
         worker.start()
         return worker
 
@@ -126,9 +139,20 @@ class Scenario:
             asyncio.create_task(self._cancel_now_and_then()),
             asyncio.create_task(self._backfill_now_and_then()),
         ]
-        while world.loop.time() < self.stormy_s:
+        if self.kind.divided:
+            using.append(asyncio.create_task(self._flood_now_and_then()))
+        if self.restless:
+            using.append(asyncio.create_task(self._resign_again_and_again()))
+        while world.loop.time() < self.stormy_s * (self.kind.cut_off or 1.0):
             await asyncio.sleep(chance.uniform(0.05, 1.2))
             self._fault()
+        if self.kind.cut_off:
+            for task in using:
+                task.cancel()
+            world.heal()
+            record.say("world", f"is cut off with {len(record.state.runs)} open runs")
+            check_restored(record, await self._restored())
+            return
         await self._heal()
         for task in using:
             task.cancel()
@@ -148,7 +172,7 @@ class Scenario:
                 self._crash_worker(chance.choice(self.workers))
             case 6:
                 world.freeze(chance.choice(self.workers).node, chance.uniform(0.2, 3.0))
-            case 7 if not self.long:
+            case 7 if not self.long and not self.restless:
                 operator = chance.choice(self.operators)
                 big = (-150_000, 150_000) if self.jumpy else ()
                 operator.clock.jump(chance.choice((-5_000, -300, 300, 4_000, *big)))
@@ -161,10 +185,7 @@ class Scenario:
                 worker.drain()
                 world.later(0.7, lambda: self._replace_worker(worker))
             case 11 if leaders:
-                operator = chance.choice(leaders)
-                world.record.say(operator.node.name, "is asked to stop")
-                operator.leadership.stop()
-                world.later(1.5, lambda: self._replace_operator(operator))
+                self._resign(chance.choice(leaders))
             case 12:
                 name = chance.choice(self.operators).node.name
                 source, target = chance.choice(((name, API), ("*", name), (chance.choice(self.workers).instance, "*")))
@@ -185,6 +206,19 @@ class Scenario:
                 self.leases.kept.clear()
             case _:
                 pass
+
+    def _resign(self, operator: Operator) -> None:
+        self.world.record.say(operator.node.name, "is asked to stop")
+        operator.leadership.stop()
+        self.world.later(0.5 if self.restless else 1.5, lambda: self._replace_operator(operator))
+
+    async def _resign_again_and_again(self) -> None:
+        chance = random.Random(f"resign {self.seed}")
+        while True:
+            await asyncio.sleep(chance.uniform(0.05, 0.3))
+            leaders = [o for o in self.operators if o.leads]
+            if leaders and self.world.faults:
+                self._resign(leaders[0])
 
     def _crash_operator(self, operator: Operator) -> None:
         self.world.record.say(operator.node.name, "is killed")
@@ -269,7 +303,22 @@ class Scenario:
                 front=delay_ms > 0 and chance.random() < 0.5,
             )  # fmt: skip
             submit = Submit(request=0, namespace=POOL.namespace, name=spec.name, runs=[wanted])
-            await self._ask(leaders, submit, spec.name, key)
+            await self._ask(leaders, submit, spec.name, [key])
+
+    async def _flood_now_and_then(self) -> None:
+        """A user who asks for many runs at once."""
+        chance, number = random.Random(f"flood {self.seed}"), 0
+        while True:
+            await asyncio.sleep(chance.uniform(0.5, 1.5))
+            leaders, specs = [o for o in self.operators if o.leads], list(self.truth.tasks.values())
+            if not leaders or not specs:
+                continue
+            spec, number = chance.choice(specs), number + 1
+            keys = [f"flood-{number}-{n}" for n in range(12)]
+            runs = [Submission(key=key, scheduled_ms=self.world.now_ms()) for key in keys]
+            await self._ask(
+                leaders, Submit(request=0, namespace=POOL.namespace, name=spec.name, runs=runs), spec.name, keys
+            )
 
     async def _backfill_now_and_then(self) -> None:
         """A user who makes up for the past: spans overlap, and one key comes again."""
@@ -288,19 +337,21 @@ class Scenario:
                 max_parallel=chance.choice((1, 2, 5)),
             )  # fmt: skip
             world.record.say("user", f"asks for the past {number} of {spec.name}")
-            await self._ask(leaders, command, spec.name, key)
+            await self._ask(leaders, command, spec.name, [key])
 
-    async def _ask(self, leaders: Sequence[Operator], command: Submit | StartBackfill, name: str, key: str) -> None:
-        """Ask one of those that lead for a run of the task of this name, and note what it promises."""
+    async def _ask(
+        self, leaders: Sequence[Operator], command: Submit | StartBackfill, name: str, keys: Sequence[str]
+    ) -> None:
+        """Ask one of those that lead for runs of the task of this name, and note what it promises."""
         record = self.world.record
         try:
             answer = await self.world.random.choice(leaders).call(command, 1.0)
         except (Lost, NotLeading):
             return
         if isinstance(answer.effect, Submitted):
-            ids = {keyed_run_id(uid, key) for uid, known in record.specs.items() if known.name == name}
-            (run,) = answer.effect.runs
-            record.accepted(run.run_id if run.run_id in ids else "?", run)
+            for key, run in zip(keys, answer.effect.runs, strict=True):
+                ids = {keyed_run_id(uid, key) for uid, known in record.specs.items() if known.name == name}
+                record.accepted(run.run_id if run.run_id in ids else "?", run)
 
     async def _cancel_now_and_then(self) -> None:
         """A user who changes their mind."""
@@ -393,7 +444,8 @@ def run_seed(seed: int) -> Scenario:
     asyncio.set_event_loop(world.loop)
     try:
         try:
-            world.loop.run_until_complete(scenario.run())
+            with patched(scenario.kind, lambda text: world.record.say("leader", text)):
+                world.loop.run_until_complete(scenario.run())
         finally:
             if world.record.violation:  # Whoever noticed it may have been a callback.
                 raise Violated(world.record.violation) from None

@@ -96,6 +96,8 @@ def test_the_stories_are_about_what_can_go_wrong() -> None:
         "its store is full", "for 12.0 s", "OVERLAP", "QUEUE_FULL", "EDITED", "SUSPENDED", "replacedbytherun",
         "itsdelaywasover", "front=True", "CancelAsked", "has stopped token", "cannot stop token", "BackfillEnded",
         "known=", "changes the calendar", "origin=2", "CALENDAR",
+        "lives, and did not renew", "lives, and is lost", "names twice FailedAttempt", "names twice what has succeeded",
+        "leads in epoch 17", "lets go of worker", "divides a Leased", "divides a Succeeded", "is cut off with",
     ):  # fmt: skip
         assert event in told, event
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from tests.simulation.loop import Node
 from tests.simulation.operators import LEASE_MS, POOL, NotLeading, Operator
@@ -36,8 +38,12 @@ class Worker:
         operators: Callable[[], Sequence[Operator]],
         slots: int,
         stuck: Callable[[Worker], None],
+        *,
+        clumsy: bool = False,
     ) -> None:
-        """`stuck` is called when a handler does not stop within its grace: somebody must end the process."""
+        """`stuck` is called when a handler does not stop within its grace: somebody must end the process. One that is
+        `clumsy` names a token twice in some reports."""
+        self._clumsy = random.Random(f"{name} {world.now_ms()}") if clumsy else None
         self._stuck = stuck
         self._world = world
         self.key = WorkerKey(POOL.namespace, POOL.name, name)
@@ -257,6 +263,19 @@ class Worker:
     def _outcomes(self) -> int:
         return len(self._succeeded) + len(self._results) + len(self._failed) + len(self._returned)
 
+    def _repeat(self, *lists: list[Any]) -> None:
+        """Name what is in one list twice there, or what has ended in `renew`, too."""
+        assert self._clumsy is not None
+        succeeded, renew = lists[0], lists[-1]
+        if succeeded and self._clumsy.random() < 0.3:
+            renew += succeeded
+            self._world.record.say(self.instance, "names twice what has succeeded, and renews it")
+        filled = [one for one in lists if one]
+        if filled:
+            twice = self._clumsy.choice(filled)
+            twice += twice
+            self._world.record.say(self.instance, f"names twice {twice[0]!r:.40}")
+
     async def _report(self, *, leaving: bool = False) -> None:
         """Send what there is until it is answered: the same again, to whoever leads then."""
         succeeded, self._succeeded = self._succeeded, []
@@ -264,6 +283,8 @@ class Worker:
         failed, self._failed = self._failed, []
         returned, self._returned = self._returned, []
         renew = list(self._held)
+        if self._clumsy is not None and self._clumsy.random() < 0.4:
+            self._repeat(succeeded, results, failed, returned, renew)
         if not (succeeded or results or failed or returned or renew or leaving):
             return
         report = Report(
