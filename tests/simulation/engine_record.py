@@ -1,143 +1,29 @@
 """What the engine promises, checked against an account that is not its own.
 
 `engine_driver.py` gives it each command with the facts and effects that came of it. It keeps its own short account of
-runs, tokens, pulls and leases, and looks at nothing in the engine: so a fault of the fold cannot hide itself here.
+runs, tokens, pulls and leases, and looks at nothing in the engine: so a fault of the fold cannot hide itself here. What
+the facts say is in `engine_fold.py`, what is asked of each of them in `engine_checks.py`; here it is what the engine
+answers, and what it should have done.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Hashable, Iterable
 
-import msgspec
+from tests.simulation.engine_checks import STOP_PATIENCE_MS, FactChecks
+from tests.simulation.engine_fold import LONGEST_LEAD_MS, Run, Worker, is_meant
 
 from tickwheel_operator.engine import messages as m
-from tickwheel_operator.engine.identity import jitter_ms, keyed_run_id
 from tickwheel_operator.engine.parameters import merge
-from tickwheel_operator.engine.spec import EngineConfig, FixedDelay, Guarantee, TaskSpec
+from tickwheel_operator.engine.spec import TaskSpec
 from tickwheel_operator.ledger import facts as f
 from tickwheel_operator.ledger.facts import Origin
 
-__all__ = ["Account", "Broken"]
-
-_STOP_PATIENCE_MS = 120_000
-_NO_ROOM = (f.SkipReason.OVERLAP, f.SkipReason.QUEUE_FULL, f.SkipReason.BACKLOG)
-_LONGEST_LEAD_MS = 2_000
+__all__ = ["Account"]
 
 
-class Broken(AssertionError):
-    """The engine broke a promise."""
-
-
-class _Run:
-    def __init__(self, number: int, task: int, scheduled_ms: int, ready_ms: int, origin: Origin) -> None:
-        self.number, self.task, self.scheduled_ms, self.ready_ms, self.origin = (
-            number, task, scheduled_ms, ready_ms, origin,
-        )  # fmt: skip
-        self.key, self.parameters = "", b""
-        self.token, self.worker, self.deliveries = 0, 0, 0
-        self.cancelling = False
-        self.backfill = 0
-        self.open_children = 0
-        self.due_boot_ms = 0
-        """When its wait for an instant is over, at the latest."""
-        self.soonest_boot_ms = 0
-        """And at the soonest."""
-        self.waits_boot_ms = 0
-        """Since when it may have waited for a worker, at the soonest."""
-        self.delayed = False
-        self.made_ms = 0
-
-
-class _Attempt:
-    def __init__(self, run: _Run, worker: int, boot_ms: int) -> None:
-        self.run, self.worker = run, worker
-        self.soonest_boot_ms = run.soonest_boot_ms
-        """The handler must not begin before."""
-        self.least_boot_ms = boot_ms
-        """Its lease does not end before."""
-        self.most_boot_ms = boot_ms
-        """Nor after this."""
-        self.begun_boot_ms = boot_ms
-        self.inherited = False
-        """A leader before has leased it, perhaps ahead of its instant."""
-
-
-class _Worker:
-    """A process, as far as the leader has heard of it."""
-
-    def __init__(self, seen: m.WorkerSeen) -> None:
-        self.seen = seen
-        self.heard_boot_ms = 0
-        self.pull: Hashable = None
-        self.last_pull = 0
-        self.certain = True
-        """The leader surely remembers its last pull: it was not silent since."""
-        self.until_boot_ms = 0
-        self.credit = 0
-
-
-def _is_meant(gone: m.WorkerGone, instance: str, started_ms: int) -> bool:
-    if gone.instance:
-        return gone.instance == instance
-    return not (gone.before_ms and started_ms) or started_ms < gone.before_ms
-
-
-class Account:
-    """Of one story, over all its leaders."""
-
-    def __init__(self, config: EngineConfig, sweep_ms: int) -> None:
-        self.config, self._sweep_ms = config, sweep_ms
-        self.specs: dict[str, TaskSpec] = {}
-        """Of the tasks that are valid now, by uid."""
-        self.paused: dict[str, TaskSpec] = {}
-        self.unknown: set[str] = set()
-        """Uids that were invalid when the leader took over, and since."""
-        self.limits: dict[str, int | None] = {}
-        self.most_limits: dict[str, int | None] = {}
-        """The largest limit that a task ever had; None: none."""
-        self.doubtful: set[str] = set()
-        """Uids that were invalid for a while, or changed whom they are counted with."""
-        self.silences: dict[str, set[int]] = {}
-        self.clear()
-
-    def clear(self) -> None:
-        """Nothing is folded."""
-        self.uids: dict[int, str] = {}
-        self.runs: dict[int, _Run] = {}
-        self.ids: set[str] = set()
-        self.ended: dict[str, m.RunState] = {}
-        self.keys: dict[str, int] = {}
-        self.attempts: dict[int, _Attempt] = {}
-        self.last_token = 0
-        self.workers: dict[int, tuple[m.WorkerKey, str]] = {}
-        self.remembered: set[int] = set()
-        """Those of them that no checkpoint has let go of."""
-        self.started: dict[int, int] = {}
-        """When each of them began."""
-        self.displaced: _Worker | None = None
-        """Who had the place of the process that pulls now."""
-        self.outlived = False
-        """Whether a process that surely came after the one that pulls now has its place, or holds attempts there."""
-        self.counts: dict[int, list[int]] = {}
-        """By task: succeeded, failed, cancelled, skipped."""
-        self.skips: dict[int, Counter[f.SkipReason]] = {}
-        self.clock_ms = 0
-        self.made_up: dict[tuple[int, int], str] = {}
-        self.live: dict[m.WorkerKey, _Worker] = {}
-        self.answered: set[Hashable] = set()
-        self.broken_off: set[Hashable] = set()
-        self.outrun: set[Hashable] = set()
-        self.pulls: dict[Hashable, m.WorkerKey] = {}
-        self.now_ms = self.wall_ms = self.boot_ms = 0
-        self.lead_ms = 0
-        self.leads = True
-        self.known: set[str] = set()
-        """Uids that were valid at some time while this leader watched."""
-        self.synced, self.held = False, False
-
-    def broken(self, what: str) -> None:
-        raise Broken(what)
+class Account(FactChecks):
+    """All that the engine promises."""
 
     # --- taking over ---
 
@@ -158,9 +44,9 @@ class Account:
             run.waits_boot_ms = boot_ms
             run.delayed = run.origin is Origin.REQUEST and not run.deliveries and run.ready_ms > replayed_ms
         for attempt in self.attempts.values():
-            attempt.least_boot_ms, attempt.most_boot_ms = until, until + _LONGEST_LEAD_MS
+            attempt.least_boot_ms, attempt.most_boot_ms = until, until + LONGEST_LEAD_MS
             attempt.begun_boot_ms, attempt.inherited = boot_ms, True
-            attempt.soonest_boot_ms = min(attempt.run.soonest_boot_ms, boot_ms + _LONGEST_LEAD_MS)
+            attempt.soonest_boot_ms = min(attempt.run.soonest_boot_ms, boot_ms + LONGEST_LEAD_MS)
 
     # --- a command ---
 
@@ -174,11 +60,10 @@ class Account:
         """What came of a command."""
         self.wall_ms, self.now_ms = now_ms, max(self.now_ms, now_ms)
         self.boot_ms = max(self.boot_ms, boot_ms)
-        self._command: m.Command = command
+        self._command = command
         before = {token: attempt.run.number for token, attempt in self.attempts.items()}
         holders = {token: self.workers[attempt.worker] for token, attempt in self.attempts.items()}
-        self._to_tell: list[tuple[Hashable, int]] = []
-        self._told: set[tuple[Hashable, int]] = set()
+        self._to_tell, self._told = [], set()
         self._hear(command)
         for fact in output.facts:
             self._check(fact, command)
@@ -191,7 +76,7 @@ class Account:
             self._pull_over(command.request)
         if isinstance(command, m.WorkerGone):
             live = self.live.get(command.key)
-            if live is not None and _is_meant(command, live.seen.instance, live.seen.started_ms):
+            if live is not None and is_meant(command, live.seen.instance, live.seen.started_ms):
                 del self.live[command.key]
         if isinstance(command, m.Pull):
             self._refused(command, output)
@@ -237,434 +122,7 @@ class Account:
         self.known.add(uid)
         self.specs[uid] = spec
 
-    # --- facts ---
-
-    def _check_latest(self, facts: Iterable[f.Fact]) -> None:
-        """Of what is settled in one step, no older instant takes the place of a later one."""
-        fired: set[int] = set()
-        for fact in facts:
-            match fact:
-                case f.Fired(tasks=tasks):
-                    fired.update(tasks)
-                case f.Armed(task=task):
-                    fired.discard(task)
-                case f.Skipped(task=task, reason=reason) if task in fired and reason in _NO_ROOM:
-                    self.broken(f"{fact}: an older instant has its place")
-                case _:
-                    pass
-
-    def _spec(self, run: _Run) -> TaskSpec | None:
-        uid = self.uids.get(run.task, "")
-        return self.specs.get(uid) or self.paused.get(uid)
-
-    def _check(self, fact: f.Fact, command: m.Command) -> None:
-        match fact:
-            case f.Leased():
-                self._check_leased(fact)
-            case f.Succeeded(tokens=tokens):
-                named = set(command.succeeded) if isinstance(command, m.Report) else set()
-                for token in tokens:
-                    self._open(token, fact)
-                    if token not in named:
-                        self.broken(f"{fact}: nobody reported it")
-            case f.SucceededWith(token=token, result=result):
-                self._open(token, fact)
-                if not isinstance(command, m.Report) or (token, result) not in command.results:
-                    self.broken(f"{fact}: nobody reported it")
-            case f.Returned(tokens=tokens):
-                for token in tokens:
-                    self._open(token, fact)
-                    if not isinstance(command, m.Report) or token not in command.returned:
-                        self.broken(f"{fact}: nobody gave it back")
-            case f.Failed(token=token):
-                self._check_failed(fact, self._open(token, fact), command)
-            case f.Undelivered(dispatch=number):
-                run = self.runs[number]
-                spec = self._spec(run)
-                if run.token or spec is None or spec.dispatch_timeout_ms is None:
-                    self.broken(f"{fact}: it is leased, or has no dispatch timeout")
-                elif self.boot_ms < run.waits_boot_ms + spec.dispatch_timeout_ms:
-                    self.broken(f"{fact}: it has not waited {spec.dispatch_timeout_ms} ms")
-                elif fact.retry_ms and run.deliveries + 1 > spec.retry.limit:
-                    self.broken(f"{fact}: after {run.deliveries + 1} deliveries of {spec.retry.limit + 1}")
-            case f.Cancelled(run=number, message=message):
-                self._check_cancelled(self.runs[number], message, command)
-            case f.CancelAsked(run=number) if self.runs[number].cancelling:
-                self.broken(f"{fact}: it was asked to stop before")
-            case f.Fired(tasks=tasks):
-                for task in tasks:
-                    self._check_fired(task, fact.scheduled_ms)
-            case f.Backfilled(backfill=backfill, instants=instants):
-                for instant in instants:
-                    state = self.made_up.get((self.runs[backfill].task, instant))
-                    if state in ("open", "ok"):
-                        self.broken(f"{fact}: {instant} is made up for twice")
-            case f.BackfillEnded(backfill=backfill):
-                if self.runs[backfill].open_children:
-                    self.broken(f"{fact}: it has open runs")
-            case _:
-                pass
-
-    def _open(self, token: int, fact: f.Fact) -> _Attempt:
-        attempt = self.attempts.get(token)
-        if attempt is None:
-            self.broken(f"{fact}: no attempt with token {token} is open")
-        assert attempt is not None
-        return attempt
-
-    def _check_leased(self, fact: f.Leased) -> None:
-        key, instance = self.workers[fact.worker]
-        live = self.live.get(key)
-        for number in fact.dispatches:
-            run = self.runs.get(number)
-            if run is None:
-                self.broken(f"{fact}: run {number} has ended, or never was")
-            assert run is not None
-            spec = self._spec(run)
-            if run.token:
-                self.broken(f"{fact}: a worker holds run {number} already")
-            if run.cancelling:
-                self.broken(f"{fact}: run {number} was asked to stop")
-            if run.origin is Origin.SPAN:
-                self.broken(f"{fact}: run {number} stands for a backfill")
-            if spec is None or self.uids[run.task] in self.unknown:
-                self.broken(f"{fact}: nobody knows the task of run {number}")
-            assert spec is not None
-            if spec.handler not in self._handlers(live, instance) or spec.pool != key.pool:
-                self.broken(f"{fact}: {key} has no handler {spec.handler} of pool {spec.pool}")
-            if run.deliveries > spec.retry.limit:
-                self.broken(f"{fact}: run {number} had {run.deliveries} deliveries of {spec.retry.limit + 1}")
-            if self.boot_ms < run.soonest_boot_ms - max(self.lead_ms, 0):
-                self.broken(f"{fact}: run {number} is leased {run.soonest_boot_ms - self.boot_ms} ms too early")
-            early = self.boot_ms < run.soonest_boot_ms
-            if early and live is not None and (live.seen.clock_error_us is None or live.seen.clock_error_us > 10_000):
-                self.broken(f"{fact}: run {number} is leased ahead of its time to {key}, which does not know the time")
-            self._check_limit(run, spec, fact)
-        if live is None or live.pull is None:
-            self.broken(f"{fact}: {key} has no open pull")
-        assert live is not None
-        live.credit -= len(fact.dispatches)
-        # What was reserved at a pull goes to the one that replaces it in the same command.
-        if live.credit < 0:
-            self.broken(f"{fact}: {key} gets {-live.credit} more than it asked for")
-        if fact.first_token <= self.last_token:
-            self.broken(f"{fact}: token {self.last_token} was given before")
-
-    def _handlers(self, live: _Worker | None, instance: str) -> tuple[str, ...]:
-        if live is None or live.seen.instance != instance:
-            self.broken(f"{instance} gets leases, but another process has its place, or none")
-        assert live is not None
-        return live.seen.handlers
-
-    def _check_limit(self, run: _Run, spec: TaskSpec, fact: f.Leased) -> None:
-        limit = self.most_limits[spec.uid]
-        if limit is None or run.origin is Origin.BACKFILL or spec.uid in self.doubtful:
-            return
-        group = self._group(run, spec)
-        others = set()
-        for attempt in self.attempts.values():
-            other = self._spec(attempt.run)
-            if (
-                other is not None
-                and other.uid not in self.doubtful
-                and self.most_limits[other.uid] is not None
-                and attempt.run.origin is not Origin.BACKFILL
-                and self._group(attempt.run, other) == group
-            ):
-                others.add(attempt.run.number)
-        first = [n for n in fact.dispatches if n <= run.number and (s := self._spec(self.runs[n])) is not None
-                 and self.runs[n].origin is not Origin.BACKFILL and self._group(self.runs[n], s) == group]  # fmt: skip
-        if len(others | set(first)) > limit:
-            self.broken(f"{fact}: then {sorted(others | set(first))} of {group} are open, of {limit}")
-
-    def _group(self, run: _Run, spec: TaskSpec) -> object:
-        if spec.overlap.key is None:
-            return spec.uid
-        value = msgspec.json.decode(merge(spec.parameters, run.parameters) if run.parameters else spec.parameters)
-        return value[spec.overlap.key[1:]]
-
-    def _check_failed(self, fact: f.Failed, attempt: _Attempt, command: m.Command) -> None:
-        run, spec = attempt.run, self._spec(attempt.run)
-        if fact.reason is f.FailureReason.LOST:
-            self._check_lost(fact, attempt, command)
-        elif "did not stop it" in fact.message:
-            if spec is None or spec.timeout_ms is None:
-                self.broken(f"{fact}: its task has no time-out")
-            elif self.boot_ms <= attempt.begun_boot_ms + spec.timeout_ms + spec.grace_ms + _STOP_PATIENCE_MS:
-                self.broken(f"{fact}: its worker has time left to stop it")
-        else:
-            reported = command.failed if isinstance(command, m.Report) else []
-            if not any(one.token == fact.token for one in reported):
-                self.broken(f"{fact}: nobody reported it")
-            if (fact.reason is f.FailureReason.TIMEOUT) is not next(
-                o.timeout for o in reported if o.token == fact.token
-            ):
-                self.broken(f"{fact}: reported otherwise")
-        uid = self.uids[run.task]
-        if run.cancelling:
-            self.broken(f"{fact}: it was being cancelled")
-        if spec is None or uid in self.unknown or uid in self.doubtful:
-            return
-        used, allowed = run.deliveries, spec.retry.limit + 1
-        if fact.retry_ms and (used >= allowed or spec.guarantee is Guarantee.AT_MOST_ONCE):
-            self.broken(f"{fact}: driven again after {used} of {allowed} deliveries ({spec.guarantee})")
-        if not fact.retry_ms and used < allowed and spec.guarantee is Guarantee.AT_LEAST_ONCE:
-            self.broken(f"{fact}: given up after {used} of {allowed} deliveries")
-        if fact.reason is f.FailureReason.LOST and fact.retry_ms > max(self.now_ms, run.ready_ms):
-            self.broken(f"{fact}: it waits {fact.retry_ms - self.now_ms} ms, though its worker was lost")
-        if fact.retry_ms and fact.retry_ms < self.now_ms:
-            self.broken(f"{fact}: the retry lies in the past of {self.now_ms}")
-        backoff = spec.retry.backoff
-        if fact.retry_ms and fact.reason is not f.FailureReason.LOST and "did not stop it" not in fact.message:
-            delay = min(backoff.initial_ms * backoff.factor ** (used - 1), backoff.max_ms)
-            if (
-                not int(delay)
-                <= fact.retry_ms - self.now_ms
-                <= max(delay * (1 + backoff.jitter) + 1, run.ready_ms - self.now_ms)
-            ):
-                self.broken(f"{fact}: the backoff of delivery {used} is {fact.retry_ms - self.now_ms} ms, not {delay}")
-
-    def _check_lost(self, what: object, attempt: _Attempt, command: m.Command) -> None:
-        """Somebody said that the worker is gone, it was silent too long, or its lease is over."""
-        key, instance = self.workers[attempt.worker]
-        match command:
-            case m.WorkerGone() if command.key == key:
-                if _is_meant(command, instance, self.started[attempt.worker]):
-                    return
-            case m.Report(worker=seen) | m.Pull(worker=seen) if seen.key == key and seen.instance != instance:
-                if not self._is_before(seen, instance, self.started[attempt.worker]):
-                    return
-            case m.Report(worker=seen, leaving=True) if seen.key == key:
-                return
-            case _:
-                pass
-        if attempt.least_boot_ms < self.boot_ms:
-            return
-        live = self.live.get(key)
-        silence = max(min(self.silences.get(key.pool, {10_000}) | {10_000}), self.config.lease_ms // 2)
-        if live is not None and live.pull is None and self.boot_ms - live.heard_boot_ms > silence:
-            return
-        self.broken(
-            f"{what}: {instance} was heard, and its lease is valid for {attempt.least_boot_ms - self.boot_ms} ms more"
-        )
-
-    def _check_cancelled(self, run: _Run, message: str, command: m.Command) -> None:
-        uid = self.uids[run.task]
-        deleted = "the task was deleted" in message
-        if deleted:
-            if isinstance(command, m.TaskRemoved) and command.uid == uid and command.forget:
-                return
-            if isinstance(command, m.CatalogSynced) and uid not in self.specs and uid not in self.paused:
-                return
-            self.broken(f"run {run.number} ends since its task was deleted, which it was not")
-        if run.token and not run.cancelling:
-            self.broken(f"run {run.number} is cancelled, but its worker was not asked to stop it")
-        if run.open_children:
-            self.broken(f"the backfill {run.number} is cancelled, but has open runs")
-        if not run.token:
-            return
-        attempt = self.attempts[run.token]
-        if "was lost" in message or "without a renewal" in message:
-            self._check_lost(f"the end of run {run.number}", attempt, command)
-        elif isinstance(command, m.Report):
-            token = run.token
-            if not (
-                any(o.token == token for o in command.failed) or token in command.returned or token in command.renew
-            ):
-                self.broken(f"run {run.number} is cancelled, but its worker has said nothing of token {token}")
-        elif not isinstance(command, m.Pull) or command.received >= run.token:
-            self.broken(f"run {run.number} is cancelled while a worker has it: {message}")
-
-    def _check_fired(self, task: int, scheduled_ms: int) -> None:
-        uid = self.uids[task]
-        spec = self.specs.get(uid)
-        if spec is None:
-            self.broken(f"task {task} ({uid}) fires, but is not valid")
-        assert spec is not None
-        if spec.suspend:
-            self.broken(f"{uid} fires, but is suspended")
-        if self.held:
-            self.broken(f"{uid} fires, but the intake is held")
-        if scheduled_ms > self.now_ms + self.lead_ms + 1_000:
-            self.broken(f"{uid} fires {scheduled_ms - self.now_ms} ms ahead")
-        if isinstance(spec.after, FixedDelay):
-            others = [r.number for r in self.runs.values() if r.task == task and r.origin is Origin.SCHEDULE]
-            if others:
-                self.broken(f"{uid} has a fixed delay and fires, but {others} are open")
-
-    def fold(self, fact: f.Fact) -> None:
-        """Keep it in mind, whether it is right or not."""
-        now = self.clock_ms
-        match fact:
-            case f.Clock(at_ms=at_ms):
-                if self.leads and at_ms != self.now_ms:
-                    self.broken(f"{fact}: it is {self.now_ms}")
-                self.clock_ms = at_ms
-            case f.TaskNamed(task=task, uid=uid):
-                if task in self.counts:
-                    self.broken(f"{fact}: the number is taken")
-                self.uids[task], self.counts[task], self.skips[task] = uid, [0, 0, 0, 0], Counter()
-            case f.TaskForgotten(task=task):
-                if any(run.task == task for run in self.runs.values()):
-                    self.broken(f"{fact}: it has open runs")
-                del self.uids[task]
-            case f.Fired(scheduled_ms=scheduled_ms, first_run=number, tasks=tasks):
-                for task in tasks:
-                    self._make(_Run(number, task, scheduled_ms, max(scheduled_ms, now), Origin.SCHEDULE))
-                    number += 1
-            case f.Submitted() | f.Requested():
-                origin = fact.origin if isinstance(fact, f.Requested) else Origin.REQUEST
-                ready_ms = fact.ready_ms if isinstance(fact, f.Requested) else now
-                run = _Run(fact.run, fact.task, fact.scheduled_ms, ready_ms, origin)
-                run.key, run.parameters = fact.key, fact.parameters
-                run.delayed = origin is Origin.REQUEST and ready_ms > self.now_ms
-                self._make(run)
-            case f.BackfillStarted():
-                run = _Run(fact.run, fact.task, fact.from_ms, now, Origin.SPAN)
-                run.key = fact.key
-                self._make(run)
-            case f.Backfilled(backfill=backfill, first_run=first, instants=instants):
-                whole = self.runs[backfill]
-                for number, instant in enumerate(instants, start=first):
-                    run = _Run(number, whole.task, instant, now, Origin.BACKFILL)
-                    run.backfill, run.key = backfill, whole.key
-                    whole.open_children += 1
-                    self.made_up[whole.task, instant] = "open"
-                    self._make(run)
-            case f.Skipped(task=task, count=count, reason=reason):
-                self.skips[task][reason] += count
-                self.counts[task][3] += count
-            case f.Recovered(task=task):
-                for reason, count, _ in fact.skips:
-                    self.skips[task][reason] = max(self.skips[task][reason], count)
-                known = zip(self.counts[task], (fact.succeeded, fact.failed, fact.cancelled), strict=False)
-                self.counts[task] = [*(max(pair) for pair in known), self.skips[task].total()]
-            case f.Armed(task=task):
-                for place in [place for place, state in self.made_up.items() if place[0] == task and state != "open"]:
-                    del self.made_up[place]
-            case f.WorkerNamed():
-                self.workers[fact.worker] = (m.WorkerKey(fact.namespace, fact.pool, fact.name), fact.instance)
-                self.started[fact.worker] = fact.started_ms
-                self.remembered.add(fact.worker)
-            case f.Leased(worker=worker, first_token=token, dispatches=dispatches):
-                for number in dispatches:
-                    run = self.runs[number]
-                    ahead = max(0, run.due_boot_ms - self.boot_ms)
-                    run.token, run.worker, run.deliveries = token, worker, run.deliveries + 1
-                    attempt = self.attempts[token] = _Attempt(run, worker, self.boot_ms)
-                    attempt.least_boot_ms = max(self.boot_ms, attempt.soonest_boot_ms) + self.config.lease_ms
-                    attempt.most_boot_ms = self.boot_ms + ahead + self.config.lease_ms
-                    attempt.begun_boot_ms = self.boot_ms + ahead
-                    self.last_token = max(self.last_token, token)
-                    token += 1
-            case f.Succeeded(tokens=tokens):
-                for token in tokens:
-                    self._end(self.attempts[token].run, m.RunState.SUCCEEDED)
-            case f.SucceededWith(token=token):
-                self._end(self.attempts[token].run, m.RunState.SUCCEEDED)
-            case f.Failed(token=token, retry_ms=retry_ms):
-                run = self.attempts[token].run
-                self._again(run, retry_ms)
-                if not retry_ms:
-                    self._end(run, m.RunState.FAILED)
-            case f.Returned(tokens=tokens):
-                for token in tokens:
-                    run = self.attempts[token].run
-                    run.deliveries -= 1
-                    self._again(run, max(now, run.ready_ms))
-            case f.Cancelled(run=number, message=message):
-                if "the task was deleted" in message:
-                    self._must_tell(self.runs[number])
-                self._end(self.runs[number], m.RunState.CANCELLED)
-            case f.Undelivered(dispatch=number, retry_ms=retry_ms):
-                run = self.runs[number]
-                run.deliveries += 1
-                self._again(run, retry_ms)
-                if not retry_ms:
-                    self._end(run, m.RunState.FAILED)
-            case f.BackfillEnded(backfill=number):
-                failed = any(
-                    state == "missed" and task == self.runs[number].task for (task, _), state in self.made_up.items()
-                )
-                self._end(self.runs[number], m.RunState.FAILED if failed else m.RunState.SUCCEEDED)
-            case f.CancelAsked(run=number):
-                self.runs[number].cancelling = True
-                self._must_tell(self.runs[number])
-            case _:
-                self.broken(f"an unknown fact: {fact}")
-
-    def _must_tell(self, run: _Run) -> None:
-        """Its worker must stop, and hears of it at once if it waits."""
-        if not self.leads or not run.token:
-            return
-        key, instance = self.workers[run.worker]
-        live = self.live.get(key)
-        waits = live is not None and live.seen.instance == instance and live.pull is not None
-        if waits and live is not None and not any(request == live.pull for request, _ in self._to_tell):
-            self._to_tell.append((live.pull, run.token))
-
-    def _make(self, run: _Run) -> None:
-        if run.number in self.runs:
-            self.broken(f"run {run.number} is made twice")
-        self.runs[run.number] = run
-        run.made_ms = self.clock_ms
-        if run.origin in (Origin.REQUEST, Origin.SPAN):
-            run_id = keyed_run_id(self.uids[run.task], run.key)
-            if run_id in self.ids:
-                self.broken(f"{run_id} is made twice")
-            self.ids.add(run_id)
-            self.keys[run_id] = run.number
-        elif run.origin is Origin.SCHEDULE:
-            run_id = f"{self.uids[run.task]}.{run.scheduled_ms}"
-            if run_id in self.ids:
-                self.broken(f"{run_id} is made twice")
-            self.ids.add(run_id)
-        self._waits_until(run, run.ready_ms)
-
-    def _waits_until(self, run: _Run, ready_ms: int) -> None:
-        """It may be leased from this instant on, as the clocks stand now."""
-        run.ready_ms = ready_ms
-        latest = ready_ms
-        spec = self._spec(run)
-        if spec is not None and spec.jitter_ms and run.origin in (Origin.SCHEDULE, Origin.COMPLETION):
-            missed = run.made_ms - run.scheduled_ms > self.config.misfire_threshold_ms
-            since_ms, most_ms = run.made_ms if missed else run.scheduled_ms, spec.jitter_ms
-            if spec.trigger is not None and (following := spec.trigger.next_after(since_ms)) is not None:
-                most_ms = min(most_ms, following - since_ms - 1)
-            latest = max(ready_ms, since_ms + jitter_ms(spec.uid, since_ms, most_ms))
-        run.soonest_boot_ms = self.boot_ms + max(0, ready_ms - self.now_ms)
-        run.due_boot_ms = self.boot_ms + max(0, latest - self.now_ms)
-        run.waits_boot_ms = run.soonest_boot_ms
-
-    def _again(self, run: _Run, ready_ms: int) -> None:
-        attempt = self.attempts.pop(run.token, None)
-        run.token = 0
-        self._waits_until(run, ready_ms)
-        if attempt is not None:  # it may have been leased ahead of its instant
-            latest = self.boot_ms + _LONGEST_LEAD_MS if attempt.inherited else run.soonest_boot_ms
-            run.soonest_boot_ms = max(min(run.soonest_boot_ms, latest), attempt.soonest_boot_ms)
-            run.due_boot_ms = max(run.due_boot_ms, run.soonest_boot_ms)
-        if not ready_ms:
-            run.waits_boot_ms = self.boot_ms
-
-    def _end(self, run: _Run, state: m.RunState) -> None:
-        del self.runs[run.number]
-        self.attempts.pop(run.token, None)
-        if run.origin is not Origin.SPAN:
-            place = (m.RunState.SUCCEEDED, m.RunState.FAILED, m.RunState.CANCELLED).index(state)
-            self.counts[run.task][place] += 1
-        if run.backfill:
-            self.made_up[run.task, run.scheduled_ms] = "ok" if state is m.RunState.SUCCEEDED else "missed"
-            if run.backfill in self.runs:
-                self.runs[run.backfill].open_children -= 1
-        if run.origin in (Origin.REQUEST, Origin.SPAN):
-            run_id = keyed_run_id(self.uids[run.task], run.key)
-            self.ended[run_id] = state
-            self.keys.pop(run_id, None)
-            if self.config.max_keys < 100:
-                self.ids.discard(run_id)  # its key may be forgotten at once
-
-    # --- effects ---
+    # --- answers to pulls ---
 
     def _effect(self, effect: m.Effect) -> None:
         if not isinstance(effect, m.Pulled):
@@ -721,6 +179,8 @@ class Account:
             live.pull = None
             live.heard_boot_ms = self.boot_ms
 
+    # --- workers ---
+
     def pulled(self, command: m.Pull, now_ms: int, boot_ms: int) -> None:
         """Just before a pull is handled."""
         before = self.live.get(command.worker.key)
@@ -769,16 +229,10 @@ class Account:
             if any(attempt.worker == number for attempt in self.attempts.values())
         )
 
-    def _is_before(self, seen: m.WorkerSeen, instance: str, started_ms: int) -> bool:
-        """Whether the process that speaks surely began before the other one of its place."""
-        numbers = {process: number for number, process in self.workers.items() if number in self.remembered}
-        mine, its = numbers.get((seen.key, seen.instance), 0), numbers.get((seen.key, instance), 0)
-        return mine < its if mine and its else 0 < seen.started_ms < started_ms
-
-    def heard(self, seen: m.WorkerSeen, boot_ms: int) -> _Worker:
+    def heard(self, seen: m.WorkerSeen, boot_ms: int) -> Worker:
         live = self.live.get(seen.key)
         if live is None or live.seen.instance != seen.instance:
-            live = self.live[seen.key] = _Worker(seen)
+            live = self.live[seen.key] = Worker(seen)
         elif boot_ms - live.heard_boot_ms > 1_000:
             live.certain = False
         live.heard_boot_ms = boot_ms
@@ -817,8 +271,8 @@ class Account:
                     self.broken(f"{seen} renews token {token}, and is not told to stop it")
                 spec = self._spec(attempt.run)
                 limit = spec.timeout_ms if spec is not None and attempt.run.task in self.uids else None
-                begun = attempt.begun_boot_ms + (_LONGEST_LEAD_MS if attempt.inherited else 0)
-                over = begun + (limit or 0) + (spec.grace_ms if spec else 0) + _STOP_PATIENCE_MS
+                begun = attempt.begun_boot_ms + (LONGEST_LEAD_MS if attempt.inherited else 0)
+                over = begun + (limit or 0) + (spec.grace_ms if spec else 0) + STOP_PATIENCE_MS
                 if (
                     limit is not None
                     and self.uids[attempt.run.task] in self.specs
@@ -848,7 +302,7 @@ class Account:
     def _gone(self, command: m.WorkerGone) -> None:
         for token, attempt in self.attempts.items():
             key, instance = self.workers[attempt.worker]
-            if key == command.key and _is_meant(command, instance, self.started[attempt.worker]):
+            if key == command.key and is_meant(command, instance, self.started[attempt.worker]):
                 self.broken(f"token {token} is open with {instance}, whose pod is gone")
 
     def resent(self, tokens: Iterable[int]) -> None:
@@ -908,7 +362,7 @@ class Account:
                 if self._could_take(live, run):
                     self.broken(f"run {run.number} waits, and {live.seen.key.name} waits for work ({command})")
 
-    def _could_take(self, live: _Worker, run: _Run) -> bool:
+    def _could_take(self, live: Worker, run: Run) -> bool:
         uid = self.uids[run.task]
         spec = self.specs.get(uid)
         return (

@@ -11,7 +11,7 @@ import re
 
 import pytest
 from tests.simulation.engine_driver import EngineStory
-from tests.simulation.engine_record import Broken
+from tests.simulation.engine_fold import Broken
 
 from tickwheel_operator.engine import messages as m
 from tickwheel_operator.engine import snapshot
