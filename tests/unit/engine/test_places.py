@@ -200,3 +200,11 @@ def test_a_run_that_nobody_takes_leaves_nothing_behind() -> None:
     assert driver.of(f.Undelivered)
     _nothing_waits(driver)
     assert driver.engine.delays.next_occupied() is None
+
+
+def test_a_dispatch_timeout_goes_on_while_its_task_is_edited() -> None:
+    driver = Driver.leading(task_spec(trigger=None, dispatch_timeout_ms=500))
+    driver.submit("k")
+    driver.at(400, m.TaskApplied(spec=task_spec(trigger=None, dispatch_timeout_ms=500, generation=2)))
+    driver.at(500)
+    assert len(driver.of(f.Undelivered)) == 1

@@ -116,3 +116,38 @@ def test_an_early_lease_that_is_given_back_waits_for_its_instant_under_a_success
     assert later.at(1_999) == []
     [again] = deliveries(later.at(2_000))
     assert (again.run_id, again.attempt) == (early.run_id, 1)
+
+
+def test_the_soonest_of_the_leases_that_were_gathered_says_when_they_must_go() -> None:
+    driver = Driver.leading(task_spec(), task_spec("now", trigger=None))
+    driver.do(m.LeadSet(lead_ms=50))
+    driver.at(1_500)
+    [first] = deliveries(driver.pull(error_us=100))
+    driver.report(succeeded=[first.token])
+    driver.engine.gather()
+    driver.pull(error_us=100, received=first.token)
+    driver.at(1_960)
+    assert [driver.engine.answers_within(ahead_ms) for ahead_ms in (0, 39, 40)] == [False, False, True]
+    driver.submit("k", "now")
+    assert driver.engine.answers_within(0)
+    driver.engine.answers()
+    driver.pull(error_us=100, received=3)
+    driver.submit("another", "now")
+    driver.at(2_960)
+    assert driver.engine.answers_within(0), "what may start now waits no longer for what comes after it"
+
+
+def test_what_is_over_by_the_wall_clock_only_is_leased_when_its_wait_is_over() -> None:
+    retry = RetryPolicy(limit=3, backoff=Backoff(initial_ms=1_000, jitter=0))
+    driver = Driver.leading(task_spec(trigger=None, retry=retry))
+    driver.boot_ms = T0
+    driver.do(m.LeadSet(lead_ms=50))
+    driver.submit("k")
+    [first] = deliveries(driver.pull(error_us=100))
+    driver.report(failed=[m.FailedAttempt(token=first.token, error_type="E")])
+    driver.pull(error_us=100, received=first.token)
+    driver.now_ms, driver.boot_ms = T0 + 6_000, T0 + 960  # it was set ahead
+    assert driver.do(m.Tick()) == []
+    driver.now_ms, driver.boot_ms = T0 + 6_040, T0 + 1_000
+    [again] = deliveries(driver.do(m.Tick()))
+    assert again.not_before_ms == 0
