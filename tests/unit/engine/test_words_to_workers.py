@@ -45,12 +45,12 @@ def test_a_process_is_not_told_to_stop_what_the_one_before_it_held() -> None:
 
 def test_an_attempt_has_its_whole_timeout_under_a_new_leader() -> None:
     """No leader knows when it began under another, whose clock was not its own."""
-    spec = task_spec(trigger=None, timeout_ms=60_000, grace_ms=0)
+    spec = task_spec(trigger=None, timeout_ms=60_000, grace_ms=7_000)
     driver = Driver.leading(spec, config=EngineConfig(lease_ms=15_000))
     driver.submit("k")
     [delivery] = deliveries(driver.pull())
     new = driver.successor(spec)
-    limit = 60_000 + _BEYOND_THE_TIMEOUT_MS
+    limit = 60_000 + 7_000 + _BEYOND_THE_TIMEOUT_MS
     for passed in range(0, limit + 1, 5_000):
         new.now_ms = T0 + passed
         assert new.report(renew=[delivery.token]).fenced == [], f"{passed} ms after the takeover"
@@ -89,3 +89,27 @@ def test_the_progress_of_an_attempt_is_said_by_its_own_worker_only() -> None:
     driver.report("other", progress=[(delivery.token, 1.0, "done")])
     [task] = driver.engine.views(10).tasks
     assert [(run.fraction, run.note) for run in task.runs] == [(0.25, "a quarter")]
+
+
+def test_a_worker_that_waits_is_told_to_stop_what_it_does_for_a_task_that_is_deleted() -> None:
+    driver = Driver.leading(task_spec(trigger=None))
+    driver.submit("k")
+    [delivery] = deliveries(driver.pull())
+    driver.pull(received=delivery.token)
+    told = only(driver.do(m.TaskRemoved(uid="uid-hello", forget=True)), m.Pulled)
+    assert (told.deliveries, told.cancel) == ([], [delivery.token])
+
+
+def test_ends_are_one_fact_again_when_the_last_follower_is_gone() -> None:
+    driver = Driver.leading(
+        task_spec(trigger=None), task_spec("next", trigger=None, after=Completion("hello", Outcome.SUCCEEDED))
+    )
+    driver.submit("0")
+    [first] = deliveries(driver.pull())
+    driver.report(succeeded=[first.token])
+    driver.do(m.TaskRemoved(uid="uid-next", forget=True))
+    driver.submit("1")
+    driver.submit("2")
+    tokens = [d.token for d in deliveries(driver.pull(received=first.token))]
+    driver.report(succeeded=tokens)
+    assert [fact.tokens for fact in driver.of(f.Succeeded)] == [[first.token], tokens]
