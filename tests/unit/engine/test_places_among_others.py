@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.unit.engine.driver import Driver, deliveries, task_spec
+from tests.unit.engine.driver import T0, Driver, deliveries, task_spec
 
 from tickwheel_operator.engine import messages as m
 from tickwheel_operator.engine.spec import Overlap, OverlapPolicy, TaskSpec
@@ -69,3 +69,65 @@ def test_a_run_that_an_edit_makes_wait_for_others_keeps_no_timer() -> None:
     driver.submit("2")
     driver.do(m.TaskApplied(spec=task_spec(trigger=None, overlap=limit[1], dispatch_timeout_ms=3_000, generation=2)))
     assert [(run.held, run.dispatch.timer is None) for run in driver.open_runs()] == [(False, False), (True, True)]
+
+
+def test_groups_that_all_have_left_are_forgotten() -> None:
+    overlap = Overlap(policy=OverlapPolicy.QUEUE, max_concurrent=1, key="/shop")
+    driver = Driver.leading(task_spec(trigger=None, overlap=overlap))
+    for shop in range(3):
+        driver.submit(f"{shop}", parameters=b'{"shop":%d}' % shop)
+    assert len(driver.engine.overlaps._groups) == 3
+    driver.report(succeeded=[d.token for d in deliveries(driver.pull())])
+    assert driver.engine.overlaps._groups == {}
+
+
+def test_a_pointer_with_escapes_finds_its_value() -> None:
+    for pointer, name in (("/a~01", "a~1"), ("/a~1b", "a/b"), ("/a~0b", "a~b")):
+        overlap = Overlap(policy=OverlapPolicy.FORBID, max_concurrent=1, key=pointer)
+        driver = Driver.leading(task_spec(trigger=None, overlap=overlap))
+        answers = [
+            driver.submit(key, parameters=b'{"%b":%b}' % (name.encode(), value))
+            for key, value in (("1", b"1"), ("2", b"2"), ("3", b"1"))
+        ]
+        assert [type(answer) for answer in answers] == [m.Submitted, m.Submitted, m.CommandRefused], pointer
+
+
+def test_a_key_is_counted_in_its_own_namespace() -> None:
+    overlap = Overlap(policy=OverlapPolicy.FORBID, max_concurrent=1, key="/shop")
+    specs = [
+        task_spec("one", trigger=None, overlap=overlap),
+        task_spec("two", trigger=None, overlap=overlap, namespace="others"),
+    ]
+    driver = Driver.leading(*specs)
+    for spec in specs:
+        runs = [m.Submission(key="k", scheduled_ms=T0, parameters=b'{"shop":1}')]
+        [answer] = driver.do(m.Submit(request=spec.name, namespace=spec.namespace, name=spec.name, runs=runs))
+        assert isinstance(answer, m.Submitted)
+
+
+def test_a_delayed_run_replaces_the_open_one_when_its_delay_is_over() -> None:
+    driver = Driver.leading(task_spec(trigger=None, overlap=Overlap(policy=OverlapPolicy.REPLACE, max_concurrent=1)))
+    driver.submit("open")
+    assert len(deliveries(driver.pull())) == 1
+    driver.submit("delayed", delay_ms=500)
+    assert driver.of(f.CancelAsked) == []
+    driver.at(500)
+    assert [fact.run for fact in driver.of(f.CancelAsked)] == [1]
+
+
+def test_a_delay_that_was_over_before_the_checkpoint_is_not_judged_again_by_who_restores_it() -> None:
+    """No fact comes after the checkpoint, so that it alone says how far the leader before had come."""
+    two, one = (
+        task_spec(trigger=None, generation=limit, overlap=Overlap(policy=OverlapPolicy.FORBID, max_concurrent=limit))
+        for limit in (2, 1)
+    )
+    driver = Driver.leading(two)
+    driver.submit("delayed", delay_ms=500)
+    driver.at(500)
+    driver.submit("second")
+    later = Driver(now_ms=T0 + 600)
+    later.engine.restore(list(driver.engine.snapshot()))
+    later.do(m.TaskApplied(spec=one))
+    later.do(m.CatalogSynced())
+    assert [(run.key, run.held) for run in later.open_runs()] == [("delayed", False), ("second", True)]
+    assert later.of(f.Cancelled) == []
