@@ -9,7 +9,15 @@ from tests.unit.engine.driver import T0, Driver, deliveries, task_spec
 
 from tickwheel_operator.engine import messages as m
 from tickwheel_operator.engine.runs import TaskState
-from tickwheel_operator.engine.spec import Completion, EngineConfig, Outcome, RetryPolicy, TaskSpec
+from tickwheel_operator.engine.spec import (
+    Completion,
+    EngineConfig,
+    Outcome,
+    Overlap,
+    OverlapPolicy,
+    RetryPolicy,
+    TaskSpec,
+)
 from tickwheel_operator.engine.triggers import FixedRateTrigger
 from tickwheel_operator.ledger import facts as f
 
@@ -219,3 +227,22 @@ def test_nobody_follows_the_runs_of_a_backfill_nor_the_backfill() -> None:
     assert _work(driver) == [1_000, 2_000, 3_000, 4_000]
     assert driver.of(f.BackfillEnded)
     assert driver.open_runs("next") == []
+
+
+def test_a_backfill_is_bounded_by_its_own_limit_and_not_by_the_tasks() -> None:
+    driver = _leading(suspend=True, overlap=Overlap(policy=OverlapPolicy.QUEUE, max_concurrent=1))
+    driver.backfill(1_000, 9_000, max_parallel=3)
+    assert len(deliveries(driver.pull())) == 3
+
+
+def test_a_backfill_that_is_cancelled_between_its_runs_ends_at_once() -> None:
+    driver = _leading(suspend=True)
+    answer = driver.backfill(1_000, 9_000, max_parallel=1)
+    assert isinstance(answer, m.Submitted)
+    [first] = deliveries(driver.pull())
+    driver.do(m.IntakeHeld(reason="the store is full"))
+    driver.report(succeeded=[first.token])
+    [cancelled] = driver.cancel(answer.runs[0].run_id)
+    assert isinstance(cancelled, m.Submitted)
+    assert cancelled.runs[0].state is m.RunState.CANCELLED
+    assert driver.engine.state.runs == {}

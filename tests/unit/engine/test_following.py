@@ -228,3 +228,16 @@ def test_a_follower_whose_pool_is_full_counts_the_end_and_makes_no_run() -> None
     [second] = deliveries(driver.pull(free=1, received=first.token))
     driver.report(succeeded=[second.token])
     assert len(driver.open_runs("next")) == 1, "there is room again"
+
+
+def test_a_fixed_delay_that_was_missed_is_skipped_where_the_policy_says_so() -> None:
+    spec = task_spec(trigger=None, after=FixedDelay(3_000), misfire=Misfire(policy=MisfirePolicy.SKIP))
+    driver = Driver.leading(spec)
+    driver.at(3_000)
+    [first] = deliveries(driver.pull())
+    driver.report(succeeded=[first.token])
+    later = driver.successor(spec, now_ms=T0 + 60_000)
+    assert len(later.of(f.Fired)) == 1
+    assert [skip.count for skip in later.of(f.Skipped)] == [1]
+    later.at(63_000)
+    assert [fact.scheduled_ms - T0 for fact in later.of(f.Fired)] == [3_000, 63_000]

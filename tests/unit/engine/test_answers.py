@@ -1,0 +1,24 @@
+"""What somebody is told who asks for a run, or for its end."""
+
+from __future__ import annotations
+
+from tests.unit.engine.driver import Driver, deliveries, task_spec
+
+from tickwheel_operator.engine import messages as m
+
+
+def test_a_leader_that_reads_the_catalog_refuses_runs_and_says_why() -> None:
+    driver = Driver(task_spec(trigger=None))
+    refused = driver.submit("k")
+    assert isinstance(refused, m.CommandRefused)
+    assert refused.reason is m.RefusalReason.NOT_READY
+
+
+def test_a_run_that_has_ended_says_how_when_it_is_cancelled() -> None:
+    driver = Driver.leading(task_spec())
+    driver.at(1_000)
+    [delivery] = deliveries(driver.pull())
+    driver.report(succeeded=[delivery.token])
+    [answer] = driver.cancel(delivery.run_id)
+    assert isinstance(answer, m.Submitted)
+    assert answer.runs[0].state is m.RunState.SUCCEEDED
