@@ -20,7 +20,8 @@ LEASING = (
     ("start_named_by_the_other_clock", "return dispatch.ready_ms if abs(start_ms - dispatch.ready_ms) <= _CLOCK_GRAIN_MS else start_ms", "return dispatch.ready_ms"),
     ("backoff_before_the_instant", "return max(boot + backoff_ms(spec.retry.backoff, attempts, dispatch.run.id), earliest)", "return boot + backoff_ms(spec.retry.backoff, attempts, dispatch.run.id)"),
     ("grace_not_given", "begun + limit + spec.grace_ms + _STOP_PATIENCE_MS", "begun + limit + _STOP_PATIENCE_MS"),
-    ("replacement_in_one_report_ends_the_engine", "            if token in attempts:\n                self._journal.emit(f.Succeeded([token]))", "            self._journal.emit(f.Succeeded([token]))"),
+    ("replacement_in_one_report_ends_the_engine", "            if token in attempts:\n                self._journal.emit(f.Succeeded([token]))", "            self._journal.emit(f.Succeeded([token]))",
+     "what follows from an end asks attempts to stop at most, and ends none"),
     ("words_of_a_stopped_handler_lost", 'message = f"{why}; {told}" if why and told else why or told', "message = why"),
 )
 
@@ -33,7 +34,8 @@ WAITING = (
 OVERLAP = (
     ("runs_of_one_request_not_counted", "            before[key] = before.get(key, 0) + 1\n", ""),
     ("group_kept_when_all_have_left", "                self._groups.pop(group.key, None)\n", "                pass\n"),
-    ("who_waited_is_not_told_after_an_edit", "admitted = [run for run in runs if not run.held and run.number in waited]", "admitted = []"),
+    ("who_waited_is_not_told_after_an_edit", "admitted = [run for run in runs if not run.held and run.number in waited]", "admitted = []",
+     "they are runs of the task that was edited, all of which the engine looks at anyway"),
     ("ended_one_still_waits", "        group.held.pop(run.number, None)\n        return self._fill", "        return self._fill"),
     ("escapes_of_a_pointer_read_in_the_wrong_order", 'part.replace("~1", "/").replace("~0", "~")', 'part.replace("~0", "~").replace("~1", "/")'),
     ("keys_of_two_namespaces_counted_together", "return (spec.namespace, pointer, msgspec", 'return ("", pointer, msgspec'),
