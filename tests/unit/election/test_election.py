@@ -402,6 +402,23 @@ async def test_a_release_without_a_store_does_not_hang():
 
 
 @on_virtual_time
+async def test_a_leader_that_has_lost_the_lease_releases_it_to_nobody():
+    """It is its successor's: emptied, a third replica would take it from a leader that works."""
+    table = LeaseTable()
+    a, b = a_candidate("a", table), a_candidate("b", table)
+    lost = await a.acquire()
+    a.store.down = True
+    held = await b.acquire()
+    a.store.down = False
+
+    await lost.release()
+
+    assert table.leases["p0"].holder == "b"
+    await asyncio.sleep(60)
+    assert held.is_fresh()
+
+
+@on_virtual_time
 async def test_one_elector_has_one_term():
     a = a_candidate("a", LeaseTable())
     await a.acquire()
