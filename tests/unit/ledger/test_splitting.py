@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import random
 import secrets
+
+import pytest
 
 from tickwheel_operator.ledger import facts as f
 from tickwheel_operator.ledger.codec import decode_facts
@@ -28,3 +31,32 @@ def test_what_follows_from_an_end_is_in_the_same_segment() -> None:
     assert [fact for part in parts for fact in part] == facts
     for part in parts[1:]:
         assert isinstance(part[0], f.Succeeded)
+
+
+_MANY = random.Random(1).sample(range(10**9), 1_999)
+
+
+def _one_by_one(fact: f.Fact) -> list[tuple[int, ...]]:
+    """What a fact that is columns says, row by row."""
+    match fact:
+        case f.Fired(scheduled_ms, first, tasks):
+            return [(scheduled_ms, number, task) for number, task in enumerate(tasks, start=first)]
+        case f.Leased(worker, first, dispatches):
+            return [(worker, token, dispatch) for token, dispatch in enumerate(dispatches, start=first)]
+        case f.Succeeded(tokens) | f.Returned(tokens):
+            return [(token,) for token in tokens]
+    raise AssertionError(fact)
+
+
+@pytest.mark.parametrize(
+    "fact",
+    [f.Fired(5, 70, _MANY), f.Leased(3, 70, _MANY), f.Succeeded(_MANY), f.Returned(_MANY)],
+    ids=lambda fact: type(fact).__name__,
+)
+def test_the_parts_of_a_fact_say_what_it_says(fact: f.Fact) -> None:
+    """No token and no number twice, none left out."""
+    parts = [decode_facts(data, where="test") for data in encoded([fact], max_bytes=1_000)]
+
+    assert len(parts) > 3
+    assert {type(part) for [part] in parts} == {type(fact)}
+    assert [row for [part] in parts for row in _one_by_one(part)] == _one_by_one(fact)
