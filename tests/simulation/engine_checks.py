@@ -236,6 +236,10 @@ class FactChecks(Fold):
             if isinstance(command, m.CatalogSynced) and uid not in self.specs and uid not in self.paused:
                 return
             self.broken(f"run {run.number} ends since its task was deleted, which it was not")
+        if isinstance(command, m.TaskAbandoned):
+            if command.uid != uid or self.synced:
+                self.broken(f"run {run.number} of {uid} ends with {command}, synced={self.synced}")
+            return
         if run.token and not run.cancelling:
             self.broken(f"run {run.number} is cancelled, but its worker was not asked to stop it")
         if run.open_children:

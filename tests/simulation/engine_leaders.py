@@ -88,6 +88,7 @@ class Leaders:
         self.ended: list[int] = []
         self._numbers = 0
         self.checkpoints = self.takeovers = 0
+        self._rare = random.Random(f"rare {seed}")
         self.engine = self._engine()
 
     def _engine(self) -> Engine:
@@ -98,7 +99,12 @@ class Leaders:
 
     def _lead(self) -> None:
         """The catalog of a new leader."""
-        commands: list[m.Command] = [m.PoolApplied(spec=PoolSpec(namespace=NAMESPACE, name="pool", silence_ms=2_500))]
+        abandoned = self._abandoned()
+        self.invalid.update(uid for uid in abandoned if uid in self.tasks)
+        commands: list[m.Command] = []
+        for uid in abandoned:
+            commands += (m.TaskAbandoned(uid=uid, why="the engine failed at it"), m.TaskRemoved(uid=uid, forget=False))
+        commands.append(m.PoolApplied(spec=PoolSpec(namespace=NAMESPACE, name="pool", silence_ms=2_500)))
         for uid, spec in self.tasks.items():
             applied = m.TaskApplied(spec=spec, record=self._record(spec))
             commands.append(m.TaskRemoved(uid=uid, forget=False) if uid in self.invalid else applied)
@@ -106,6 +112,17 @@ class Leaders:
             self.do(command)
         self.do(m.LeadSet(lead_ms=self.chance.choice((0, 20, 250, 250))))
         self.do(m.CatalogSynced())
+        if abandoned and self._rare.random() < 0.5:
+            self.do(m.TaskAbandoned(uid=self._rare.choice(sorted(self.tasks)), why="it comes too late"))
+
+    def _abandoned(self) -> list[str]:
+        """Uids of tasks at which the engine failed in the terms before, as this leader believes: now and then one, and
+        rather one with a backfill, of whose runs each end makes the next."""
+        if not self.takeovers:
+            return []
+        whole = {run.task.uid for run in self.shadow.runs.values() if run.span is not None}
+        known = [uid for uid in self.shadow.by_uid if self._rare.random() < (0.3 if uid in whole else 0.03)]
+        return [*known, "u-unheard-of"] if known else []
 
     def _record(self, spec: TaskSpec) -> m.StatusRecord | None:
         """What the object's status says: now and then it is ahead of the ledger, which was restored from a backup."""

@@ -88,6 +88,8 @@ class Account(FactChecks):
             self._sent_again(command, output, holders)
         elif isinstance(command, m.WorkerGone):
             self._gone(command)
+        elif isinstance(command, m.TaskAbandoned):
+            self._abandoned(command)
         for request, token in self._to_tell:
             if (request, token) not in self._told:
                 self.broken(f"the pull {request!r} is open, and is not told to stop token {token}")
@@ -304,6 +306,11 @@ class Account(FactChecks):
             key, instance = self.workers[attempt.worker]
             if key == command.key and is_meant(command, instance, self.started[attempt.worker]):
                 self.broken(f"token {token} is open with {instance}, whose pod is gone")
+
+    def _abandoned(self, command: m.TaskAbandoned) -> None:
+        left = [run.number for run in self.runs.values() if self.uids[run.task] == command.uid]
+        if left and not self.synced:
+            self.broken(f"{left} are open after {command}")
 
     def resent(self, tokens: Iterable[int]) -> None:
         """Leases that a pull got again: they last from now on."""
