@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.unit.engine.driver import Driver, deliveries, task_spec
 
 from tickwheel_operator.engine import messages as m
+from tickwheel_operator.engine.spec import Overlap, OverlapPolicy
 
 
 def test_a_leader_that_reads_the_catalog_refuses_runs_and_says_why() -> None:
@@ -22,3 +23,11 @@ def test_a_run_that_has_ended_says_how_when_it_is_cancelled() -> None:
     [answer] = driver.cancel(delivery.run_id)
     assert isinstance(answer, m.Submitted)
     assert answer.runs[0].state is m.RunState.SUCCEEDED
+
+
+def test_a_run_with_a_delay_is_taken_though_one_that_forbids_others_is_open() -> None:
+    """It is judged when its delay is over."""
+    driver = Driver.leading(task_spec(trigger=None, overlap=Overlap(policy=OverlapPolicy.FORBID, max_concurrent=1)))
+    driver.submit("open")
+    assert isinstance(driver.submit("now"), m.CommandRefused)
+    assert isinstance(driver.submit("later", delay_ms=500), m.Submitted)

@@ -246,3 +246,12 @@ def test_a_backfill_that_is_cancelled_between_its_runs_ends_at_once() -> None:
     assert isinstance(cancelled, m.Submitted)
     assert cancelled.runs[0].state is m.RunState.CANCELLED
     assert driver.engine.state.runs == {}
+
+
+def test_a_deletion_makes_no_run_of_a_backfill_while_it_ends_those_that_are_open() -> None:
+    driver = _leading(suspend=True)
+    driver.backfill(1_000, 30_000, max_parallel=2)
+    driver.backfill(1_000, 30_000, max_parallel=3, key="another")
+    made = len(driver.of(f.Backfilled))
+    driver.do(m.TaskRemoved(uid="uid-hello", forget=True))
+    assert len(driver.of(f.Backfilled)) == made
