@@ -46,14 +46,16 @@ OVERLAP = (
 FOLLOWING = (
     ("delay_fires_at_an_instant_ahead", "max(watermark + 1, min(delay.instant_ms, now))", "delay.instant_ms"),
     ("delay_beside_an_open_run", "            if any(run.origin is Origin.SCHEDULE for run in task.runs.values()):\n                return None\n", ""),
-    ("each_end_begins_the_delay", "if entry is not None and run.origin is Origin.SCHEDULE and isinstance", "if entry is not None and isinstance"),
+    ("each_end_begins_the_delay", "if entry is not None and run.origin is Origin.SCHEDULE and isinstance", "if entry is not None and isinstance",
+     "where no run of its schedule is open it sleeps already, and it sleeps on one delay at a time"),
     ("delay_measured_by_a_clock_that_went_back", "return journal.wall_ms if since_ms <= journal.wall_ms else journal.now_ms", "return journal.wall_ms"),
     ("nobody_hears_when_the_last_follower_left", "            del self._followers[key]\n            self._watch(key)", "            del self._followers[key]"),
     ("misfire_policy_of_a_delay_ignored", "        if settlement.fire:\n", "        if True:\n"),
 )
 
 BACKFILL = (
-    ("one_more_at_a_time", "while span.open < span.max_parallel and", "while span.open <= span.max_parallel and"),
+    ("one_more_at_a_time", "while span.open < span.max_parallel and", "while span.open <= span.max_parallel and",
+     "a step that has room for no run does nothing"),
     ("cancelled_backfill_goes_on", "        if run.cancelling is None:\n            entry", "        if True:\n            entry"),
     ("cancelled_backfill_is_a_success", "        if run.cancelling is not None:\n            self._journal", "        if False:\n            self._journal"),
     ("first_instant_of_the_span_left_out_of_the_count", "trigger.count_between(command.from_ms - 1, command.to_ms - 1, self._config.max_backfill + 1)", "trigger.count_between(command.from_ms, command.to_ms - 1, self._config.max_backfill + 1)"),
