@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import date
 
 import pytest
@@ -11,7 +12,9 @@ from tests.unit.engine.driver import T0, Driver, deliveries, task_spec
 
 from tickwheel_operator.engine import messages as m
 from tickwheel_operator.engine.calendar import CalendarDates
+from tickwheel_operator.engine.cron import parse
 from tickwheel_operator.engine.filters import Filter
+from tickwheel_operator.engine.groups import AT_ONCE
 from tickwheel_operator.engine.spec import FixedDelay, Misfire, MisfirePolicy, Overlap, OverlapPolicy, TaskSpec
 from tickwheel_operator.engine.triggers import FilteredTrigger, FixedRateTrigger, OnceTrigger
 from tickwheel_operator.ledger import facts as f
@@ -374,3 +377,40 @@ def test_a_starting_deadline_under_a_second_is_kept() -> None:
     assert driver.open_runs("strict") == []
     driver.at(2_100)
     assert len(driver.open_runs("strict")) == 1, "no more than that is not over it"
+
+
+def test_other_dates_of_a_calendar_count_for_the_next_instant_though_the_task_was_not_edited() -> None:
+    closed, opened = (
+        task_spec(trigger=FilteredTrigger(FixedRateTrigger(60_000, T0), Filter(exclude=(CalendarDates("c", dates=d),))))
+        for d in ([(date(2023, 11, 14), date(2023, 11, 14))], [])
+    )
+    driver = Driver.leading(opened)
+    driver.at(60_000)
+    driver.at(70_000, m.TaskApplied(spec=closed))
+    driver.at(120_000)
+    assert _instants(driver) == [60_000]
+    driver.at(130_000, m.TaskApplied(spec=opened))
+    driver.at(180_000)
+    assert _instants(driver)[-1] == 180_000
+
+
+def test_who_is_woken_late_after_a_search_that_gave_up_settles_what_has_passed() -> None:
+    """Two calendars refuse second after second up to midnight, far more than one search asks for."""
+    midnight = 86_400_000 - T0 % 86_400_000
+    calendars = tuple(
+        CalendarDates(name, crons=[parse(f"{seconds} * * 14 11 *")]) for name, seconds in (("a", "*/2"), ("b", "1/2"))
+    )
+    spec = task_spec(trigger=FilteredTrigger(FixedRateTrigger(1_000, T0), Filter(exclude=calendars)))
+    driver = Driver.leading(spec)
+    assert not driver.of(f.Fired)
+    driver.at(midnight + 5_500)
+    assert _instants(driver)[-1] == midnight + 5_000
+    driver.at(midnight + 6_000)
+    assert _instants(driver)[-1] == midnight + 6_000
+
+
+def test_who_fires_in_several_steps_fires_at_the_next_instant_too() -> None:
+    driver = Driver.leading(*(task_spec(f"t{number}") for number in range(AT_ONCE + 1)))
+    for offset in (1_000, 1_001, 1_002, 2_000, 2_001, 2_002):
+        driver.at(offset)
+    assert Counter(_instants(driver)) == {1_000: AT_ONCE + 1, 2_000: AT_ONCE + 1}
