@@ -303,7 +303,8 @@ async def test_a_pods_annotation_is_set_changed_and_taken_away(client: ApiClient
     spec = {"containers": [_CONTAINER], "automountServiceAccountToken": False}
     account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default", "namespace": place}}
     apply(cluster, account)  # its controller does not run here
-    apply(cluster, {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "w", "namespace": place}, "spec": spec})
+    metadata = {"name": "w", "namespace": place, "labels": {"tickwheel.io/pool": "shops"}}
+    apply(cluster, {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
     for value in ("-1", "-2", None, None):
         await PoolCluster(client).annotate_pod(place, "w", {"controller.kubernetes.io/pod-deletion-cost": value})
         annotations = get(cluster, "Pod", place, "w")["metadata"].get("annotations") or {}
