@@ -79,9 +79,10 @@ CORE = (
 
 SCHEDULER = (
     ("dates_of_a_calendar_unheard", "redated = not rearmed and (before.trigger != spec.trigger or before.filter != spec.filter)", "redated = False"),
-    ("mended_task_still_unknown", "                self._kept.discard(spec.uid)\n                self._adopt(entry)", "                self._adopt(entry)"),
+    ("invalid_task_has_no_followers", "        else:\n            self._kept.add(uid)\n        if entry is None:", "        elif entry is None:\n            self._kept.add(uid)\n        if entry is None:"),
     ("invalid_follower_counts_nothing", "                self.following.join(entry)  # what it lets pass is counted\n", "                pass\n"),
-    ("settled_ahead_holds_others_back", "since = min(entry.watermark_ms, now)", "since = entry.watermark_ms"),
+    ("settled_ahead_holds_others_back", "since = min(entry.watermark_ms, now)", "since = entry.watermark_ms",
+     "who joins a group that sleeps too long wakes it earlier, and who is ahead takes no part in what it fires"),
     ("new_task_of_a_watched_kind_unheard", "            entry.task = self._state.tasks[number]\n            self.watch(entry)", "            entry.task = self._state.tasks[number]"),
     ("late_burst_is_a_misfire", "seen = self._noticed_ms if self._noticed_ms is not None and instant <= self._noticed_ms else now", "seen = now"),
     ("search_that_gave_up_wakes_nobody", "            self.overdue.add(group.entries)  # woken late\n", "            pass\n"),

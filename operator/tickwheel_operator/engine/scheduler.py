@@ -72,7 +72,7 @@ class Scheduler:
         self._noticed_ms: int | None = None
         """Since when more is due than was fired. What was due by then is no misfire, however long the rest takes."""
         self._kept: set[str] = set()
-        """Uids of objects that exist but were never valid while this leader watched."""
+        """Uids of objects that exist and are invalid."""
         self.overdue = Overdue(journal, state, self)
         self.following = Following(journal, state, self)
         self._edits = Edits(journal, self)
@@ -90,6 +90,7 @@ class Scheduler:
     def apply(self, command: TaskApplied) -> None:
         """Take over a task's spec: at once, and without a burst of past instants."""
         spec = command.spec
+        self._kept.discard(spec.uid)
         entry = self.entries.get(spec.uid)
         if entry is None:
             entry = Entry(spec, self._state.by_uid.get(spec.uid))
@@ -98,7 +99,6 @@ class Scheduler:
             self.mark(entry)
             self.names.put(entry)
             if self.synced:
-                self._kept.discard(spec.uid)
                 self._adopt(entry)
                 if self.overdue.entries:
                     self.overdue.settle_now(entry)
@@ -137,12 +137,12 @@ class Scheduler:
         """The object is gone (`forget`), or became invalid: then what is known of it is kept."""
         uid = command.uid
         entry = self.entries.get(uid)
-        if entry is None:
-            if not command.forget:
-                self._kept.add(uid)
-                return
+        if command.forget:
             self._kept.discard(uid)
-            if (task := self._state.by_uid.get(uid)) is not None:
+        else:
+            self._kept.add(uid)
+        if entry is None:
+            if command.forget and (task := self._state.by_uid.get(uid)) is not None:
                 self._forget(task, "the task was deleted")
             return
         self._leave(entry)
@@ -207,7 +207,7 @@ class Scheduler:
         return task.uid in self.entries
 
     def kept(self, namespace: str, name: str) -> TaskState | None:
-        """The task of this name whose object is invalid since before this leader led."""
+        """The task of this name whose object is invalid."""
         known = (self._state.by_uid.get(uid) for uid in self._kept)
         return next((t for t in known if t is not None and (t.namespace, t.name) == (namespace, name)), None)
 

@@ -241,3 +241,16 @@ def test_a_fixed_delay_that_was_missed_is_skipped_where_the_policy_says_so() -> 
     assert [skip.count for skip in later.of(f.Skipped)] == [1]
     later.at(63_000)
     assert [fact.scheduled_ms - T0 for fact in later.of(f.Fired)] == [3_000, 63_000]
+
+
+@pytest.mark.parametrize("first", ["invalid", "follower"])
+def test_a_follower_hears_of_an_open_run_whose_task_became_invalid_before_or_after_it_came(first: str) -> None:
+    driver = Driver.leading(task_spec(trigger=None))
+    driver.submit("k")
+    [delivery] = deliveries(driver.pull())
+    follower = task_spec("next", trigger=None, after=Completion("hello", Outcome.SUCCEEDED))
+    commands = [m.TaskRemoved(uid="uid-hello", forget=False), m.TaskApplied(spec=follower)]
+    for command in commands if first == "invalid" else reversed(commands):
+        driver.do(command)
+    driver.report(succeeded=[delivery.token])
+    assert len(driver.open_runs("next")) == 1
