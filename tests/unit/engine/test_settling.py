@@ -273,3 +273,15 @@ def test_timers_of_their_own_that_meet_fire_step_by_step_and_are_no_misfires(mon
     assert _steps(driver, step_ms=300) == [10] * 9 + [5]
     assert _fired(driver) == {1_000: 95}
     assert driver.of(f.Skipped) == []
+
+
+def test_a_task_that_waits_to_be_settled_does_not_fire_with_its_own_timer_before() -> None:
+    specs = [task_spec(f"t{number}") for number in range(groups.AT_ONCE + 1)]
+    late = task_spec("late", trigger=FixedRateTrigger(700, T0))
+    driver = Driver.leading(*specs, late).successor(*specs, late, now_ms=T0 + 69_999)
+    assert driver.open_runs("late") == [], "it is the last in turn"
+    driver.at(70_000)
+    while driver.engine.pause_ms(driver.now_ms) <= 0:
+        driver.do(m.Tick())
+    task = driver.engine.state.by_uid["uid-late"]
+    assert len(task.runs) + task.skipped == 100, "each instant made a run or is counted"
