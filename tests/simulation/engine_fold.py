@@ -57,6 +57,11 @@ class Attempt:
         self.inherited = False
         """A leader before has leased it, perhaps ahead of its instant."""
 
+    @property
+    def begins_by_boot_ms(self) -> int:
+        """When it may begin, at the latest: what was leased ahead waits for its instant under the next leader, too."""
+        return self.begun_boot_ms + (LONGEST_LEAD_MS if self.inherited else 0)
+
 
 class Worker:
     """A process, as far as the leader has heard of it."""

@@ -268,13 +268,12 @@ class Account(FactChecks):
             if token in command.renew and token in self.attempts and token not in fenced:
                 attempt = self.attempts[token]
                 attempt.least_boot_ms = max(self.boot_ms, attempt.soonest_boot_ms) + self.config.lease_ms
-                attempt.most_boot_ms = max(self.boot_ms, attempt.begun_boot_ms) + self.config.lease_ms
+                attempt.most_boot_ms = max(self.boot_ms, attempt.begins_by_boot_ms) + self.config.lease_ms
                 if run is not None and run.cancelling and token not in answer.cancel:
                     self.broken(f"{seen} renews token {token}, and is not told to stop it")
                 spec = self._spec(attempt.run)
                 limit = spec.timeout_ms if spec is not None and attempt.run.task in self.uids else None
-                begun = attempt.begun_boot_ms + (LONGEST_LEAD_MS if attempt.inherited else 0)
-                over = begun + (limit or 0) + (spec.grace_ms if spec else 0) + STOP_PATIENCE_MS
+                over = attempt.begins_by_boot_ms + (limit or 0) + (spec.grace_ms if spec else 0) + STOP_PATIENCE_MS
                 if (
                     limit is not None
                     and self.uids[attempt.run.task] in self.specs
@@ -317,7 +316,7 @@ class Account(FactChecks):
         for token in tokens:
             if (attempt := self.attempts.get(token)) is not None:
                 attempt.most_boot_ms = max(
-                    attempt.most_boot_ms, max(self.boot_ms, attempt.begun_boot_ms) + self.config.lease_ms
+                    attempt.most_boot_ms, max(self.boot_ms, attempt.begins_by_boot_ms) + self.config.lease_ms
                 )
 
     def _submit(self, command: m.Submit, output: m.Output) -> None:
