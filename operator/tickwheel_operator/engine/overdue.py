@@ -58,6 +58,7 @@ class Overdue:
         del self.entries[entry]
         if entry.spec.trigger is not None:
             self.settle(entry, entry.spec.trigger)
+            self._scheduler.wake_for(entry)
         else:
             self._scheduler.following.settle(entry)
 

@@ -439,6 +439,17 @@ class Scheduler:
         elif self.lead_ms and group.size % _TASKS_PER_MS == 0:
             self._sleep(group, until_ms)  # the more they are, the earlier
 
+    def wake_for(self, entry: Entry) -> None:
+        """The task was settled. Where the wall clock was set back while it waited for that, what it is to fire then may
+        lie before the instant that its group sleeps until."""
+        group = entry.group
+        if group is None or self._journal.wall_ms >= self._journal.now_ms:
+            return
+        following, until_ms = group.trigger.next_after(entry.watermark_ms), group.next_ms
+        if following is not None and (until_ms is None or following < until_ms):
+            self._bursts.pop(group, None)
+            self._sleep(group, following)
+
     def _leave(self, entry: Entry) -> None:
         self.following.leave(entry)
         self.overdue.entries.pop(entry, None)
