@@ -7,7 +7,6 @@ from tests.unit.engine.driver import T0, Driver, deliveries, task_spec
 
 from tickwheel_operator.engine import messages as m
 from tickwheel_operator.engine.spec import Misfire, MisfirePolicy
-from tickwheel_operator.engine.triggers import FixedRateTrigger
 from tickwheel_operator.ledger import facts as f
 
 FULL = m.IntakeHeld(reason="the ledger retains 256 MiB")
@@ -90,21 +89,3 @@ def test_an_overdue_task_makes_no_run_while_the_intake_is_held_whatever_becomes_
     assert len(driver.of(f.Fired)) == 1
     driver.do(OPEN)
     assert len(driver.of(f.Fired)) > 1
-
-
-def test_instants_that_a_clock_set_back_brings_again_are_fired_though_their_task_waited_to_be_settled() -> None:
-    driver = Driver.leading(task_spec(trigger=FixedRateTrigger(100, T0)))
-    driver.boot_ms = T0
-    for offset in range(100, 501, 100):
-        driver.boot_ms = T0 + offset
-        driver.at(offset)
-    driver.do(m.IntakeHeld(reason="full"))
-    driver.boot_ms = T0 + 950
-    driver.at(950)  # it is overdue, and its timer is set to what comes then
-    driver.at(200)  # the wall clock is set back
-    driver.do(m.IntakeHeld(reason=""))
-    for offset in range(200, 1_201, 50):
-        driver.boot_ms += 50
-        driver.at(offset)
-    fired = [fact.scheduled_ms - T0 for fact in driver.of(f.Fired)]
-    assert fired == list(range(100, 1_201, 100))

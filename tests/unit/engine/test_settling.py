@@ -285,3 +285,26 @@ def test_a_task_that_waits_to_be_settled_does_not_fire_with_its_own_timer_before
         driver.do(m.Tick())
     task = driver.engine.state.by_uid["uid-late"]
     assert len(task.runs) + task.skipped == 100, "each instant made a run or is counted"
+
+
+def test_instants_that_a_clock_set_back_brings_again_are_fired_though_their_task_waited_to_be_settled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for module in (groups, scheduler):
+        monkeypatch.setattr(module, "AT_ONCE", 1)
+    every = FixedRateTrigger(100, T0)
+    driver = Driver.leading(task_spec(trigger=every), task_spec("other", trigger=every))
+    driver.boot_ms = T0
+    driver.at(0)
+    driver.boot_ms += 950
+    driver.at(950)  # both are overdue; one is settled, and the timer of both is set to what comes then
+    driver.at(200)  # the wall clock is set back
+    for offset in range(200, 1_251, 10):
+        driver.boot_ms += 10
+        driver.at(offset)
+    done: dict[int, list[int]] = {}
+    for fact in driver.of(f.Fired):
+        for task in fact.tasks:
+            done.setdefault(task, []).append(fact.scheduled_ms - T0)
+    skipped = {task: sum(s.count for s in driver.of(f.Skipped) if s.task == task) for task in done}
+    assert {task: len(set(fired)) + skipped[task] for task, fired in done.items()} == {1: 12, 2: 12}
