@@ -8,16 +8,20 @@ end or restart the API server are left out then.
 from __future__ import annotations
 
 import os
+import secrets
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from kubernetes.aio.client import ApiClient
+from kubernetes.aio.config import new_client_from_config
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "cluster"))
 
 from tests.integration.installation import create_namespace, install  # noqa: E402
+from tests.integration.leading import Objects, Replica  # noqa: E402
 
 from tickwheel_cluster import Access, ControlPlane, GivenCluster  # noqa: E402
 
@@ -43,3 +47,29 @@ def namespace(cluster: Access, request: pytest.FixtureRequest) -> str:
     name = request.node.name.replace("_", "-").split("[")[0].lower()[-55:].strip("-")
     create_namespace(cluster, name)
     return name
+
+
+@pytest.fixture
+async def client(cluster: Access) -> AsyncIterator[ApiClient]:
+    """An admin's."""
+    client = await new_client_from_config(config_file=str(cluster.admin_kubeconfig))
+    yield client
+    await client.close()
+
+
+@pytest.fixture
+async def objects(client: ApiClient, request: pytest.FixtureRequest) -> Objects:
+    """The user's objects, of which there are none yet."""
+    subject = request.node.path.stem.removeprefix("test_").replace("_", "-")
+    objects = Objects(client, f"{subject}-{secrets.token_hex(4)}")
+    await objects.open()
+    return objects
+
+
+@pytest.fixture
+async def replica(client: ApiClient, objects: Objects, tmp_path: Path) -> AsyncIterator[Replica]:
+    """Who serves them."""
+    replica = Replica(client, objects.namespace, tmp_path / "ledger.sqlite")
+    await replica.start()
+    yield replica
+    await replica.stop()

@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import itertools
 import secrets
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from kubernetes.aio.client import ApiClient, AppsV1Api, CoreV1Api, CustomObjectsApi, V1Namespace, V1ObjectMeta
-from kubernetes.aio.config import new_client_from_config
 
 from tickwheel_operator.clock import SystemClock
 from tickwheel_operator.controllers.catalog import Catalog
@@ -26,13 +24,6 @@ from tickwheel_operator.pools.deployments import Deployments
 GROUP, VERSION = "tickwheel.io", "v1alpha1"
 PATIENCE_S = 30.0
 _numbers = itertools.count()
-
-
-@pytest.fixture
-async def client(cluster: Any) -> AsyncIterator[ApiClient]:
-    client = await new_client_from_config(config_file=str(cluster.admin_kubeconfig))
-    yield client
-    await client.close()
 
 
 @pytest.fixture

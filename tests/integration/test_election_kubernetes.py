@@ -24,13 +24,6 @@ _numbers = itertools.count()
 
 
 @pytest.fixture
-async def client(cluster):
-    client = await new_client_from_config(config_file=str(cluster.admin_kubeconfig))
-    yield client
-    await client.close()
-
-
-@pytest.fixture
 async def leases(client):
     """A namespace of the test's own."""
     namespace = f"election-{uuid.uuid4().hex[:6]}-{next(_numbers)}"

@@ -13,7 +13,9 @@ from kubernetes.aio.client import ApiClient
 from kubernetes.aio.config import new_client_from_config
 from tests.contract.ledger import LIMITS, LedgerContract, a_ledger, everything, facts
 from tests.contract.segment_store import SegmentStoreContract, a_segment
+from tests.integration.installation import create_namespace
 
+from tickwheel_cluster import Access
 from tickwheel_operator.ledger.kubernetes import KubernetesSegmentStore
 from tickwheel_operator.ledger.protocol import (
     LedgerCorrupt,
@@ -28,13 +30,9 @@ _prefixes = (f"t{_RUN}-{number}-" for number in itertools.count())
 NAMESPACE = "ledger-tests"
 
 
-@pytest.fixture
-async def client(cluster):
-    client = await new_client_from_config(config_file=str(cluster.admin_kubeconfig))
-    transport = Transport(client)
-    await transport.request("POST", "/api/v1/namespaces", what="namespace", body={"metadata": {"name": NAMESPACE}})
-    yield client
-    await client.close()
+@pytest.fixture(autouse=True)
+def place(cluster: Access) -> None:
+    create_namespace(cluster, NAMESPACE)
 
 
 @pytest.fixture

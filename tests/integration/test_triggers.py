@@ -1,48 +1,24 @@
 """Triggers that need other objects, on a real API server: calendars that come, change and go, tasks that follow others,
-and the runs of a span that was missed. The parts are those of `test_projection`: all real but election and gateway."""
+and the runs of a span that was missed. The parts are those of `leading`: all real but election and gateway."""
 
 from __future__ import annotations
 
 import asyncio
-import itertools
-import secrets
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
-from kubernetes.aio.client import ApiClient, CoreV1Api, V1Namespace, V1ObjectMeta
-from kubernetes.aio.config import new_client_from_config
-from tests.integration.test_projection import PATIENCE_S, Objects, Replica, condition, manual, moment
+from tests.integration.leading import PATIENCE_S, Objects, Replica, condition, manual, moment
 
-_numbers = itertools.count()
 OFTEN = {"fixedRate": "200ms"}
 NOW = datetime.now(UTC)
 
 
 @pytest.fixture
-async def client(cluster: Any) -> AsyncIterator[ApiClient]:
-    client = await new_client_from_config(config_file=str(cluster.admin_kubeconfig))
-    yield client
-    await client.close()
-
-
-@pytest.fixture
-async def objects(client: ApiClient) -> Objects:
-    namespace = f"triggers-{next(_numbers)}-{secrets.token_hex(3)}"
-    await CoreV1Api(client).create_namespace(V1Namespace(metadata=V1ObjectMeta(name=namespace)))
-    objects = Objects(client, namespace)
+async def objects(objects: Objects) -> Objects:
+    """With a pool."""
     await objects.create("WorkerPool", "shops", {})
     return objects
-
-
-@pytest.fixture
-async def replica(client: ApiClient, objects: Objects, tmp_path: Path) -> AsyncIterator[Replica]:
-    replica = Replica(client, objects.namespace, tmp_path / "ledger.sqlite")
-    await replica.start()
-    yield replica
-    await replica.stop()
 
 
 def days(first: int, last: int) -> str:
