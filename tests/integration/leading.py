@@ -32,7 +32,7 @@ from tickwheel_operator.clock import SystemClock
 from tickwheel_operator.controllers.catalog import Catalog
 from tickwheel_operator.controllers.requests import Requests
 from tickwheel_operator.controllers.watch import Watch, WatchConfig
-from tickwheel_operator.engine.messages import FailedAttempt, Pull, Pulled, Report, WorkerKey, WorkerSeen
+from tickwheel_operator.engine.messages import CancelRun, FailedAttempt, Pull, Pulled, Report, WorkerKey, WorkerSeen
 from tickwheel_operator.ledger.log import Ledger
 from tickwheel_operator.ledger.sqlite import SqliteSegmentStore
 from tickwheel_operator.projection.config import ProjectionConfig
@@ -90,6 +90,7 @@ class Replica:
         self.host = PartitionHost(self._ledger(), Term(), self.clock, sink=self.projector)
         self.new_request = itertools.count(1).__next__
         self._tasks: list[asyncio.Task[None]] = []
+        self._leading: asyncio.Task[None] | None = None
 
     def _ledger(self) -> Ledger:
         return Ledger(self._store, partition=0, leader="r", clock=self.clock, nonces=lambda: secrets.token_hex(8))
@@ -106,20 +107,30 @@ class Replica:
         self.catalog.attach(self.host.post_all)
         self.requests.lead(self.host.call, self.new_request)
         self.projector.lead()
-        self._tasks.append(asyncio.create_task(self.host.run()))
+        self._leading = asyncio.create_task(self.host.run())
+        self._tasks.append(self._leading)
 
     async def stop(self) -> None:
+        """As SIGTERM does it: what was decided is in the ledger when this returns."""
         if not self._tasks:
             return
+        if self._leading is not None:
+            self.host.stop()
+            await asyncio.wait((self._leading,), timeout=PATIENCE_S)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks.clear()
         await self._store.close()
 
+    async def durable(self) -> None:
+        """Wait until all that was decided is in the ledger: an answer comes after the facts that were before it."""
+        await self.host.call(CancelRun(request=self.new_request(), run_id="nobody's"))
+
     async def settled(self) -> None:
-        """Wait until nothing waits to be written any more."""
+        """Wait until all is durable, and nothing waits to be written any more."""
         async with asyncio.timeout(PATIENCE_S):
+            await self.durable()
             quiet = 0
             while quiet < 10:
                 await asyncio.sleep(0.1)
