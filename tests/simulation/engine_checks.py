@@ -113,6 +113,7 @@ class FactChecks(Fold):
                 self.broken(f"{fact}: {key} has no handler {spec.handler} of pool {spec.pool}")
             if run.deliveries > spec.retry.limit:
                 self.broken(f"{fact}: run {number} had {run.deliveries} deliveries of {spec.retry.limit + 1}")
+            self._settle_wait(run)
             if self.boot_ms < run.soonest_boot_ms - max(self.lead_ms, 0):
                 self.broken(f"{fact}: run {number} is leased {run.soonest_boot_ms - self.boot_ms} ms too early")
             early = self.boot_ms < run.soonest_boot_ms
@@ -189,19 +190,17 @@ class FactChecks(Fold):
             self.broken(f"{fact}: driven again after {used} of {allowed} deliveries ({spec.guarantee})")
         if not fact.retry_ms and used < allowed and spec.guarantee is Guarantee.AT_LEAST_ONCE:
             self.broken(f"{fact}: given up after {used} of {allowed} deliveries")
-        if fact.reason is f.FailureReason.LOST and fact.retry_ms > max(self.now_ms, run.ready_ms):
+        # What was leased ahead of its start, which the jitter moves too, waits for that first.
+        start_ms = max(self.now_ms, run.ready_ms, self.now_ms + run.due_boot_ms - self.boot_ms)
+        if fact.reason is f.FailureReason.LOST and fact.retry_ms > start_ms:
             self.broken(f"{fact}: it waits {fact.retry_ms - self.now_ms} ms, though its worker was lost")
         if fact.retry_ms and fact.retry_ms < self.now_ms:
             self.broken(f"{fact}: the retry lies in the past of {self.now_ms}")
-        backoff = spec.retry.backoff
-        if fact.retry_ms and fact.reason is not f.FailureReason.LOST and "did not stop it" not in fact.message:
-            delay = min(backoff.initial_ms * backoff.factor ** (used - 1), backoff.max_ms)
-            if (
-                not int(delay)
-                <= fact.retry_ms - self.now_ms
-                <= max(delay * (1 + backoff.jitter) + 1, run.ready_ms - self.now_ms)
-            ):
-                self.broken(f"{fact}: the backoff of delivery {used} is {fact.retry_ms - self.now_ms} ms, not {delay}")
+        if fact.retry_ms and (delay_ms := self._backoff_ms(run, fact)):
+            most_ms = max(delay_ms * (1 + spec.retry.backoff.jitter) + 2, start_ms - self.now_ms)
+            if not delay_ms <= fact.retry_ms - self.now_ms <= most_ms:
+                waits = f"{fact.retry_ms - self.now_ms} ms, not {delay_ms}"
+                self.broken(f"{fact}: the backoff of delivery {used} is {waits}")
 
     def _check_lost(self, what: object, attempt: Attempt, command: m.Command) -> None:
         """Somebody said that the worker is gone, it was silent too long, or its lease is over."""

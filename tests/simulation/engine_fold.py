@@ -29,6 +29,8 @@ class Run:
         self.number, self.task, self.scheduled_ms, self.ready_ms, self.origin = (
             number, task, scheduled_ms, ready_ms, origin,
         )  # fmt: skip
+        self.latest_ms = ready_ms
+        """When its wait for an instant is over at the latest, by the wall clock."""
         self.key, self.parameters = "", b""
         self.token, self.worker, self.deliveries = 0, 0, 0
         self.cancelling = False
@@ -45,8 +47,9 @@ class Run:
 
 
 class Attempt:
-    def __init__(self, run: Run, worker: int, boot_ms: int) -> None:
-        self.run, self.worker = run, worker
+    def __init__(self, run: Run, worker: int, boot_ms: int, offset_ms: int) -> None:
+        self.run, self.worker, self.offset_ms = run, worker, offset_ms
+        """The offset is the wall clock's from the boot clock, when it was leased."""
         self.soonest_boot_ms = run.soonest_boot_ms
         """The handler must not begin before."""
         self.least_boot_ms = boot_ms
@@ -55,7 +58,8 @@ class Attempt:
         """Nor after this."""
         self.begun_boot_ms = boot_ms
         self.inherited = False
-        """A leader before has leased it, perhaps ahead of its instant."""
+        """A leader before has leased it ahead of its instant, or of what may be its start."""
+        self.leased_ms = 0
 
     @property
     def begins_by_boot_ms(self) -> int:
@@ -216,7 +220,8 @@ class Fold:
                     run = self.runs[number]
                     ahead = max(0, run.due_boot_ms - self.boot_ms)
                     run.token, run.worker, run.deliveries = token, worker, run.deliveries + 1
-                    attempt = self.attempts[token] = Attempt(run, worker, self.boot_ms)
+                    attempt = self.attempts[token] = Attempt(run, worker, self.boot_ms, self.wall_ms - self.boot_ms)
+                    attempt.leased_ms = now
                     attempt.least_boot_ms = max(self.boot_ms, attempt.soonest_boot_ms) + self.config.lease_ms
                     attempt.most_boot_ms = self.boot_ms + ahead + self.config.lease_ms
                     attempt.begun_boot_ms = self.boot_ms + ahead
@@ -229,7 +234,7 @@ class Fold:
                 self._end(self.attempts[token].run, m.RunState.SUCCEEDED)
             case f.Failed(token=token, retry_ms=retry_ms):
                 run = self.attempts[token].run
-                self._again(run, retry_ms)
+                self._again(run, retry_ms, self._backoff_ms(run, fact))
                 if not retry_ms:
                     self._end(run, m.RunState.FAILED)
             case f.Returned(tokens=tokens):
@@ -257,6 +262,20 @@ class Fold:
                 self._must_tell(self.runs[number])
             case _:
                 self.broken(f"an unknown fact: {fact}")
+
+    def _backoff_ms(self, run: Run, fact: f.Failed) -> int:
+        """What it waits for at least, after a failure of its own."""
+        spec = self._spec(run)
+        if spec is None or fact.reason is f.FailureReason.LOST or "did not stop it" in fact.message:
+            return 0
+        backoff = spec.retry.backoff
+        return int(min(backoff.initial_ms * backoff.factor ** (run.deliveries - 1), backoff.max_ms))
+
+    def _settle_wait(self, run: Run) -> None:
+        """What waited for other runs works out the rest of its wait when they have ended, by the clocks of then."""
+        spec = self._spec(run)
+        if spec is not None and self.most_limits.get(spec.uid) is not None:
+            run.soonest_boot_ms = min(run.soonest_boot_ms, self.boot_ms + max(0, run.ready_ms - self.now_ms))
 
     def _must_tell(self, run: Run) -> None:
         """Its worker must stop, and hears of it at once if it waits."""
@@ -297,16 +316,20 @@ class Fold:
             if spec.trigger is not None and (following := spec.trigger.next_after(since_ms)) is not None:
                 most_ms = min(most_ms, following - since_ms - 1)
             latest = max(ready_ms, since_ms + jitter_ms(spec.uid, since_ms, most_ms))
+        run.latest_ms = latest
         run.soonest_boot_ms = self.boot_ms + max(0, ready_ms - self.now_ms)
         run.due_boot_ms = self.boot_ms + max(0, latest - self.now_ms)
         run.waits_boot_ms = run.soonest_boot_ms
 
-    def _again(self, run: Run, ready_ms: int) -> None:
+    def _again(self, run: Run, ready_ms: int, backoff_ms: int = 0) -> None:
+        """It waits again, after an attempt for this long at least."""
         attempt = self.attempts.pop(run.token, None)
         run.token = 0
         self._waits_until(run, ready_ms)
-        if attempt is not None:  # it may have been leased ahead of its instant
-            latest = self.boot_ms + LONGEST_LEAD_MS if attempt.inherited else run.soonest_boot_ms
+        if attempt is not None:
+            # What was left of its wait was fixed by the boot clock when it was leased, whatever the wall clock does.
+            rest = self.boot_ms + LONGEST_LEAD_MS if attempt.inherited else attempt.soonest_boot_ms
+            latest = max(rest, self.boot_ms + backoff_ms)
             run.soonest_boot_ms = max(min(run.soonest_boot_ms, latest), attempt.soonest_boot_ms)
             run.due_boot_ms = max(run.due_boot_ms, run.soonest_boot_ms)
         if not ready_ms:

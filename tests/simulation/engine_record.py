@@ -45,8 +45,13 @@ class Account(FactChecks):
             run.delayed = run.origin is Origin.REQUEST and not run.deliveries and run.ready_ms > replayed_ms
         for attempt in self.attempts.values():
             attempt.least_boot_ms, attempt.most_boot_ms = until, until + LONGEST_LEAD_MS
-            attempt.begun_boot_ms, attempt.inherited = boot_ms, True
-            attempt.soonest_boot_ms = min(attempt.run.soonest_boot_ms, boot_ms + LONGEST_LEAD_MS)
+            run, attempt.begun_boot_ms = attempt.run, boot_ms
+            attempt.inherited = run.latest_ms > attempt.leased_ms
+            if run.ready_ms <= attempt.leased_ms:  # its time had come by the clock of the leader that leased it
+                run.soonest_boot_ms = boot_ms
+            if not attempt.inherited:
+                run.due_boot_ms = boot_ms
+            attempt.soonest_boot_ms = min(run.soonest_boot_ms, boot_ms + LONGEST_LEAD_MS)
 
     # --- a command ---
 
@@ -147,7 +152,9 @@ class Account(FactChecks):
             if key is not None and self.workers[attempt.worker][0] != key:
                 self.broken(f"{key} gets token {delivery.token}, which another worker holds")
             ahead = attempt.soonest_boot_ms - self.boot_ms
-            if ahead > 2 and not delivery.not_before_ms >= self.wall_ms + ahead - 2:
+            # A delivery is made with its lease, and the clock may be set before the answer takes it along.
+            offset_ms = min(self.wall_ms - self.boot_ms, attempt.offset_ms)
+            if ahead > 2 and not delivery.not_before_ms >= attempt.soonest_boot_ms + offset_ms - 2:
                 self.broken(f"token {delivery.token} starts in {ahead} ms, and is told {delivery.not_before_ms}")
             if delivery.attempt != attempt.run.deliveries:
                 self.broken(f"token {delivery.token} is called delivery {delivery.attempt} of {attempt.run.deliveries}")
