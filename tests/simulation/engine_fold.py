@@ -50,8 +50,8 @@ class Attempt:
     def __init__(self, run: Run, worker: int, boot_ms: int, offset_ms: int) -> None:
         self.run, self.worker, self.offset_ms = run, worker, offset_ms
         """The offset is the wall clock's from the boot clock, when it was leased."""
-        self.soonest_boot_ms = run.soonest_boot_ms
-        """The handler must not begin before."""
+        self.soonest_boot_ms = self.due_boot_ms = run.soonest_boot_ms
+        """The handler must not begin before the first; nor the next attempt before the second, if this one is lost."""
         self.least_boot_ms = boot_ms
         """Its lease does not end before."""
         self.most_boot_ms = boot_ms
@@ -328,8 +328,7 @@ class Fold:
         self._waits_until(run, ready_ms)
         if attempt is not None:
             # What was left of its wait was fixed by the boot clock when it was leased, whatever the wall clock does.
-            rest = self.boot_ms + LONGEST_LEAD_MS if attempt.inherited else attempt.soonest_boot_ms
-            latest = max(rest, self.boot_ms + backoff_ms)
+            latest = max(attempt.due_boot_ms, self.boot_ms + backoff_ms)
             run.soonest_boot_ms = max(min(run.soonest_boot_ms, latest), attempt.soonest_boot_ms)
             run.due_boot_ms = max(run.due_boot_ms, run.soonest_boot_ms)
         if not ready_ms:

@@ -51,7 +51,8 @@ class Account(FactChecks):
                 run.soonest_boot_ms = boot_ms
             if not attempt.inherited:
                 run.due_boot_ms = boot_ms
-            attempt.soonest_boot_ms = min(run.soonest_boot_ms, boot_ms + LONGEST_LEAD_MS)
+            attempt.due_boot_ms = run.soonest_boot_ms
+            attempt.soonest_boot_ms = min(attempt.due_boot_ms, boot_ms + LONGEST_LEAD_MS)
 
     # --- a command ---
 
