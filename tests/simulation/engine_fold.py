@@ -282,10 +282,22 @@ class Fold:
         if not self.leads or not run.token:
             return
         key, instance = self.workers[run.worker]
+        if self._loses(key):
+            return
         live = self.live.get(key)
         waits = live is not None and live.seen.instance == instance and live.pull is not None
         if waits and live is not None and not any(request == live.pull for request, _ in self._to_tell):
             self._to_tell.append((live.pull, run.token))
+
+    def _loses(self, key: m.WorkerKey) -> bool:
+        """Whether the command says that the worker is gone: its pull is answered before anything ends."""
+        match self._command:
+            case m.WorkerGone(key=gone):
+                return gone == key
+            case m.Report(worker=seen, leaving=True):
+                return seen.key == key
+            case _:
+                return False
 
     def _make(self, run: Run) -> None:
         if run.number in self.runs:

@@ -9,6 +9,8 @@ from collections import Counter
 from collections.abc import Iterator
 
 from tickwheel_operator.engine.core import Engine
+from tickwheel_operator.engine.places import Place
+from tickwheel_operator.engine.queues import HandlerQueue, PoolQueue
 
 __all__ = ["unsound"]
 
@@ -22,42 +24,55 @@ def unsound(engine: Engine) -> str:
 
 
 def _places(engine: Engine) -> Iterator[str]:
-    """An open run waits in one place: in a lane, on a timer, or for others; or a worker has it, which has a name."""
+    """An open run waits in one place: in a queue, on a timer, or for others; or a worker has it, which has a name."""
     for run in engine.state.runs.values():
         dispatch = run.dispatch
         if dispatch.token and dispatch.worker not in engine.state.workers:
             yield f"run {run.number} is held by worker {dispatch.worker}, of which nobody knows"
-        if dispatch.reserved is not None:
+        if dispatch.place is Place.RESERVED:
             yield f"run {run.number} is still reserved at a worker"
         if not engine.scheduler.synced or run.span is not None or not engine.scheduler.knows(run.task):
             continue
-        places = (dispatch.lane is not None) + (run.aside is not None)
-        if dispatch.token and (places or run.held):
-            yield f"run {run.number} is held by a worker, and waits as well"
-        if not dispatch.token and places != 1:
-            yield f"run {run.number} waits in {places} places, held={run.held} delayed={run.delayed}"
-        if not dispatch.token and run.aside is not None and dispatch.timer is None and not run.held:
+        place = dispatch.place
+        if dispatch.token and (place is not Place.LEASED or run.held):
+            yield f"run {run.number} is held by a worker, and waits as well: {place.name}"
+        if not dispatch.token and place <= Place.LEASED:
+            yield f"run {run.number} waits nowhere: {place.name}, held={run.held} delayed={run.delayed}"
+        if run.held and place is not Place.BLOCKED:
+            yield f"run {run.number} must wait for others, and is {place.name}"
+        if place in (Place.DELAYED, Place.EXPECTED) and dispatch.timer is None:
             yield f"run {run.number} waits for an instant that no timer wakes it at"
 
 
 def _pools(engine: Engine) -> Iterator[str]:
     runs = engine.state.runs.values()
-    waits = Counter(id(run.dispatch.lane._pool) for run in runs if run.dispatch.lane is not None)
-    aside = Counter(id(run.aside) for run in runs if run.aside is not None)
+    waits, aside = Counter[int](), Counter[int]()
+    for run in runs:
+        match run.dispatch.place, run.dispatch.where:
+            case Place.QUEUED, HandlerQueue() as queue:
+                waits[id(queue.pool)] += 1
+            case Place.EXPECTED, HandlerQueue() as queue:
+                aside[id(queue.pool)] += 1
+            case Place.DELAYED | Place.BLOCKED, PoolQueue() as pool:
+                aside[id(pool)] += 1
+            case place, where if place > Place.LEASED or where is not None:
+                yield f"run {run.number} is {place.name} at {where!r}"
+            case _:
+                pass
     for (_, name), pool in engine.router.pools.items():
         counted, there = (pool.waits, pool.aside), (waits[id(pool)], aside[id(pool)])
         if counted != there:
             yield f"pool {name} counts {counted} that wait and that are aside, and has {there}"
-        for handler, lane in pool.lanes.items():
+        for handler, queue in pool.queues.items():
             having = sum(worker.handlers.count(handler) for worker in pool.workers.values())
-            if lane.workers != having:
-                yield f"lane {handler} counts {lane.workers} workers, not {having}"
-            for worker in lane.waiting:
+            if queue.workers != having:
+                yield f"queue {handler} counts {queue.workers} workers, not {having}"
+            for worker in queue.waiting:
                 if worker.request is None or worker.credit <= 0:
-                    yield f"{worker.key.name} stands in lane {handler}, and waits for nothing"
-            for dispatch in (*lane.queue, *lane.backfills, *lane.ahead):
-                if dispatch.lane is lane and dispatch.number not in engine.state.runs:
-                    yield f"run {dispatch.number} has ended, and waits in lane {handler}"
+                    yield f"{worker.key.name} stands in queue {handler}, and waits for nothing"
+            for dispatch in (*queue.due, *queue.backfills, *queue.ahead):
+                if dispatch.where is queue and dispatch.number not in engine.state.runs:
+                    yield f"run {dispatch.number} has ended, and waits in queue {handler}"
 
 
 def _pulls(engine: Engine) -> Iterator[str]:

@@ -9,6 +9,7 @@ from tests.simulation.tasks import unsettled_since
 from tests.simulation.whole import WORKERS, differences
 
 from tickwheel_operator.engine.messages import RunState
+from tickwheel_operator.engine.places import Place
 from tickwheel_operator.engine.spec import Completion, Guarantee, Outcome, TaskSpec
 from tickwheel_operator.engine.state import State
 from tickwheel_operator.engine.triggers import Trigger, once_at
@@ -49,7 +50,7 @@ def check_unstarved(record: Record, mark: int, mark_ms: int, known: State) -> No
             or live.delayed
             or live.span is not None
             or live.backfill
-            or (live.dispatch.timer is not None and live.dispatch.lane is None)
+            or (live.dispatch.timer is not None and live.dispatch.place is not Place.QUEUED)
         ):
             continue
         if run.number < mark <= newest and not run.dispatch.attempts and run.dispatch.ready_ms < mark_ms:

@@ -94,14 +94,14 @@ LEASING = (
 )  # fmt: skip
 
 WAITING = (
-    ("held_run_keeps_its_timer", "            self._disarm(dispatch)\n            self.set_aside(dispatch)\n            return", "            self.set_aside(dispatch)\n            return"),
+    ("held_run_keeps_its_timer", "            self._disarm(dispatch)\n            self.block(dispatch)\n            return", "            self.block(dispatch)\n            return"),
     ("timer_of_an_ended_run_kept", "nothing wakes it.\"\"\"\n        self._disarm(dispatch)\n", "nothing wakes it.\"\"\"\n"),
-    ("ended_run_keeps_its_place_in_the_lane", "        self._router.leave_place(dispatch)\n", "        pass\n"),
+    ("ended_run_keeps_its_place_in_the_queue", "        self._disarm(dispatch)\n        self._router.leave_place(dispatch)\n", "        self._disarm(dispatch)\n"),
     ("waits_for_a_task_that_nobody_knows",
      "            for other in self._scheduler.overlaps.leave(run, lambda run: self._scheduler.spec(run.task)):\n                self.ready(other.dispatch)\n", ""),
     ("wait_by_the_wall_clock", "dispatch.due_boot_ms = journal.boot_ms + start_ms - journal.now_ms", "dispatch.due_boot_ms = start_ms"),
     ("wait_for_a_worker_begins_again",
-     "        if dispatch.lane is None:\n            dispatch.waits_ms = journal.boot_ms", "        dispatch.waits_ms = journal.boot_ms"),
+     "        if dispatch.place is not QUEUED:\n            dispatch.waits_ms = journal.boot_ms", "        dispatch.waits_ms = journal.boot_ms"),
     ("jitter_at_each_attempt", "if not spec.jitter_ms or before or run.origin not in", "if not spec.jitter_ms or run.origin not in"),
     ("jitter_for_runs_that_were_asked_for", "or before or run.origin not in (Origin.SCHEDULE, Origin.COMPLETION)", "or before"),
     ("timer_of_a_leased_run_kept", '"""It waits no more: a worker has it."""\n        self._disarm(dispatch)\n', '"""It waits no more: a worker has it."""\n'),
@@ -114,34 +114,34 @@ WAITING = (
 )  # fmt: skip
 
 ROUTING = (
-    ("stays_in_the_other_lane", "        self.leave_place(dispatch)\n        lane.enqueue(dispatch)", "        lane.enqueue(dispatch)"),
-    ("counted_aside_in_two_pools", "        self.leave_place(dispatch)\n        run.aside = pool", "        run.aside = pool"),
-    ("reserved_and_waiting", "        self.leave_place(dispatch)\n        self._reserved.setdefault", "        self._reserved.setdefault"),
-    ("early_lease_costs_no_credit", "        dispatch.reserved = worker\n        self._spend(worker, lane)\n", "        dispatch.reserved = worker\n"),
+    ("stays_in_the_other_queue", "        self._leave(dispatch)\n        queue.enqueue(dispatch)", "        queue.enqueue(dispatch)"),
+    ("counted_aside_in_two_pools", "            self._leave(dispatch)\n            dispatch.where = pool", "            dispatch.where = pool"),
+    ("reserved_and_waiting", "        self._leave(dispatch)\n        self._reserved.setdefault", "        self._reserved.setdefault"),
+    ("early_lease_costs_no_credit", "        dispatch.place, dispatch.where = Place.RESERVED, worker\n        self._spend(worker, queue)\n", "        dispatch.place, dispatch.where = Place.RESERVED, worker\n"),
     ("credit_not_given_back", "        worker.credit += 1\n", ""),
     ("given_back_and_offered_to_nobody", '        worker.free += 1\n        self._offer(worker)\n', '        worker.free += 1\n'),
     ("handlers_of_a_lost_worker_counted", "        self._set_handlers(worker, ())\n", ""),
     ("new_handlers_unheard", "        if seen.handlers != worker.handlers:", "        if not worker.handlers:"),
     ("answered_worker_stays_in_the_ring", "        if worker.credit or worker.request is not None:\n", "        if False:\n"),
-    ("early_lease_overtakes", "        if lane is None or lane.queue:\n", "        if lane is None:\n"),
-    ("backfill_takes_the_last_slot", "next(iter(waiting)) if not dispatch.run.backfill else _spare(lane)", "next(iter(waiting))"),
+    ("early_lease_overtakes", "        if queue is None or queue.due:\n", "        if queue is None:\n"),
+    ("backfill_takes_the_last_slot", "next(iter(waiting)) if not dispatch.run.backfill else _spare(queue)", "next(iter(waiting))"),
     ("free_slots_not_counted", "        worker.free -= 1\n", ""),
     ("always_the_same_worker", "        del waiting[worker]\n        worker.credit -= 1\n        worker.free -= 1\n        if worker.credit:\n            waiting[worker] = None\n        else:\n",
      "        worker.credit -= 1\n        worker.free -= 1\n        if not worker.credit:\n            waiting.pop(worker)\n"),
     ("early_for_a_clock_that_is_far_off", "            and abs(seen.clock_offset_us) <= self._early_offset_us\n", ""),
-    ("new_work_not_dealt", "        lane.enqueue(dispatch)\n        if lane.waiting:\n            self._ready[lane] = None", "        lane.enqueue(dispatch)"),
-    ("waiting_work_not_dealt_to_a_new_pull", "            if lane.queue or lane.backfills or (lane.ahead and worker.early):", "            if lane.queue:"),
+    ("new_work_not_dealt", "        queue.enqueue(dispatch)\n        if queue.waiting:\n            self._ready[queue] = None", "        queue.enqueue(dispatch)"),
+    ("waiting_work_not_dealt_to_a_new_pull", "            if queue.due or queue.backfills or (queue.ahead and worker.early):", "            if queue.due:"),
     ("pool_with_work_forgotten", "if not (pool.declared or pool.workers or pool.unleased())]", "if not (pool.declared or pool.workers)]"),
 )  # fmt: skip
 
 QUEUES = (
-    ("ahead_in_another_lane", "            if dispatch.ahead is self:\n", "            if True:\n"),
-    ("front_is_the_tail", "self.queue.appendleft(dispatch)", "self.queue.append(dispatch)"),
-    ("backfills_go_first", "for queue in (self.queue, self.backfills):\n            while", "for queue in (self.backfills, self.queue):\n            while"),
-    ("withdrawn_work_counted", '"""The dispatch, which waits here, waits no more."""\n        dispatch.lane = None\n        self._pool.waits -= 1\n',
-     '"""The dispatch, which waits here, waits no more."""\n        dispatch.lane = None\n'),
+    ("ahead_in_another_queue", "            if dispatch.where is self and dispatch.place is Place.EXPECTED:\n", "            if True:\n"),
+    ("front_is_the_tail", "self.due.appendleft(dispatch)", "self.due.append(dispatch)"),
+    ("backfills_go_first", "for queue in (self.due, self.backfills):\n            while", "for queue in (self.backfills, self.due):\n            while"),
+    ("withdrawn_work_counted", 'has left: its entry is stale."""\n        self.pool.waits -= 1\n',
+     'has left: its entry is stale."""\n'),
     ("what_is_aside_not_counted", "return self.waits + self.aside", "return self.waits"),
-    ("lane_dropped_with_work", "if not self.workers and self._entries() == self.stale:", "if not self.workers:"),
+    ("queue_dropped_with_work", "if not self.workers and self._entries() == self.stale:", "if not self.workers:"),
 )  # fmt: skip
 
 OVERLAP = (

@@ -28,7 +28,7 @@ LEASING = (
 WAITING = (
     ("early_after_its_instant", "early = near and not dispatch.run.delayed and dispatch.ready_ms > self._journal.now_ms", "early = near and not dispatch.run.delayed"),
     ("dispatch_timeout_begins_at_each_look", "dispatch.waits_ms + timeout_ms)", "journal.boot_ms + timeout_ms)"),
-    ("delayed_run_waits_twice", "                return\n        if dispatch.lane is None:", "                pass\n        if dispatch.lane is None:"),
+    ("delayed_run_waits_twice", "                return\n        if dispatch.place is not QUEUED:", "                pass\n        if dispatch.place is not QUEUED:"),
 )
 
 OVERLAP = (

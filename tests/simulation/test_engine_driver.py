@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from typing import Any
 
 import pytest
 from tests.simulation.engine_driver import EngineStory
@@ -16,6 +17,8 @@ from tests.simulation.engine_fold import Broken
 from tickwheel_operator.engine import messages as m
 from tickwheel_operator.engine import snapshot
 from tickwheel_operator.engine.overdue import Overdue
+from tickwheel_operator.engine.places import TRANSITIONS, Place
+from tickwheel_operator.engine.runs import Dispatch
 from tickwheel_operator.ledger import facts as f
 
 SEEDS = int(os.environ.get("TICKWHEEL_DRIVER_SEEDS", "80"))
@@ -29,6 +32,22 @@ def small_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     """Checkpoints are written row by row, and forget all workers but one that hold nothing."""
     monkeypatch.setattr(snapshot, "_ROWS_PER_CHUNK", 1)
     monkeypatch.setattr(snapshot, "_WORKER_MEMORY", 1)
+    monkeypatch.setattr(Dispatch, "place", _checked_place(Dispatch.place))
+
+
+def _checked_place(slot: Any) -> property:
+    """A dispatch's place, which changes only as the table allows."""
+
+    def move(dispatch: Dispatch, place: Place) -> None:
+        try:
+            before: Place | None = slot.__get__(dispatch)
+        except AttributeError:  # it is being made
+            before = None
+        if before is not None and place not in TRANSITIONS[before]:
+            raise Broken(f"run {dispatch.number} comes from {before.name} to {place.name}")
+        slot.__set__(dispatch, place)
+
+    return property(slot.__get__, move)
 
 
 @pytest.mark.parametrize("block", range(BLOCKS))

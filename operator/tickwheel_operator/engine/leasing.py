@@ -499,6 +499,7 @@ class Leasing:
                 if ahead_ms > 0 and start_ms > dispatch.leased_ms:  # leased early; beyond any lead, our clock is behind
                     dispatch.due_boot_ms = boot + ahead_ms
                     dispatch.starts_boot_ms = boot + min(ahead_ms, _LONGEST_AHEAD_MS)
+                self._router.keep(dispatch)
                 dispatch.lease_until_ms = self._lease_end(dispatch)
                 dispatch.leased_boot_ms = boot
             elif not run.delayed or dispatch.ready_ms > self._journal.now_ms:

@@ -4,7 +4,7 @@ Runs that are counted together are a `Group`: those of one task, or of all tasks
 pointer and have an equal value there. A run of a group is *admitted* (it may be leased) or *held* (it waits until
 others have ended). Nothing here is durable: a new leader works it out again from the open runs, and comes to the same,
 since a run that a worker had is admitted first and the others in the order in which they were made.
-Invariant: a run that is held is in no lane; no run is admitted beside as many as its task allows. Backfills stand
+Invariant: a run that is held is in no queue; no run is admitted beside as many as its task allows. Backfills stand
 outside: they have a limit of their own.
 
 A leader does not know the spec of a task that is invalid since before it led, so it cannot tell with whom an attempt of

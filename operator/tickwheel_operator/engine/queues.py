@@ -8,26 +8,27 @@ from __future__ import annotations
 
 from collections import deque
 
+from tickwheel_operator.engine.places import LEASED, QUEUED, Place
 from tickwheel_operator.engine.runs import Dispatch
 from tickwheel_operator.engine.worker import LiveWorker
 
-__all__ = ["Lane", "PoolQueue"]
+__all__ = ["HandlerQueue", "PoolQueue"]
 
 
 _STALE_KEPT = 32
 
 
-class Lane:
+class HandlerQueue:
     """One handler of one pool: what waits for it, and the workers that could take it now."""
 
-    __slots__ = ("_pool", "ahead", "backfills", "handler", "queue", "stale", "waiting", "workers")
+    __slots__ = ("ahead", "backfills", "due", "handler", "pool", "stale", "waiting", "workers")
 
     def __init__(self, handler: str, pool: PoolQueue) -> None:
         self.handler = handler
-        self._pool = pool
-        self.queue: deque[Dispatch] = deque()
+        self.pool = pool
+        self.due: deque[Dispatch] = deque()
         self.backfills: deque[Dispatch] = deque()
-        """Runs that make up for the past: whatever waits in `queue` goes before them."""
+        """Runs that make up for the past: whatever waits in `due` goes before them."""
         self.ahead: deque[Dispatch] = deque()
         """Dispatches whose instant is near, for workers that know the time. Each has a timer beside."""
         self.stale = 0
@@ -39,22 +40,22 @@ class Lane:
 
     def enqueue(self, dispatch: Dispatch) -> None:
         """The dispatch, which waits nowhere, waits at the tail; or at the head, if its run goes ahead of others."""
-        dispatch.lane = self
+        dispatch.place, dispatch.where = QUEUED, self
         run = dispatch.run
         if run.backfill:
             self.backfills.append(dispatch)
         elif run.front:
-            self.queue.appendleft(dispatch)
+            self.due.appendleft(dispatch)
         else:
-            self.queue.append(dispatch)
-        self._pool.waits += 1
+            self.due.append(dispatch)
+        self.pool.waits += 1
 
     def head(self) -> Dispatch | None:
         """The dispatch whose turn it is; None: nothing waits. Drops stale entries."""
-        for queue in (self.queue, self.backfills):
+        for queue in (self.due, self.backfills):
             while queue:
                 dispatch = queue[0]
-                if dispatch.lane is self:
+                if dispatch.where is self and dispatch.place is QUEUED:
                     return dispatch
                 queue.popleft()
                 self.stale -= 1
@@ -65,61 +66,62 @@ class Lane:
         ahead = self.ahead
         while ahead:
             dispatch = ahead[0]
-            if dispatch.ahead is self:
+            if dispatch.where is self and dispatch.place is Place.EXPECTED:
                 return dispatch
             ahead.popleft()
         return None
 
     def take(self, dispatch: Dispatch) -> None:
-        """The head, which waits no more."""
-        (self.backfills if dispatch.run.backfill else self.queue).popleft()
-        dispatch.lane = None
-        self._pool.waits -= 1
+        """The head, which a worker gets."""
+        (self.backfills if dispatch.run.backfill else self.due).popleft()
+        dispatch.place, dispatch.where = LEASED, None
+        self.pool.waits -= 1
 
-    def withdraw(self, dispatch: Dispatch) -> None:
-        """The dispatch, which waits here, waits no more."""
-        dispatch.lane = None
-        self._pool.waits -= 1
+    def withdraw(self) -> None:
+        """A dispatch that waited here has left: its entry is stale."""
+        self.pool.waits -= 1
         self.stale += 1
         if self.stale > _STALE_KEPT and 2 * self.stale > self._entries():
             # One entry each: a dispatch that went and came back has two.
-            self.queue = deque(dict.fromkeys(d for d in self.queue if d.lane is self))
-            self.backfills = deque(dict.fromkeys(d for d in self.backfills if d.lane is self))
+            self.due, self.backfills = (
+                deque(dict.fromkeys(d for d in queue if d.where is self and d.place is QUEUED))
+                for queue in (self.due, self.backfills)
+            )
             self.stale = 0
         self.drop_if_unused()
 
     def drop_if_unused(self) -> None:
         """Nothing waits here and nobody could take it: a handler that was renamed leaves nothing behind."""
         if not self.workers and self._entries() == self.stale:
-            lanes = self._pool.lanes
-            if lanes.get(self.handler) is self:
-                del lanes[self.handler]
+            queues = self.pool.queues
+            if queues.get(self.handler) is self:
+                del queues[self.handler]
 
     def _entries(self) -> int:
-        return len(self.queue) + len(self.backfills)
+        return len(self.due) + len(self.backfills)
 
 
 class PoolQueue:
-    """All lanes of one pool."""
+    """All queues of one pool."""
 
-    __slots__ = ("aside", "declared", "lanes", "silence_ms", "waits", "workers")
+    __slots__ = ("aside", "declared", "queues", "silence_ms", "waits", "workers")
 
     def __init__(self, silence_ms: int) -> None:
         self.declared = False
         """Its object exists: work and workers may be there before it and after it."""
         self.waits = 0
-        """Dispatches that wait in all lanes: asked for with every task that fires."""
+        """Dispatches that wait in all queues: asked for with every task that fires."""
         self.aside = 0
-        """Runs that are in no lane: they wait for their instant (a delay, a jitter, a backoff), or for other runs."""
-        self.lanes: dict[str, Lane] = {}
+        """Dispatches that wait for their instant (a delay, a jitter, a backoff), or for other runs."""
+        self.queues: dict[str, HandlerQueue] = {}
         self.workers: dict[str, LiveWorker] = {}
         self.silence_ms = silence_ms
 
-    def lane(self, handler: str) -> Lane:
-        lane = self.lanes.get(handler)
-        if lane is None:
-            lane = self.lanes[handler] = Lane(handler, self)
-        return lane
+    def queue(self, handler: str) -> HandlerQueue:
+        queue = self.queues.get(handler)
+        if queue is None:
+            queue = self.queues[handler] = HandlerQueue(handler, self)
+        return queue
 
     def backlog(self) -> int:
         """Dispatches that wait for a worker."""

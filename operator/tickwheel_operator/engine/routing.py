@@ -4,8 +4,8 @@ Nothing here is durable: a new leader learns its workers from their next pull. `
 handler, a ring of the workers that wait for work with credit to spare, and deals dispatches round it: RoundRobin over
 the workers that have the handler and free slots.
 
-Invariant: a dispatch is in one place at most: in a lane, aside, aside and expected in a lane ahead of its instant, or
-reserved at a worker. Whoever gives it a place takes it from the one before (`leave_place`).
+Invariant: a dispatch is in one place (`engine.places`). Whoever gives it a place takes it from the one before
+(`leave_place`).
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from __future__ import annotations
 from collections.abc import Hashable
 
 from tickwheel_operator.engine.messages import WorkerKey, WorkerSeen
-from tickwheel_operator.engine.queues import Lane, PoolQueue
-from tickwheel_operator.engine.runs import Dispatch, Run
+from tickwheel_operator.engine.places import Place
+from tickwheel_operator.engine.queues import HandlerQueue, PoolQueue
+from tickwheel_operator.engine.runs import Dispatch
 from tickwheel_operator.engine.worker import LiveWorker
 
 __all__ = ["Router"]
@@ -23,7 +24,7 @@ _DEFAULT_SILENCE_MS = 10_000
 
 
 class Router:
-    """Pools, their lanes and their live workers."""
+    """Pools, their queues and their live workers."""
 
     def __init__(self, *, early_offset_ms: int = 1_000, early_error_ms: int = 10) -> None:
         self._early_offset_us = early_offset_ms * 1_000
@@ -32,8 +33,8 @@ class Router:
         """Dealt before their turn in this command, since their instant is ahead."""
         self._stranded: list[Dispatch] = []
         self.pools: dict[tuple[str, str], PoolQueue] = {}
-        self._ready: dict[Lane, None] = {}
-        """Lanes in which a dispatch may meet a worker, since something changed."""
+        self._ready: dict[HandlerQueue, None] = {}
+        """Queues in which a dispatch may meet a worker, since something changed."""
 
     def pool(self, namespace: str, name: str) -> PoolQueue:
         """The pool, made when it is first named: work and workers may come before the object does."""
@@ -63,45 +64,52 @@ class Router:
             del self.pools[key]
 
     def enqueue(self, pool: PoolQueue, handler: str, dispatch: Dispatch) -> None:
-        """The dispatch is ready: it waits at the tail, unless it waits there already. It leaves any other lane."""
-        lane = pool.lane(handler)
-        if dispatch.lane is lane:
+        """The dispatch is ready: it waits at the tail, unless it waits there already. It leaves any other place."""
+        queue = pool.queue(handler)
+        if dispatch.where is queue and dispatch.place is Place.QUEUED:
             return
-        self.leave_place(dispatch)
-        lane.enqueue(dispatch)
-        if lane.waiting:
-            self._ready[lane] = None
+        self._leave(dispatch)
+        queue.enqueue(dispatch)
+        if queue.waiting:
+            self._ready[queue] = None
 
-    def set_aside(self, dispatch: Dispatch, pool: PoolQueue) -> None:
-        """The dispatch waits for something else than a worker, and counts in its pool all the same."""
-        run = dispatch.run
-        if run.aside is pool and dispatch.ahead is None:
-            return
-        self.leave_place(dispatch)
-        run.aside = pool
-        pool.aside += 1
+    def set_aside(self, dispatch: Dispatch, pool: PoolQueue, place: Place) -> None:
+        """The dispatch is delayed, or blocked by other runs, and counts in its pool all the same."""
+        if dispatch.where is not pool:
+            self._leave(dispatch)
+            dispatch.where = pool
+            pool.aside += 1
+        dispatch.place = place
 
     def leave_place(self, dispatch: Dispatch) -> None:
-        """The dispatch waits nowhere, if it did: it gets another place, is leased, or has ended."""
-        if dispatch.lane is not None:
-            dispatch.lane.withdraw(dispatch)
-        elif dispatch.reserved is not None:
-            self._give_back(dispatch, dispatch.reserved)
-        else:
-            if (lane := dispatch.ahead) is not None:
-                dispatch.ahead = None
-                lane.ahead_head()
-            self._recall(dispatch.run)
+        """The dispatch waits nowhere, if it did: it has ended, or nobody knows what it is about."""
+        self._leave(dispatch)
+        dispatch.place = Place.NOWHERE
+
+    def _leave(self, dispatch: Dispatch) -> None:
+        """It counts no more where it was. The caller says where it is next."""
+        where = dispatch.where
+        if where is None:  # nearly always, where work comes as fast as possible
+            return
+        dispatch.where = None
+        match where:
+            case HandlerQueue() if dispatch.place is Place.QUEUED:
+                where.withdraw()
+            case HandlerQueue():
+                where.pool.aside -= 1
+                where.ahead_head()
+            case PoolQueue():
+                where.aside -= 1
+            case LiveWorker():
+                self._give_back(dispatch, where)
 
     @staticmethod
-    def _recall(run: Run) -> None:
-        if run.aside is not None:
-            run.aside.aside -= 1
-            run.aside = None
+    def keep(dispatch: Dispatch) -> None:
+        """A worker has the dispatch since before this leader led."""
+        dispatch.place = Place.LEASED
 
     def _give_back(self, dispatch: Dispatch, worker: LiveWorker) -> None:
         """The worker, if it still waits, may have something else in its stead."""
-        dispatch.reserved = None
         self._reserved[worker].remove(dispatch)
         if worker.request is None:
             return
@@ -110,12 +118,12 @@ class Router:
         self._offer(worker)
 
     def _offer(self, worker: LiveWorker) -> None:
-        """The worker takes what waits in its lanes."""
+        """The worker takes what waits for its handlers."""
         for handler in worker.handlers:
-            lane = worker.pool.lane(handler)
-            lane.waiting.setdefault(worker)
-            if lane.queue or lane.backfills or (lane.ahead and worker.early):
-                self._ready[lane] = None
+            queue = worker.pool.queue(handler)
+            queue.waiting.setdefault(worker)
+            if queue.due or queue.backfills or (queue.ahead and worker.early):
+                self._ready[queue] = None
 
     def find(self, key: WorkerKey) -> LiveWorker | None:
         pool = self.pools.get((key.namespace, key.pool))
@@ -154,13 +162,13 @@ class Router:
 
     @staticmethod
     def _set_handlers(worker: LiveWorker, handlers: tuple[str, ...]) -> None:
-        before = [worker.pool.lane(handler) for handler in worker.handlers]
+        before = [worker.pool.queue(handler) for handler in worker.handlers]
         worker.handlers = handlers
         for handler in handlers:
-            worker.pool.lane(handler).workers += 1
-        for lane in before:
-            lane.workers -= 1
-            lane.drop_if_unused()
+            worker.pool.queue(handler).workers += 1
+        for queue in before:
+            queue.workers -= 1
+            queue.drop_if_unused()
 
     def wait(self, worker: LiveWorker, request: Hashable, credit: int, until_ms: int, free: int) -> None:
         """The worker has an open pull and takes up to `credit` dispatches, for which it has `free` slots."""
@@ -175,12 +183,12 @@ class Router:
         """The worker's pull is answered or gone."""
         if worker.credit or worker.request is not None:
             for handler in worker.handlers:
-                worker.pool.lane(handler).waiting.pop(worker, None)
+                worker.pool.queue(handler).waiting.pop(worker, None)
         worker.request = None
         worker.credit = 0
         for dispatch in self._reserved.pop(worker, ()):
-            dispatch.reserved = None
-            self.set_aside(dispatch, worker.pool)
+            dispatch.where = None
+            self.set_aside(dispatch, worker.pool, Place.DELAYED)
             self._stranded.append(dispatch)
 
     def take_stranded(self) -> list[Dispatch]:
@@ -190,63 +198,64 @@ class Router:
 
     def reserve(self, pool: PoolQueue, handler: str, dispatch: Dispatch) -> bool:
         """Deal a dispatch whose instant is ahead, to a worker that knows the time; false: there is none to spare."""
-        lane = pool.lanes.get(handler)
-        if lane is None or lane.queue:
+        queue = pool.queues.get(handler)
+        if queue is None or queue.due:
             return False
-        worker = _timed(lane)
+        worker = _timed(queue)
         if worker is None:
             return False
-        self.leave_place(dispatch)
+        self._leave(dispatch)
         self._reserved.setdefault(worker, []).append(dispatch)
-        dispatch.reserved = worker
-        self._spend(worker, lane)
+        dispatch.place, dispatch.where = Place.RESERVED, worker
+        self._spend(worker, queue)
         return True
 
     def expect(self, pool: PoolQueue, handler: str, dispatch: Dispatch) -> None:
         """The dispatch's instant is near: the next worker that comes and knows the time may have it."""
-        lane = pool.lane(handler)
-        if dispatch.ahead is lane:
+        queue = pool.queue(handler)
+        if dispatch.where is queue and dispatch.place is Place.EXPECTED:
             return
-        self.set_aside(dispatch, pool)
-        lane.ahead_head()
-        lane.ahead.append(dispatch)
-        dispatch.ahead = lane
+        self._leave(dispatch)
+        queue.ahead_head()
+        queue.ahead.append(dispatch)
+        dispatch.place, dispatch.where = Place.EXPECTED, queue
+        pool.aside += 1
 
     def deal(self) -> dict[LiveWorker, list[Dispatch]]:
         """Match what waits with who waits. The caller leases the dispatches and answers the pulls."""
         dealt, self._reserved = self._reserved, {}
         for reserved in dealt.values():
             for one in reserved:
-                one.reserved = None
-        for lane in self._ready:
-            waiting = lane.waiting
-            while waiting and (dispatch := lane.head()) is not None:
-                worker = next(iter(waiting)) if not dispatch.run.backfill else _spare(lane)
+                one.place, one.where = Place.LEASED, None
+        for queue in self._ready:
+            waiting = queue.waiting
+            while waiting and (dispatch := queue.head()) is not None:
+                worker = next(iter(waiting)) if not dispatch.run.backfill else _spare(queue)
                 if worker is None:
                     break
-                lane.take(dispatch)
+                queue.take(dispatch)
                 mine = dealt.get(worker)
                 if mine is None:
                     dealt[worker] = [dispatch]
                 else:
                     mine.append(dispatch)
-                self._spend(worker, lane)
-            while lane.ahead and not lane.queue and (dispatch := lane.ahead_head()) is not None:
-                worker = _timed(lane)
+                self._spend(worker, queue)
+            while queue.ahead and not queue.due and (dispatch := queue.ahead_head()) is not None:
+                worker = _timed(queue)
                 if worker is None:
                     break
-                lane.ahead.popleft()
-                dispatch.ahead = None
-                self._recall(dispatch.run)
+                queue.ahead.popleft()
+                queue.pool.aside -= 1
+                dispatch.place, dispatch.where = Place.LEASED, None
                 dealt.setdefault(worker, []).append(dispatch)
-                self._spend(worker, lane)
+                self._spend(worker, queue)
         self._ready.clear()
         return dealt
 
     @staticmethod
-    def _spend(worker: LiveWorker, lane: Lane) -> None:
+    def _spend(worker: LiveWorker, queue: HandlerQueue) -> None:
         """The worker takes one more: it is the last in its turn, or has no credit left."""
-        waiting = lane.waiting
+        waiting = queue.waiting
         del waiting[worker]
         worker.credit -= 1
         worker.free -= 1
@@ -254,14 +263,14 @@ class Router:
             waiting[worker] = None
         else:
             for handler in worker.handlers:
-                worker.pool.lane(handler).waiting.pop(worker, None)
+                worker.pool.queue(handler).waiting.pop(worker, None)
 
 
-def _timed(lane: Lane) -> LiveWorker | None:
+def _timed(queue: HandlerQueue) -> LiveWorker | None:
     """A worker that may get work ahead of its instant."""
-    return next((worker for worker in lane.waiting if worker.early), None)
+    return next((worker for worker in queue.waiting if worker.early), None)
 
 
-def _spare(lane: Lane) -> LiveWorker | None:
+def _spare(queue: HandlerQueue) -> LiveWorker | None:
     """A worker that may take a backfill's run: one slot of each is left for what is due now, where it has several."""
-    return next((worker for worker in lane.waiting if worker.free > 1 or worker.slots <= 1), None)
+    return next((worker for worker in queue.waiting if worker.free > 1 or worker.slots <= 1), None)

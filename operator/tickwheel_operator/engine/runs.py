@@ -25,12 +25,13 @@ from tickwheel_operator.engine.identity import (
 )
 from tickwheel_operator.engine.instants import NO_INSTANT_MS
 from tickwheel_operator.engine.messages import RunState, WorkerKey
+from tickwheel_operator.engine.places import LEASED, Place
 from tickwheel_operator.ledger import facts as f
 from tickwheel_operator.ledger.facts import Origin
 
 if TYPE_CHECKING:
     from tickwheel_operator.engine.overlap import Group
-    from tickwheel_operator.engine.queues import Lane, PoolQueue
+    from tickwheel_operator.engine.queues import HandlerQueue, PoolQueue
     from tickwheel_operator.engine.wheel import Timer
     from tickwheel_operator.engine.worker import LiveWorker
 
@@ -110,7 +111,7 @@ class Run:
     """A run that has not ended."""
 
     __slots__ = (
-        "_id", "aside", "attempts", "backfill", "cancelling", "created_ms", "delayed", "dispatch", "failure",
+        "_id", "attempts", "backfill", "cancelling", "created_ms", "delayed", "dispatch", "failure",
         "front", "group", "held", "key", "number", "object_name", "origin", "parameters", "scheduled_ms", "span",
         "started_ms", "task", "worker",
     )  # fmt: skip
@@ -132,8 +133,6 @@ class Run:
         """The runs that it is counted with (`engine.overlap`). Volatile."""
         self.held = False
         """It waits until others of its group have ended. Volatile."""
-        self.aside: PoolQueue | None = None
-        """The pool in which it counts while it waits for its instant, or for other runs. Volatile."""
         self.delayed = False
         """It counts, and may be stopped, only from the end of its delay on. Volatile."""
         self.key = ""
@@ -177,23 +176,22 @@ class Dispatch:
     """One unit of work of a run, for one worker."""
 
     __slots__ = (
-        "ahead",
         "attempts",
         "due_boot_ms",
         "fraction",
-        "lane",
         "lease_until_ms",
         "leased_boot_ms",
         "leased_ms",
         "note",
         "number",
+        "place",
         "ready_ms",
-        "reserved",
         "run",
         "starts_boot_ms",
         "timer",
         "token",
         "waits_ms",
+        "where",
         "worker",
     )  # fmt: skip
 
@@ -217,25 +215,21 @@ class Dispatch:
         self.due_boot_ms: int | None = None
         """When its wait for `ready_ms` is over, or was: worked out once, since the wall clock may jump meanwhile. None:
         not yet."""
-        # Its place: in a lane, ahead of its instant in a lane, at a worker, or none of these (`engine.routing`).
-        self.reserved: LiveWorker | None = None
-        """The worker that it is dealt to in the command that is carried out."""
-        self.ahead: Lane | None = None
-        """The lane in which it may be leased before its instant."""
+        self.place = Place.NOWHERE
+        self.where: HandlerQueue | PoolQueue | LiveWorker | None = None
+        """The queue in which it is queued or expected, the pool in which it is delayed or blocked, the worker at which
+        it is reserved."""
         self.fraction = 0.0
         self.note = ""
-        self.lane: Lane | None = None
-        """The lane in which it waits."""
         self.waits_ms = 0
-        """Since when it waits in a lane under this leader, by the boot clock."""
+        """Since when it waits in a queue under this leader, by the boot clock."""
         self.timer: Timer | None = None
-        """Its one timer: the end of a backoff or delay, or of the dispatch timeout while it waits in a lane."""
+        """Its one timer: the end of a backoff or delay, or of the dispatch timeout while it waits in a queue."""
 
     @property
     def waits(self) -> bool:
-        """Whether the engine has a place or a timer for it, which it must leave when it ends. A run that is aside
-        knows that itself."""
-        return self.lane is not None or self.timer is not None or self.reserved is not None or self.ahead is not None
+        """Whether the engine has a place or a timer for it, which it must leave when it ends."""
+        return self.place > LEASED or self.timer is not None
 
 
 class TaskState:

@@ -398,7 +398,7 @@ class State:
         run_id = run.id
         worker = self.workers.get(run.worker)
         span = run.span
-        if task.watched or run.backfill or run.group is not None or run.aside is not None or run.dispatch.waits:
+        if task.watched or run.backfill or run.group is not None or run.dispatch.waits:
             self.news.append((run, run.dispatch, state))
         if run.origin is Origin.SCHEDULE:
             task.last_ended_ms = self.clock_ms

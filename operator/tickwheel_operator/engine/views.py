@@ -18,6 +18,7 @@ from tickwheel_operator.engine.instants import is_instant
 from tickwheel_operator.engine.messages import RunState
 from tickwheel_operator.engine.overlap import Group as RunGroup
 from tickwheel_operator.engine.overlap import Overlaps
+from tickwheel_operator.engine.places import Place
 from tickwheel_operator.engine.routing import Router
 from tickwheel_operator.engine.runs import Ended, Run, TaskState, WorkerName
 from tickwheel_operator.engine.scheduler import Scheduler
@@ -215,7 +216,7 @@ def pool_views(state: State, router: Router) -> list[PoolView]:
                 pool.backlog(),
                 sum(w.cpu for w in workers) / count,
                 sum(w.memory for w in workers) / count,
-                sorted(handler for handler, lane in pool.lanes.items() if lane.workers),
+                sorted(handler for handler, queue in pool.queues.items() if queue.workers),
                 sum(max(0, w.slots - used.get(w.number, 0)) for w in workers if not w.draining),
                 sum(w.early for w in workers),
                 max((w.clock_offset_us for w in workers if w.clock_error_us is not None), key=abs, default=None),
@@ -310,8 +311,8 @@ def _task_view(
     workers = with_handler = 0
     if spec is not None and (pool := router.pools.get((spec.namespace, spec.pool))) is not None:
         workers = len(pool.workers)
-        lane = pool.lanes.get(spec.handler)
-        with_handler = lane.workers if lane is not None else 0
+        queue = pool.queues.get(spec.handler)
+        with_handler = queue.workers if queue is not None else 0
     of = task or spec
     if of is None:
         raise ValueError("a view is of a task that the ledger or the catalog knows")
@@ -395,7 +396,7 @@ def _open(run: Run, worker: WorkerName | None, waits_for: str, now_ms: int) -> R
 
 def _ready_ms(run: Run, now_ms: int) -> int:
     dispatch = run.dispatch
-    if dispatch.token or dispatch.lane is not None or run.held or run.span is not None:
+    if dispatch.token or dispatch.place is Place.QUEUED or run.held or run.span is not None:
         return 0
     return dispatch.ready_ms if dispatch.ready_ms > now_ms else 0
 

@@ -2,8 +2,8 @@
 
 A dispatch that is ahead of its instant sleeps on a timer of the boot clock; where the instant is near and a worker is
 free, a place at the worker is reserved for it, so that its lease can be durable in time (an early lease). One whose
-instant has come waits in its lane.
-Invariants: what waits is in one place only (`engine.routing` keeps that); a wait that is over stays over, whatever the
+instant has come waits in its handler's queue.
+Invariants: what waits is in one place only (`engine.places`); a wait that is over stays over, whatever the
 wall clock does: when it ends is worked out once, by the boot clock.
 """
 
@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from tickwheel_operator.engine.jitter import jittered_start_ms
 from tickwheel_operator.engine.journal import Journal
+from tickwheel_operator.engine.places import QUEUED, RESERVED, Place
 from tickwheel_operator.engine.routing import Router
 from tickwheel_operator.engine.runs import Dispatch, Run
 from tickwheel_operator.engine.scheduler import Scheduler
@@ -49,19 +50,20 @@ class Waiting:
         """How long before their instant dispatches are leased; 0: at it."""
 
     def ready(self, dispatch: Dispatch) -> None:
-        """The dispatch waits: for its instant on the wheel, or for a worker in its lane."""
+        """The dispatch waits: for its instant on the wheel, or for a worker in its handler's queue."""
         run = dispatch.run
         entry = self._scheduler.entries.get(run.task.uid)
         if entry is None:
             # Nobody can run it until its task is mended: nor need anybody wait for it.
             for other in self._scheduler.overlaps.leave(run, lambda run: self._scheduler.spec(run.task)):
                 self.ready(other.dispatch)
+            self._router.leave_place(dispatch)
             return
         if run.held:
             self._disarm(dispatch)
-            self.set_aside(dispatch)
+            self.block(dispatch)
             return
-        if dispatch.reserved is not None or run.span is not None:
+        if dispatch.place is RESERVED or run.span is not None:
             return
         spec, journal = entry.spec, self._journal
         due = dispatch.due_boot_ms
@@ -72,10 +74,10 @@ class Waiting:
             self._wait_until(dispatch, spec, due)
             return
         if run.delayed:
-            self.set_aside(dispatch)  # where it stays, if it must wait for others now
+            self.block(dispatch)  # where it stays, if it must wait for others now
             if not self._admit(run):
                 return
-        if dispatch.lane is None:
+        if dispatch.place is not QUEUED:
             dispatch.waits_ms = journal.boot_ms
         self._router.enqueue(self._router.pool(spec.namespace, spec.pool), spec.handler, dispatch)
         timeout_ms = spec.dispatch_timeout_ms
@@ -92,7 +94,7 @@ class Waiting:
     def due(self, dispatch: Dispatch) -> None:
         """Its timer is due: the backoff is over, or nobody took it within the dispatch timeout."""
         dispatch.timer = None
-        if dispatch.lane is None:
+        if dispatch.place is not QUEUED:
             self.ready(dispatch)
         else:
             self._undelivered(dispatch)
@@ -106,10 +108,10 @@ class Waiting:
         self._disarm(dispatch)
         self._router.leave_place(dispatch)
 
-    def set_aside(self, dispatch: Dispatch) -> None:
-        """It waits for something else than a worker, and counts for its pool all the same."""
+    def block(self, dispatch: Dispatch) -> None:
+        """It waits for other runs to end, and counts for its pool all the same."""
         spec = self._scheduler.spec(dispatch.run.task)
-        self._router.set_aside(dispatch, self._router.pool(spec.namespace, spec.pool))
+        self._router.set_aside(dispatch, self._router.pool(spec.namespace, spec.pool), Place.BLOCKED)
 
     # --- inside ---
 
@@ -126,7 +128,7 @@ class Waiting:
         if early:
             router.expect(pool, spec.handler, dispatch)
         else:
-            router.set_aside(dispatch, pool)
+            router.set_aside(dispatch, pool, Place.DELAYED)
 
     def _undelivered(self, dispatch: Dispatch) -> None:
         spec, now = self._scheduler.spec(dispatch.run.task), self._journal.now_ms
@@ -134,7 +136,7 @@ class Waiting:
         self._stats.attempts_failed[f.FailureReason.UNDELIVERED] += 1
         self._journal.emit(f.Undelivered(dispatch.number, retry_ms))
         if retry_ms:
-            # It keeps its place in the lane: only the clock of the next delivery starts.
+            # It keeps its place in the queue: only the clock of the next delivery starts.
             dispatch.waits_ms = self._journal.boot_ms
             self.ready(dispatch)
 

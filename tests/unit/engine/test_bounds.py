@@ -13,6 +13,7 @@ import pytest
 from tests.unit.engine.driver import T0, Driver, deliveries, task_spec
 
 from tickwheel_operator.engine import messages as m
+from tickwheel_operator.engine.places import Place
 from tickwheel_operator.engine.spec import (
     Backoff,
     Completion,
@@ -141,16 +142,16 @@ def test_the_count_of_what_waits_is_what_a_look_at_all_runs_finds(seed: int) -> 
     for _ in range(250):
         driver = _meddle(chance, driver, specs)
         engine = driver.engine
-        lanes, aside = Counter[str](), Counter[str]()
+        queued, aside = Counter[str](), Counter[str]()
         for run in engine.state.runs.values():
             entry = engine.scheduler.entries.get(run.task.uid)
             if entry is not None and run.span is None and not run.dispatch.token:
-                (lanes if run.dispatch.lane is not None else aside)[entry.spec.pool] += 1
-                waited.add("held" if run.held else "delayed" if run.delayed else "lane" if run.dispatch.lane else "due")
+                (queued if run.dispatch.place is Place.QUEUED else aside)[entry.spec.pool] += 1
+                waited.add(run.dispatch.place)
             assert not (run.held and run.dispatch.token), "no worker has what must wait"
         counted = {name: (pool.waits, pool.aside) for (_, name), pool in engine.router.pools.items()}
         assert {name: counts for name, counts in counted.items() if any(counts)} == {
-            name: (lanes[name], aside[name]) for name in (lanes | aside)
+            name: (queued[name], aside[name]) for name in (queued | aside)
         }
     assert len(waited) >= 3, "the story has runs that wait for all kinds of things"
 

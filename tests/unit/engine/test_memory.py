@@ -33,7 +33,7 @@ def test_a_run_that_was_cancelled_while_it_waited_leaves_no_timer() -> None:
     [delivery] = deliveries(driver.pull())
     driver.report(failed=[m.FailedAttempt(token=delivery.token, error_type="E")])
     driver.do(m.WorkerGone(key=m.WorkerKey("shops", "pool", "w0")))
-    driver.submit("in a lane")
+    driver.submit("in a queue")
     assert _timers(driver) == 2
 
     driver.do(m.TaskRemoved(uid="uid-hello"))
@@ -66,7 +66,7 @@ def test_a_dispatch_timeout_that_an_edit_removes_is_over_no_more() -> None:
     assert _timers(driver) == 0
 
 
-def test_a_handler_that_was_renamed_leaves_no_lane() -> None:
+def test_a_handler_that_was_renamed_leaves_no_queue() -> None:
     driver = Driver.leading(task_spec(trigger=None))
     pool = driver.engine.router.pool("shops", "pool")
     driver.submit("a")
@@ -75,13 +75,13 @@ def test_a_handler_that_was_renamed_leaves_no_lane() -> None:
         driver.do(m.TaskApplied(spec=task_spec(trigger=None, handler=f"v{generation}", generation=generation)))
         driver.pull(handlers=(f"v{generation - 1}", f"w{generation}"), received=generation)
 
-    assert len(pool.lanes) <= 3
+    assert len(pool.queues) <= 3
     assert pool.backlog() == 1
     assert len(deliveries(driver.pull(handlers=("v199",), received=300))) == 1
     assert pool.backlog() == 0
 
 
-def test_the_backlog_is_what_waits_in_all_lanes_through_moves_leases_and_cancellations() -> None:
+def test_the_backlog_is_what_waits_in_all_queues_through_moves_leases_and_cancellations() -> None:
     driver = Driver.leading(task_spec("one", trigger=None), task_spec("two", trigger=None, handler="other"))
     pool = driver.engine.router.pool("shops", "pool")
     runs = []

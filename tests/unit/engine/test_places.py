@@ -31,9 +31,9 @@ def _pass(driver: Driver, wall_ms: int, boot_ms: int) -> list[m.Effect]:
 def _nothing_waits(driver: Driver) -> None:
     pool = driver.engine.router.pools["shops", "pool"]
     assert (pool.waits, pool.aside) == (0, 0)
-    for lane in pool.lanes.values():
-        assert lane.head() is None
-        assert lane.ahead_head() is None
+    for queue in pool.queues.values():
+        assert queue.head() is None
+        assert queue.ahead_head() is None
 
 
 # --- a wait that is over ---

@@ -70,8 +70,8 @@ def test_dead_letters_of_a_handler_that_nobody_has_do_not_hold_up_the_rest_of_th
         driver.report(succeeded=done)
 
     assert driver.of(f.Skipped) == []
-    lane = driver.engine.router.pool("shops", "pool").lane("nobody")
-    assert len(lane.queue) < 100, "what is gone leaves the queue, though no worker ever comes"
+    queue = driver.engine.router.pool("shops", "pool").queue("nobody")
+    assert len(queue.due) < 100, "what is gone leaves the queue, though no worker ever comes"
 
 
 def test_a_dispatch_that_went_to_another_pool_and_back_is_dealt_once() -> None:

@@ -241,7 +241,7 @@ def test_a_leaders_own_state_is_the_fold_of_its_facts() -> None:
 def test_what_is_compared_is_all_that_is_durable() -> None:
     assert volatile_fields(State) == {"ended", "outcomes", "touched", "news", "watcher"}
     assert "cancelling" not in volatile_fields(Run)
-    assert {"group", "held", "aside", "delayed"} <= volatile_fields(Run)
+    assert {"group", "held", "delayed"} <= volatile_fields(Run)
 
     one, other = State(), State()
     for state in (one, other):
