@@ -74,9 +74,9 @@ SNAPSHOT = (
 SPLITTING = (
     ("second_half_of_a_split_lease_repeats_tokens", "fact.first_token + half, dispatches[half:]", "fact.first_token, dispatches[half:]"),
     ("second_half_of_a_split_firing_repeats_numbers", "fact.first_run + half, tasks[half:]", "fact.first_run, tasks[half:]"),
-    ("split_success_loses_one", "[Succeeded(tokens[half:])]", "[Succeeded(tokens[half + 1 :])]"),
-    ("split_return_loses_one", "[Returned(tokens[half:])]", "[Returned(tokens[half + 1 :])]"),
-    ("divided_between_an_end_and_what_follows", "        free = not (bound and isinstance(fact, _FOLLOWING))", "        free = True"),
+    ("split_success_loses_one", "[f.Succeeded(tokens[half:])]", "[f.Succeeded(tokens[half + 1 :])]"),
+    ("split_return_loses_one", "[f.Returned(tokens[half:])]", "[f.Returned(tokens[half + 1 :])]"),
+    ("divided_between_an_end_and_what_follows", "        free = not (bound and role is _Role.FOLLOWS)", "        free = True"),
     ("segment_larger_than_it_may_be", "    if len(body) <= max_bytes:", "    if len(body) <= 2 * max_bytes:"),
 )  # fmt: skip
 

@@ -10,7 +10,7 @@ while the leader decides on: what a fact is about to change is written down firs
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, assert_never
 
 import msgspec
 
@@ -106,8 +106,10 @@ class Snapshot:
                 self._run(state.runs[fact.dispatch])
             case f.Backfilled() | f.BackfillEnded():
                 self._run(state.runs[fact.backfill])
+            case f.Clock() | f.TaskNamed() | f.TaskForgotten() | f.Submitted() | f.BackfillStarted() | f.WorkerNamed():
+                pass  # Of tasks, runs and workers that were there it changes nothing.
             case _:
-                pass  # It only adds.
+                assert_never(fact)
 
     def before_task(self, task: TaskState) -> None:
         """Write it down: it changes by what became of another one."""

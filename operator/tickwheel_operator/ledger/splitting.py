@@ -6,25 +6,13 @@ leader may die between two of them.
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Iterator, Sequence
+from typing import assert_never
 
+from tickwheel_operator.ledger import facts as f
 from tickwheel_operator.ledger.codec import encode_facts
-from tickwheel_operator.ledger.facts import (
-    BackfillEnded,
-    CancelAsked,
-    Cancelled,
-    Fact,
-    Failed,
-    Fired,
-    Leased,
-    Requested,
-    Returned,
-    Skipped,
-    Succeeded,
-    SucceededWith,
-    TaskNamed,
-    Undelivered,
-)
+from tickwheel_operator.ledger.facts import Fact
 from tickwheel_operator.ledger.protocol import StoreRefused
 
 __all__ = ["encoded"]
@@ -47,8 +35,38 @@ def encoded(facts: Sequence[Fact], *, max_bytes: int) -> Iterator[bytes]:
         yield from encoded(part, max_bytes=max_bytes)
 
 
-_ENDS = (Succeeded, SucceededWith, Failed, Cancelled, Undelivered, BackfillEnded)
-_FOLLOWING = (TaskNamed, Skipped, Requested, CancelAsked)
+class _Role(enum.Enum):
+    """What a fact is beside the end of a run."""
+
+    END = "end"
+    FOLLOWS = "follows"
+    """It may be what follows from the end before it."""
+    APART = "apart"
+
+
+_ROLES: dict[type[Fact], _Role] = {
+    f.Clock: _Role.APART,
+    f.TaskNamed: _Role.FOLLOWS,
+    f.TaskForgotten: _Role.APART,
+    f.Armed: _Role.APART,
+    f.Fired: _Role.APART,
+    f.Submitted: _Role.APART,
+    f.Skipped: _Role.FOLLOWS,
+    f.WorkerNamed: _Role.APART,
+    f.Leased: _Role.APART,
+    f.Succeeded: _Role.END,
+    f.SucceededWith: _Role.END,
+    f.Failed: _Role.END,
+    f.Returned: _Role.APART,
+    f.Cancelled: _Role.END,
+    f.Undelivered: _Role.END,
+    f.Requested: _Role.FOLLOWS,
+    f.BackfillStarted: _Role.APART,
+    f.Backfilled: _Role.APART,
+    f.BackfillEnded: _Role.END,
+    f.CancelAsked: _Role.FOLLOWS,
+    f.Recovered: _Role.APART,
+}
 
 
 def _boundary(facts: Sequence[Fact]) -> int:
@@ -58,8 +76,9 @@ def _boundary(facts: Sequence[Fact]) -> int:
     middle, bound = len(facts) // 2, False
     best = 0
     for place, fact in enumerate(facts):
-        bound = isinstance(fact, _ENDS) or (bound and isinstance(fact, _FOLLOWING))
-        free = not (bound and isinstance(fact, _FOLLOWING))
+        role = _ROLES[type(fact)]
+        bound = role is _Role.END or (bound and role is _Role.FOLLOWS)
+        free = not (bound and role is _Role.FOLLOWS)
         if place and free and (not best or abs(place - middle) < abs(best - middle)):
             best = place
     return best or middle
@@ -68,22 +87,31 @@ def _boundary(facts: Sequence[Fact]) -> int:
 def _halves(fact: Fact) -> tuple[list[Fact], list[Fact]] | None:
     """Two facts that mean the same as one, for those that are columns."""
     match fact:
-        case Fired(tasks=tasks) if len(tasks) > 1:
+        case f.Fired(tasks=tasks) if len(tasks) > 1:
             half = len(tasks) // 2
             return (
-                [Fired(fact.scheduled_ms, fact.first_run, tasks[:half])],
-                [Fired(fact.scheduled_ms, fact.first_run + half, tasks[half:])],
+                [f.Fired(fact.scheduled_ms, fact.first_run, tasks[:half])],
+                [f.Fired(fact.scheduled_ms, fact.first_run + half, tasks[half:])],
             )
-        case Leased(dispatches=dispatches) if len(dispatches) > 1:
+        case f.Leased(dispatches=dispatches) if len(dispatches) > 1:
             half = len(dispatches) // 2
             return (
-                [Leased(fact.worker, fact.first_token, dispatches[:half])],
-                [Leased(fact.worker, fact.first_token + half, dispatches[half:])],
+                [f.Leased(fact.worker, fact.first_token, dispatches[:half])],
+                [f.Leased(fact.worker, fact.first_token + half, dispatches[half:])],
             )
-        case Succeeded(tokens=tokens) if len(tokens) > 1:
+        case f.Succeeded(tokens=tokens) if len(tokens) > 1:
             half = len(tokens) // 2
-            return [Succeeded(tokens[:half])], [Succeeded(tokens[half:])]
-        case Returned(tokens=tokens) if len(tokens) > 1:
+            return [f.Succeeded(tokens[:half])], [f.Succeeded(tokens[half:])]
+        case f.Returned(tokens=tokens) if len(tokens) > 1:
             half = len(tokens) // 2
-            return [Returned(tokens[:half])], [Returned(tokens[half:])]
-    return None
+            return [f.Returned(tokens[:half])], [f.Returned(tokens[half:])]
+        case f.Fired() | f.Leased() | f.Succeeded() | f.Returned():
+            return None  # of one
+        case f.Clock() | f.TaskNamed() | f.TaskForgotten() | f.Armed() | f.Submitted() | f.Skipped() | f.WorkerNamed():
+            return None
+        case f.SucceededWith() | f.Failed() | f.Cancelled() | f.Undelivered() | f.Requested() | f.CancelAsked():
+            return None
+        case f.BackfillStarted() | f.Backfilled() | f.BackfillEnded() | f.Recovered():
+            return None
+        case _:
+            assert_never(fact)
