@@ -101,6 +101,7 @@ LOG = (
     ("two_calls_at_a_time", "        if self._busy:\n            raise", "        if False:\n            raise"),
     ("tail_not_counted_after_a_takeover", "            self._tail_segments = len(plan.tail) + 1\n", ""),
     ("facts_of_a_failed_append_dropped", "            async with self._lane:\n                written = await self._drain()", "            async with self._lane:\n                try:\n                    written = await self._drain()\n                except BaseException:\n                    self._backlog.clear()\n                    raise"),
+    ("generation_one_too_low_after_a_checkpoint", "self._generation = stands_for + 1\n            self._tail", "self._generation = stands_for\n            self._tail"),
 )  # fmt: skip
 
 COMPACTION = (
@@ -110,6 +111,7 @@ COMPACTION = (
     ("deletes_the_generation", "if sequence < generation]", "if sequence <= generation]"),
     ("refused_delete_counted_as_done", "                return False\n            for sequence", "                pass\n            for sequence"),
     ("tail_counts_what_a_checkpoint_stands_for", "if h.sequence >= generation and h.kind is SegmentKind.FACTS]", "if h.kind is SegmentKind.FACTS]"),
+    ("first_segment_of_the_tail_not_counted", "h.sequence >= generation and", "h.sequence > generation and"),
 )  # fmt: skip
 
 REPLAY = (

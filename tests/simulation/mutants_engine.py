@@ -91,6 +91,7 @@ LEASING = (
     ("pulls_not_counted", "        worker.last_pull = command.sequence\n", ""),
     ("asked_to_stop_by_the_leader_before_unheard", "if d.run.cancelling is not None]\n        worker.seen_ms", "if False]\n        worker.seen_ms"),
     ("ends_of_watched_runs_in_one_fact", "if attempts[token].run.task.watched or attempts[token].run.backfill]", "if False]"),
+    ("jitter_of_an_early_lease_unknown_after_a_takeover", "dispatch.attempts - 1)\n                ahead_ms", "dispatch.attempts)\n                ahead_ms"),
 )  # fmt: skip
 
 WAITING = (
@@ -155,6 +156,9 @@ OVERLAP = (
     ("held_by_a_worker_and_not_admitted", "run.held = not run.dispatch.token\n", "run.held = True\n"),
     ("order_of_those_that_wait_lost_at_a_takeover", "(not item[1].attempts, item[0])", "-item[0]"),
     ("one_more_admitted", "+ self._count_unknown(group.key) >= limit:\n                break", "+ self._count_unknown(group.key) > limit:\n                break"),
+    ("retries_admitted_after_those_that_wait", "key=lambda item: (not item[1].attempts, item[0])", "key=lambda item: item[0]"),
+    ("unknown_attempts_count_in_every_namespace", "        unknown = self._unknown.get(key[0])\n        return 0 if", "        unknown = next(iter(self._unknown.values()), None)\n        return 0 if"),
+    ("newest_replaced_first", "oldest = [other for other in group.admitted.values() if other.cancelling is None]", "oldest = [other for other in reversed(group.admitted.values()) if other.cancelling is None]"),
 )  # fmt: skip
 
 FOLLOWING = (
@@ -177,6 +181,9 @@ BACKFILL = (
     ("backfill_ends_with_open_runs", "        if span.open:\n            return\n", ""),
     ("last_instant_of_the_span_left_out", "until, last, known = span.until_ms, span.to_ms - 1, 0", "until, last, known = span.until_ms, span.to_ms - 2, 0"),
     ("end_of_a_backfilled_run_unheard", "        for run in [run for run in self._open.values() if run.task is child.task]:\n            self.advance(run)", "        pass"),
+    ("instant_that_is_not_covered_passed_over", "covered > instant:", "covered >= instant:"),
+    ("room_for_open_ones_counted", "room = min(span.max_parallel - span.open, _AT_ONCE)", "room = min(span.max_parallel, _AT_ONCE)"),
+    ("open_runs_of_another_backfill_not_awaited", "if o.task is run.task and o is not run and o.span and o.span.open]", "if o is not run and o.span and not o.span.open]"),
 )  # fmt: skip
 
 CORE = (
@@ -230,6 +237,7 @@ OVERDUE = (
     ("overdue_without_room", "if (surplus := len(fire) - room) > 0:", "if (surplus := 0) > 0:"),
     ("oldest_overdue_win", "            fire = fire[surplus:]\n", "            fire = fire[:-surplus]\n"),
     ("surplus_not_counted", "fire[surplus - 1], surplus, reason)", "fire[surplus - 1], 1, reason)"),
+    ("earliest_instants_win", "fire = fire[surplus:]", "fire = fire[:room]"),
 )  # fmt: skip
 
 SUCCESSION = (
@@ -237,6 +245,7 @@ SUCCESSION = (
     ("ended_process_taken_for_a_successor", "                and self._state.attempts_of(number)\n", ""),
     ("end_of_another_pod_heard", "gone.pod_uid != process.pod_uid:", "False:"),
     ("end_of_a_later_process_heard", "process.started_ms < gone.before_ms", "True"),
+    ("process_of_the_same_start_is_a_successor", "return 0 < seen.started_ms < started_ms", "return 0 < seen.started_ms <= started_ms"),
 )  # fmt: skip
 
 RETRY = (

@@ -384,6 +384,14 @@ def test_an_attempt_of_a_task_that_is_unreadable_counts_for_every_key_until_it_h
     assert [skip.reason for skip in new.of(f.Skipped)] == [f.SkipReason.OVERLAP] * (policy is OverlapPolicy.FORBID)
 
 
+def test_an_attempt_of_a_task_that_is_unreadable_counts_in_its_own_namespace_only() -> None:
+    driver, _, _ = _led_with_an_open_run_of_one()
+    elsewhere = _shop("two", OverlapPolicy.QUEUE, namespace="bank")
+    new = _takes_over(driver, "one", elsewhere)
+    new.at(1_000)
+    assert [run.held for run in new.open_runs("two")] == [False]
+
+
 def test_a_task_that_is_mended_counts_for_its_own_key_again() -> None:
     driver, one, _ = _led_with_an_open_run_of_one()
     new = _takes_over(driver, "one", _shop("two", shop=1), _shop("three", shop=3))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.unit.engine.driver import T0, Driver, deliveries, task_spec
 
 from tickwheel_operator.engine import messages as m
-from tickwheel_operator.engine.spec import Overlap, OverlapPolicy, TaskSpec
+from tickwheel_operator.engine.spec import Overlap, OverlapPolicy, RetryPolicy, TaskSpec
 from tickwheel_operator.ledger import facts as f
 
 
@@ -131,3 +131,18 @@ def test_a_delay_that_was_over_before_the_checkpoint_is_not_judged_again_by_who_
     later.do(m.CatalogSynced())
     assert [(run.key, run.held) for run in later.open_runs()] == [("delayed", False), ("second", True)]
     assert later.of(f.Cancelled) == []
+
+
+def test_a_successor_admits_a_retry_before_a_run_that_was_made_earlier_and_delayed() -> None:
+    """The retry had the place when the delay was over."""
+    overlap = Overlap(policy=OverlapPolicy.QUEUE, max_concurrent=1)
+    spec = task_spec(trigger=None, overlap=overlap, retry=RetryPolicy(limit=3))
+    driver = Driver.leading(spec)
+    driver.submit("delayed", delay_ms=1_000)
+    driver.submit("retried")
+    [delivery] = deliveries(driver.pull())
+    driver.at(2_000)
+    driver.report(failed=[m.FailedAttempt(token=delivery.token, error_type="E")])
+    assert [(run.key, run.held) for run in driver.open_runs()] == [("delayed", True), ("retried", False)]
+    successor = driver.successor(spec)
+    assert [(run.key, run.held) for run in successor.open_runs()] == [("delayed", True), ("retried", False)]

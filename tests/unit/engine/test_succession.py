@@ -140,3 +140,12 @@ def test_what_tells_processes_apart_is_in_a_checkpoint() -> None:
     later.engine.restore(list(driver.engine.snapshot()))
     assert later.engine.state.workers == driver.engine.state.workers
     assert later.engine.state.worker_numbers == driver.engine.state.worker_numbers
+
+
+def test_of_two_processes_that_started_at_once_and_had_no_work_the_one_that_speaks_is_the_later_one() -> None:
+    driver = Driver.leading(MANUAL)
+    pull(driver, process("old", OLD))
+    assert not [effect for effect in pull(driver, process("new", OLD)) if isinstance(effect, m.CommandRefused)]
+    driver.do(m.Submit(request=0, namespace="shops", name="hello", runs=[m.Submission(key="a", scheduled_ms=T0)]))
+    [token] = driver.engine.state.attempts
+    assert report(driver, process("new", OLD), succeeded=[token]).fenced == []
