@@ -85,7 +85,7 @@ SCHEDULER = (
      "who joins a group that sleeps too long wakes it earlier, and who is ahead takes no part in what it fires"),
     ("new_task_of_a_watched_kind_unheard", "            entry.task = self._state.tasks[number]\n            self.watch(entry)", "            entry.task = self._state.tasks[number]"),
     ("late_burst_is_a_misfire", "seen = self._noticed_ms if self._noticed_ms is not None and instant <= self._noticed_ms else now", "seen = now"),
-    ("search_that_gave_up_wakes_nobody", "            self.overdue.add(group.entries)  # woken late\n", "            pass\n"),
+    ("search_that_gave_up_wakes_nobody", "            self.overdue.add(group.entries, nothing_until_ms=group.at_ms)  # woken late\n", "            pass\n"),
     ("limit_of_a_task_ignored_by_its_schedule", "            elif spec.overlap.max_concurrent is None:\n", "            elif True:\n"),
     ("next_instant_passed_over", "            self._sleep(group, group.trigger.next_after(instant))\n\n    def _fire_due", "            self._sleep(group, group.trigger.next_after(instant + 1_000))\n\n    def _fire_due"),
     ("edit_names_no_task", "        if self.synced and (rearmed or before.generation != spec.generation):", "        if False:"),

@@ -34,12 +34,15 @@ class Overdue:
         self._journal = journal
         self._state = state
         self._scheduler = scheduler
-        self.entries: OrderedDict[Entry, None] = OrderedDict()
-        """In the order in which they are settled."""
+        self.entries: OrderedDict[Entry, int | None] = OrderedDict()
+        """In the order in which they are settled, with up to when there is nothing to settle; None: their watermark."""
 
-    def add(self, entries: Iterable[Entry]) -> None:
-        """They are overdue: that is settled in their turn, as soon as new runs are made."""
-        self.entries.update(dict.fromkeys(entries))
+    def add(self, entries: Iterable[Entry], nothing_until_ms: int | None = None) -> None:
+        """They are overdue: that is settled in their turn, as soon as new runs are made. They slept until
+        `nothing_until_ms`, so that there is nothing before it, though the watermark may be a long way back: where
+        calendars refuse all between, a count that began there would give up."""
+        for entry in entries:
+            self.entries.setdefault(entry, nothing_until_ms)
 
     def go_on(self) -> None:
         """Settle those that are overdue longest, as many as one step may."""
@@ -55,18 +58,19 @@ class Overdue:
         """It is the task's turn, if it has overdue instants."""
         if self._scheduler.held or entry not in self.entries:
             return
-        del self.entries[entry]
+        nothing_until_ms = self.entries.pop(entry)
         if entry.spec.trigger is not None:
-            self.settle(entry, entry.spec.trigger)
+            self.settle(entry, entry.spec.trigger, nothing_until_ms)
             self._scheduler.wake_for(entry)
         else:
             self._scheduler.following.settle(entry)
 
-    def settle(self, entry: Entry, trigger: Trigger) -> None:
+    def settle(self, entry: Entry, trigger: Trigger, nothing_until_ms: int | None = None) -> None:
         """Settle what is overdue for one task, by its misfire policy."""
         scheduler, spec = self._scheduler, entry.spec
         threshold_ms = scheduler.misfire_threshold_ms
-        settlement = settle(trigger, entry.watermark_ms, self._journal.wall_ms, spec.misfire, threshold_ms)
+        since_ms = entry.watermark_ms if nothing_until_ms is None else max(entry.watermark_ms, nothing_until_ms)
+        settlement = settle(trigger, since_ms, self._journal.wall_ms, spec.misfire, threshold_ms)
         for skip in settlement.skipped:
             scheduler.skip(scheduler.name(entry), skip.until_ms, skip.count, skip.reason)
         fire = settlement.fire

@@ -271,7 +271,7 @@ class Scheduler:
         instant, now = group.due_ms, self._journal.wall_ms
         burst = self._bursts.pop(group, None)
         if self.held:
-            self.overdue.add(group.entries)
+            self.overdue.add(group.entries, nothing_until_ms=instant - 1)
         elif now < instant:
             if now < self._journal.now_ms:
                 group.sleep(self._wheel, instant, 0)  # by the clock of the facts it may be past: it would be leased
@@ -285,7 +285,7 @@ class Scheduler:
             following = group.trigger.next_after(instant)
             seen = self._noticed_ms if self._noticed_ms is not None and instant <= self._noticed_ms else now
             if seen - instant > self.misfire_threshold_ms or (following is not None and following <= now):
-                self.overdue.add(group.entries)
+                self.overdue.add(group.entries, nothing_until_ms=instant - 1)
                 self._sleep(group, group.trigger.next_after(now))
                 return
             entries = self._due(group, instant)
@@ -299,7 +299,7 @@ class Scheduler:
         """The search for its next instant had given up here: go on."""
         now = self._journal.wall_ms
         if group.trigger.last_at_or_before(now, group.at_ms) is not None:
-            self.overdue.add(group.entries)  # woken late
+            self.overdue.add(group.entries, nothing_until_ms=group.at_ms)  # woken late
         self._sleep(group, group.trigger.next_after(now))
 
     def _fire_burst(self, group: Group, instant: int, burst: Burst) -> None:

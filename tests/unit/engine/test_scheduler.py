@@ -394,19 +394,40 @@ def test_other_dates_of_a_calendar_count_for_the_next_instant_though_the_task_wa
     assert _instants(driver)[-1] == 180_000
 
 
-def test_who_is_woken_late_after_a_search_that_gave_up_settles_what_has_passed() -> None:
-    """Two calendars refuse second after second up to midnight, far more than one search asks for."""
-    midnight = 86_400_000 - T0 % 86_400_000
+def _refused_one_by_one_until_midnight() -> tuple[int, TaskSpec]:
+    """A task of each second; two calendars refuse one after another up to then, far more than one search asks for."""
     calendars = tuple(
         CalendarDates(name, crons=[parse(f"{seconds} * * 14 11 *")]) for name, seconds in (("a", "*/2"), ("b", "1/2"))
     )
-    spec = task_spec(trigger=FilteredTrigger(FixedRateTrigger(1_000, T0), Filter(exclude=calendars)))
+    trigger = FilteredTrigger(FixedRateTrigger(1_000, T0), Filter(exclude=calendars))
+    return 86_400_000 - T0 % 86_400_000, task_spec(trigger=trigger)
+
+
+def test_who_is_woken_late_after_a_search_that_gave_up_settles_what_has_passed() -> None:
+    midnight, spec = _refused_one_by_one_until_midnight()
     driver = Driver.leading(spec)
     assert not driver.of(f.Fired)
     driver.at(midnight + 5_500)
     assert _instants(driver)[-1] == midnight + 5_000
     driver.at(midnight + 6_000)
     assert _instants(driver)[-1] == midnight + 6_000
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_what_is_missed_after_searches_that_gave_up_is_counted(held: bool) -> None:
+    midnight, spec = _refused_one_by_one_until_midnight()
+    driver = Driver.leading(spec)
+    while (wakes_ms := driver.now_ms + driver.engine.pause_ms(driver.now_ms, driver.now_ms)) < T0 + midnight - 1_000:
+        driver.at(max(wakes_ms - T0, driver.now_ms - T0 + 1))
+    assert not driver.of(f.Fired)
+    if held:
+        driver.do(m.IntakeHeld(reason="full"))
+        driver.at(midnight)
+    driver.at(midnight + 5_500)
+    if held:
+        driver.do(m.IntakeHeld(reason=""))
+    assert _skips(driver) == [(4, f.SkipReason.COALESCED)], "of the five that were missed, the latest runs"
+    assert _instants(driver) == [midnight + 4_000, midnight + 5_000]
 
 
 def test_who_fires_in_several_steps_fires_at_the_next_instant_too() -> None:
