@@ -27,7 +27,7 @@ from tests.integration.installation import OPERATOR_ACCOUNT, SYSTEM_NAMESPACE
 from tickwheel_cluster import Access
 from tickwheel_cluster.ports import draw_ports
 
-__all__ = ["PATIENT_LEASE", "Crew", "OperatorProcess", "Program", "Service", "WorkerProcess"]
+__all__ = ["PATIENT_LEASE", "Crew", "OperatorProcess", "Program", "Service", "WorkerProcess", "customized"]
 
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None)
@@ -43,6 +43,13 @@ PATIENT_LEASE = {
     "TICKWHEEL_RETRY_PERIOD_MS": "400",
 }
 """For tests that mind who leads: a machine that stands still for some seconds deposes nobody."""
+
+
+def customized(folder: Path, site: str) -> dict[str, str]:
+    """The environment of a Python process that runs `site` before anything else."""
+    (folder / "sitecustomize.py").write_text(site)
+    root = Path(__file__).parents[2]
+    return {"PYTHONPATH": os.pathsep.join([str(folder), str(root), os.environ.get("PYTHONPATH", "")])}
 
 
 class Program:

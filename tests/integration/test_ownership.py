@@ -13,12 +13,13 @@ from typing import Any
 import pytest
 from kubernetes.aio.client import ApiClient
 from kubernetes.aio.config import new_client_from_config
+from tests.contract.clock import ManualClock
+from tests.integration.hasty_operator import SITE
 from tests.integration.installation import OPERATOR_ACCOUNT, apply, create_namespace, edit, get, install_operator
-from tests.integration.processes import PATIENT_LEASE, OperatorProcess
+from tests.integration.processes import PATIENT_LEASE, OperatorProcess, customized
 from tests.integration.soak.scenario import until
 
 from tickwheel_cluster import Access
-from tickwheel_operator.clock import SystemClock
 from tickwheel_operator.controllers.ownermarks import OwnerMarks
 from tickwheel_operator.controllers.ownership import SERVED_BY_ANOTHER, Ownership, OwnershipConfig
 
@@ -26,6 +27,8 @@ ONE, TWO, SECURE = (f"owner-{name}-{secrets.token_hex(3)}" for name in ("one", "
 """With Leases that nobody holds yet, also on a cluster that was used before."""
 LEASE = "tickwheel-partition-0"
 PATIENCE_S = 90.0
+ABANDONED_MS = 2_000
+"""By the clocks of the test, which stand still until it moves them."""
 
 
 @pytest.fixture(scope="module")
@@ -89,10 +92,12 @@ def test_the_second_release_leaves_the_namespace_alone_until_it_is_handed_over(
             assert other.metrics()["tickwheel_runs_created_total"] == 0
             assert other.metrics().get('tickwheel_projection_writes_total{kind="ScheduledTask",outcome="ok"}', 0) == 0
             assert get(cluster, "Deployment", shared, "shops-workers")["metadata"]["generation"] == before
-            events = cluster.request("GET", f"/api/v1/namespaces/{shared}/events")["items"]
-            assert any(event["reason"] == SERVED_BY_ANOTHER and owner.name in event["message"] for event in events), [
-                event["reason"] for event in events
-            ]
+
+            def is_told() -> bool:
+                events = cluster.request("GET", f"/api/v1/namespaces/{shared}/events")["items"]
+                return any(e["reason"] == SERVED_BY_ANOTHER and owner.name in e["message"] for e in events)
+
+            until("an Event that says whose it is", is_told)
             if other is first:
                 return
         cluster.request("DELETE", f"/api/v1/namespaces/{shared}/configmaps/tickwheel-owner")
@@ -115,7 +120,7 @@ def test_the_authority_that_somebody_changed_or_deleted_is_restored_under_the_sa
     apply(cluster, an_object("WorkerPool", shared, {"template": template}, "shops"))
     with OperatorProcess(
         cluster, tmp_path, SECURE, namespace=SECURE, TICKWHEEL_WATCH_NAMESPACES=shared, TICKWHEEL_TLS_MODE="Own",
-        TICKWHEEL_ADVERTISE_URL="https://127.0.0.1:1", **PATIENT_LEASE,
+        TICKWHEEL_ADVERTISE_URL="https://127.0.0.1:1", **PATIENT_LEASE, **customized(tmp_path, SITE),
     ) as operator:  # fmt: skip
         until("the authority", lambda: trusted() != "")
         authority.write_text(trusted())
@@ -134,9 +139,10 @@ class Release:
 
     def __init__(self, client: ApiClient, system: str, namespaces: list[str]) -> None:
         self.changes: list[str] = []
+        self.clock = ManualClock()
         marks = OwnerMarks(client, namespaces=(), lease_name=LEASE)
-        config = OwnershipConfig(round_s=0.2, abandoned_s=2.0)
-        self.ownership = Ownership(marks, SystemClock(), own=system, config=config)
+        config = OwnershipConfig(round_s=0.2, abandoned_s=ABANDONED_MS / 1_000)
+        self.ownership = Ownership(marks, self.clock, own=system, config=config)
         self.ownership.namespaces = lambda: namespaces
         self.ownership.on_change = self.changes.extend
 
@@ -192,12 +198,17 @@ async def test_an_owner_that_stands_still_is_followed_and_does_not_come_back(
     first = Release(clients[0], ONE, [shared])
     with first as one:
         await holds("the first", lambda: one.serves(shared))
-    with Release(clients[1], TWO, [shared]) as two:
-        for _ in range(20):
-            await asyncio.to_thread(_renew, cluster, ONE)  # it lives
-            await asyncio.sleep(0.2)
+    second = Release(clients[1], TWO, [shared])
+    with second as two:
+        for _ in range(5):  # it lives: its Lease changes within each time after which it were gone
+            await asyncio.to_thread(_renew, cluster, ONE)
+            version = get(cluster, "Lease", ONE, LEASE)["metadata"]["resourceVersion"]
+            await holds("the second to see its Lease", lambda v=version: two._leases.get(ONE, ("",))[0] == v)
+            second.clock.advance(ABANDONED_MS - 1)
+            await asyncio.sleep(0.5)  # a few rounds
         assert not two.serves(shared)
         assert (fault := two.fault(shared)) is not None and fault.reason == SERVED_BY_ANOTHER
+        second.clock.advance(1)
         await holds("the second to take over", lambda: two.serves(shared))
         with first as one:
             await asyncio.to_thread(_renew, cluster, TWO)

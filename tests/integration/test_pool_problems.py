@@ -14,6 +14,7 @@ from tests.integration.soak.scenario import until
 NAMESPACE = "problems-shop"
 SYSTEM = "problems-system"
 LONG_AGO = "2026-01-01T00:00:00Z"
+SAID = "tickwheel: there is no file /handlers/handlers.py"
 HANDLERS = """
 from tickwheel import task
 
@@ -24,14 +25,20 @@ def quick(ctx): ...
 
 @pytest.fixture(scope="module")
 def crew(cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crew]:
-    """A namespace that an operator serves."""
+    """A namespace that an operator serves, with a pool for each test: they become stalled together, after 30 s."""
     install_operator(cluster, SYSTEM)
     create_namespace(cluster, NAMESPACE)
     account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default", "namespace": NAMESPACE}}
     apply(cluster, account)
     with Crew(cluster, tmp_path_factory.mktemp("problems"), system=SYSTEM, namespace=NAMESPACE) as crew:
         crew.operator("leader", TICKWHEEL_GATEWAY_SERVICE_URL=crew.service.url).wait_ready()
-        yield crew
+        with a_refused_worker(crew):
+            a_pool_whose_config_map_is_missing(crew)
+            ended = {"exitCode": 2, "reason": "Error", "message": SAID}
+            a_pool_without_a_worker(crew, "no-file", containers({"terminated": ended}))
+            running = {"phase": "Running", "podIP": "127.0.0.1", "podIPs": [{"ip": "127.0.0.1"}]}
+            a_pool_without_a_worker(crew, "refused", {**containers({"running": {}}), **running})
+            yield crew
 
 
 def a_pool_without_a_worker(crew: Crew, name: str, pod_status: dict[str, Any]) -> dict[str, Any]:
@@ -97,7 +104,7 @@ def until_stalled(crew: Crew, name: str, reason: str) -> str:
     return str(condition["message"])
 
 
-def test_a_pod_that_waits_for_a_config_map_that_is_missing_is_told_by_its_event(crew: Crew) -> None:
+def a_pool_whose_config_map_is_missing(crew: Crew) -> None:
     creating = containers({"waiting": {"reason": "ContainerCreating"}})
     pod = a_pool_without_a_worker(crew, "no-config-map", creating)
     metadata = pod["metadata"]
@@ -113,17 +120,27 @@ def test_a_pod_that_waits_for_a_config_map_that_is_missing_is_told_by_its_event(
             "lastTimestamp": LONG_AGO,
         },
     )
+
+
+def a_refused_worker(crew: Crew) -> WorkerProcess:
+    """Of the pool `refused`: its token is none."""
+    handlers = crew.folder / "handlers.py"
+    handlers.write_text(HANDLERS)
+    return WorkerProcess(
+        crew.operators[0].url, crew.folder, "refused-workers-1", namespace=NAMESPACE, pool="refused", token="nonsense",
+        handlers=handlers,
+    )  # fmt: skip
+
+
+def test_a_pod_that_waits_for_a_config_map_that_is_missing_is_told_by_its_event(crew: Crew) -> None:
     message = until_stalled(crew, "no-config-map", "FailedMount")
     assert 'configmap "handlers" not found' in message
     assert "create what it names" in message
 
 
 def test_a_worker_that_has_just_ended_is_quoted_and_the_pool_is_told_when_it_is_over(crew: Crew) -> None:
-    said = "tickwheel: there is no file /handlers/handlers.py"
-    ended = containers({"terminated": {"exitCode": 2, "reason": "Error", "message": said}})
-    a_pool_without_a_worker(crew, "no-file", ended)
     message = until_stalled(crew, "no-file", "ContainerEnded")
-    assert said in message
+    assert SAID in message
     edit(crew.cluster, "WorkerPool", NAMESPACE, "no-file", lambda pool: pool["spec"].update(replicas=0))
 
     def is_over() -> bool:
@@ -141,15 +158,7 @@ def test_a_worker_that_has_just_ended_is_quoted_and_the_pool_is_told_when_it_is_
     until("an Event that it is over", is_over)
 
 
-def test_what_the_gateway_refused_is_the_reason(crew: Crew, tmp_path: Any) -> None:
-    handlers = tmp_path / "handlers.py"
-    handlers.write_text(HANDLERS)
-    running = {**containers({"running": {}}), "phase": "Running", "podIP": "127.0.0.1", "podIPs": [{"ip": "127.0.0.1"}]}
-    with WorkerProcess(
-        crew.operators[0].url, tmp_path, "refused-workers-1", namespace=NAMESPACE, pool="refused", token="nonsense",
-        handlers=handlers,
-    ):  # fmt: skip
-        a_pool_without_a_worker(crew, "refused", running)
-        message = until_stalled(crew, "refused", "InvalidToken")
+def test_what_the_gateway_refused_is_the_reason(crew: Crew) -> None:
+    message = until_stalled(crew, "refused", "InvalidToken")
     assert "the gateway refuses its worker: InvalidToken" in message
     assert "docs/security.md" in message
