@@ -159,7 +159,7 @@ async def test_a_worker_pod_that_is_deleted_is_a_lost_worker(client: ApiClient, 
 
 
 async def test_pods_and_deployments_that_vanish_while_the_watch_is_broken_are_found_gone(
-    client: ApiClient, place: str, caplog: pytest.LogCaptureFixture
+    client: ApiClient, place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     core, apps = CoreV1Api(client), AppsV1Api(client)
     labels = {"tickwheel.io/pool": "shops"}
@@ -176,19 +176,27 @@ async def test_pods_and_deployments_that_vanish_while_the_watch_is_broken_are_fo
         "metadata": {"name": "shops-workers", "labels": labels},
         "spec": {"selector": {"matchLabels": labels}, "template": template},
     }
-    async with Watched(client, place, restart_s=5.0) as watched:
+    ended, back = asyncio.Event(), asyncio.Event()
+
+    async def hold() -> None:
+        ended.set()
+        await back.wait()
+
+    async with Watched(client, place, restart_s=0.1) as watched:
         await create_pod("shops-0")
         await create_pod("shops-1")
         await apps.create_namespaced_deployment(place, deployment)
         await create(client, place, "AlertChannel", "a", {"urlsFrom": {"secretKeyRef": {"name": "s", "key": "k"}}})
         known = (watched.pods.uids, watched.deployments.uids, lambda: watched.unbuilt.of_kind("AlertChannel"))
         await until(lambda: [len(uids()) for uids in known] == [2, 1, 1])
+        monkeypatch.setattr(watched.watch, "_served", hold)  # it is what a watch waits for before it begins
         watched.watch._stop.set()
-        await until(lambda: "the watch ended" in caplog.text)
+        await until(ended.is_set)
         await core.delete_namespaced_pod("shops-0", place, grace_period_seconds=0)
         await apps.delete_namespaced_deployment("shops-workers", place)
         await delete(client, place, "alertchannels", "a")
         await create_pod("shops-2")
+        back.set()
         await until(lambda: len(watched.pods.uids()) == 3)  # the watch is back, and tells of what there is
         assert watched.gone == [] and [len(uids()) for uids in known] == [3, 1, 1]
         kinds = watched_kinds(watched.pods, watched.deployments, watched.unbuilt)

@@ -242,7 +242,7 @@ async def test_an_applied_object_does_not_wait_for_the_tasks_of_another_namespac
     for place in (crowd, objects):
         await place.create("WorkerPool", "shops", {})
     await objects.create("ScheduledTask", "edited", manual(trigger={"cron": "0 4 1 1 *"}))
-    replica = Replica(client, objects.namespace, tmp_path / "l.sqlite", others=(crowd.namespace,), writes_per_s=4)
+    replica = Replica(client, objects.namespace, tmp_path / "l.sqlite", others=(crowd.namespace,), writes_per_s=2)
     await replica.start()
     try:
         await objects.until("ScheduledTask", "edited", lambda s: s.get("observedGeneration") == 1)
