@@ -18,10 +18,12 @@ __all__ = [
     "SYSTEM_NAMESPACE",
     "apply",
     "create_namespace",
+    "custom_object",
     "edit",
     "get",
     "install",
     "install_operator",
+    "service_account",
     "wait_until_served",
 ]
 
@@ -102,6 +104,16 @@ def _permissions(namespace: str) -> list[dict[str, Any]]:
 
 def create_namespace(cluster: Access, name: str) -> None:
     apply(cluster, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+
+
+def custom_object(kind: str, namespace: str, name: str, spec: dict[str, Any]) -> dict[str, Any]:
+    """One of our kinds, as it is applied."""
+    metadata = {"name": name, "namespace": namespace}
+    return {"apiVersion": "tickwheel.io/v1alpha1", "kind": kind, "metadata": metadata, "spec": spec}
+
+
+def service_account(namespace: str, name: str) -> dict[str, Any]:
+    return {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name, "namespace": namespace}}
 
 
 def apply(cluster: Access, *objects: dict[str, Any] | None) -> None:

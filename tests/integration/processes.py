@@ -22,7 +22,14 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Self
 
-from tests.integration.installation import OPERATOR_ACCOUNT, SYSTEM_NAMESPACE
+from tests.integration.installation import (
+    OPERATOR_ACCOUNT,
+    SYSTEM_NAMESPACE,
+    apply,
+    create_namespace,
+    install_operator,
+    service_account,
+)
 
 from tickwheel_cluster import Access
 from tickwheel_cluster.ports import draw_ports
@@ -258,6 +265,15 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 class Crew:
     """The operators and workers of one test: started through it, reached through one `service`, killed when it ends."""
 
+    @classmethod
+    def installed(cls, cluster: Access, folder: Path, namespace: str) -> Self:
+        """A crew with a Lease and a ledger of its own, in `<namespace>-system`; workers have the account `worker`."""
+        crew = cls(cluster, folder, system=f"{namespace}-system", namespace=namespace)
+        install_operator(cluster, crew.system)
+        create_namespace(cluster, namespace)
+        apply(cluster, service_account(namespace, "worker"))
+        return crew
+
     def __init__(self, cluster: Access, folder: Path, *, system: str, namespace: str) -> None:
         """`system` is the operators' own namespace, `namespace` the one whose objects they serve."""
         self.cluster = cluster
@@ -289,8 +305,9 @@ class Crew:
         return operator.start()
 
     def worker(
-        self, name: str, *, pool: str, account: str, handlers: Path, slots: int = 16, environment: dict[str, str]
-    ) -> WorkerProcess:
+        self, name: str, *, pool: str, account: str = "worker", handlers: Path, slots: int = 16,
+        environment: dict[str, str],
+    ) -> WorkerProcess:  # fmt: skip
         """Start a worker with a token of the account."""
         token = self.cluster.service_account_token(self.namespace, account, audience="tickwheel")
         worker = WorkerProcess(

@@ -17,7 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.integration.installation import apply, create_namespace, edit, get, install_operator
+from tests.integration.installation import (
+    apply,
+    create_namespace,
+    custom_object,
+    edit,
+    get,
+    install_operator,
+    service_account,
+)
 from tests.integration.processes import PATIENT_LEASE, Crew, OperatorProcess
 from tests.integration.soak.account import Book, Record, Task, order_faults, read_records
 from tests.integration.soak.scenario import HANDLERS, until
@@ -135,9 +143,7 @@ def scene(cluster: Access, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     records.mkdir()
     install_operator(cluster, SYSTEM)
     create_namespace(cluster, NAMESPACE)
-    account = {
-        "apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "shop-worker", "namespace": NAMESPACE},
-    }  # fmt: skip
+    account = service_account(NAMESPACE, "shop-worker")  # fmt: skip
     # A machine that stands still for some seconds deposes nobody, loses no worker, and gives no instant up.
     often = {"trigger": {"fixedRate": f"{PERIOD_MS}ms"}, "misfire": {"policy": "FireAll", "maxCatchUp": 10_000}}
     with (
@@ -278,8 +284,7 @@ def test_through_all_of_it_the_same_leader_fires_every_instant_of_a_good_task(
 
 
 def _object(kind: str, name: str, spec: dict[str, Any]) -> dict[str, Any]:
-    metadata = {"name": name, "namespace": NAMESPACE}
-    return {"apiVersion": "tickwheel.io/v1alpha1", "kind": kind, "metadata": metadata, "spec": spec}
+    return custom_object(kind, NAMESPACE, name, spec)
 
 
 def _create(cluster: Access, bad: Bad) -> None:

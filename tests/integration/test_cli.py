@@ -9,7 +9,14 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from tests.integration.installation import apply, create_namespace, get, install_operator
+from tests.integration.installation import (
+    apply,
+    create_namespace,
+    custom_object,
+    get,
+    install_operator,
+    service_account,
+)
 from tests.integration.processes import Crew
 from tests.integration.soak.account import read_records
 from tests.integration.soak.scenario import HANDLERS, until
@@ -39,7 +46,7 @@ TRIGGERS = {
 def shop(cluster: Access, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crew]:
     install_operator(cluster, SYSTEM)
     create_namespace(cluster, NAMESPACE)
-    account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "worker", "namespace": NAMESPACE}}
+    account = service_account(NAMESPACE, "worker")
     apply(cluster, account, _object("WorkerPool", "shop", {"slots": 8}))
     closed = {"timeZone": "Europe/Berlin", "dates": ["2026-11-15/2027-02-10"], "crons": ["* * 0-6 * * SUN"]}
     path = f"/apis/tickwheel.io/v1alpha1/namespaces/{NAMESPACE}/calendars"
@@ -146,5 +153,4 @@ def test_whoever_may_read_one_namespaces_leases_is_told_that_its_operator_is_gon
 
 
 def _object(kind: str, name: str, spec: dict[str, Any]) -> dict[str, Any]:
-    metadata = {"name": name, "namespace": NAMESPACE}
-    return {"apiVersion": "tickwheel.io/v1alpha1", "kind": kind, "metadata": metadata, "spec": spec}
+    return custom_object(kind, NAMESPACE, name, spec)

@@ -7,7 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from click.testing import CliRunner
-from tests.integration.installation import OPERATOR_ACCOUNT, apply, create_namespace, get, install_operator
+from tests.integration.installation import (
+    OPERATOR_ACCOUNT,
+    apply,
+    custom_object,
+    get,
+)
 from tests.integration.processes import Crew
 from tests.integration.soak.scenario import until
 
@@ -18,16 +23,15 @@ from tickwheel_operator.ledger.facts import TaskForgotten
 
 
 def test_facts_that_do_not_fit_are_named_by_the_operator_and_by_verify(cluster: Access, tmp_path: Path) -> None:
-    namespace, system = "corrupt", "corrupt-system"
-    install_operator(cluster, system)
-    create_namespace(cluster, namespace)
+    crew = Crew.installed(cluster, tmp_path, "corrupt")
+    namespace, system = crew.namespace, crew.system
     task = {"trigger": {"fixedRate": "1s"}, "pool": "work", "handler": "quick"}
     apply(
         cluster,
-        _object("WorkerPool", namespace, "work", {"slots": 4}),
-        _object("ScheduledTask", namespace, "ticks", task),
+        custom_object("WorkerPool", namespace, "work", {"slots": 4}),
+        custom_object("ScheduledTask", namespace, "ticks", task),
     )
-    with Crew(cluster, tmp_path, system=system, namespace=namespace) as crew:
+    with crew:
         first = crew.operator("first")
         until("some segments of facts", lambda: len(_facts(cluster, system)) >= 3)
         assert first.terminate() == 0
@@ -60,10 +64,3 @@ def _replace(cluster: Access, system: str, item: dict[str, Any], data: bytes) ->
     spec = {**item["spec"], "data": base64.b64encode(data).decode()}
     cluster.request("DELETE", f"{path}/{item['metadata']['name']}")
     cluster.request("POST", path, {**item, "metadata": metadata, "spec": spec})
-
-
-def _object(kind: str, namespace: str, name: str, spec: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "apiVersion": "tickwheel.io/v1alpha1", "kind": kind, "spec": spec,
-        "metadata": {"name": name, "namespace": namespace},
-    }  # fmt: skip

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import urllib.request
 from pathlib import Path
-from typing import Any
 
 import pytest
-from tests.integration.installation import apply, create_namespace, get, install_operator
+from tests.integration.installation import apply, custom_object, get
 from tests.integration.processes import Crew
 from tests.integration.soak.scenario import until
 
@@ -17,13 +16,8 @@ from tickwheel_cluster import Access
 _TASK = {"pool": "shops", "handler": "quick"}
 
 
-def _object(kind: str, namespace: str, name: str, spec: dict[str, Any]) -> dict[str, Any]:
-    metadata = {"name": name, "namespace": namespace}
-    return {"apiVersion": "tickwheel.io/v1alpha1", "kind": kind, "metadata": metadata, "spec": spec}
-
-
 def _create_deep(cluster: Access, namespace: str) -> None:
-    document = json.dumps(_object("ScheduledTask", namespace, "deep", {**_TASK, "parameters": {"a": "@"}}))
+    document = json.dumps(custom_object("ScheduledTask", namespace, "deep", {**_TASK, "parameters": {"a": "@"}}))
     context, headers = cluster._admin()
     request = urllib.request.Request(
         f"{cluster.url}/apis/tickwheel.io/v1alpha1/namespaces/{namespace}/scheduledtasks",
@@ -38,11 +32,9 @@ def _create_deep(cluster: Access, namespace: str) -> None:
 def test_an_operator_leads_and_serves_all_others_beside_an_object_that_is_too_deep(
     cluster: Access, tmp_path: Path, when: str
 ) -> None:
-    namespace = f"deep-{when}"
-    system = f"{namespace}-system"
-    install_operator(cluster, system)
-    create_namespace(cluster, namespace)
-    apply(cluster, _object("WorkerPool", namespace, "shops", {}))
+    crew = Crew.installed(cluster, tmp_path, f"deep-{when}")
+    namespace = crew.namespace
+    apply(cluster, custom_object("WorkerPool", namespace, "shops", {}))
 
     def conditions(name: str) -> dict[str, str]:
         found = get(cluster, "ScheduledTask", namespace, name).get("status", {}).get("conditions", ())
@@ -55,13 +47,13 @@ def test_an_operator_leads_and_serves_all_others_beside_an_object_that_is_too_de
 
     if when == "before":
         _create_deep(cluster, namespace)
-    with Crew(cluster, tmp_path, system=system, namespace=namespace) as crew:
+    with crew:
         operator = crew.operator("replica")
         operator.wait_ready()
         until("it to lead", lambda: operator.metrics().get('tickwheel_leader{partition="0"}') == 1)
         if when == "while":
             _create_deep(cluster, namespace)
-        apply(cluster, _object("ScheduledTask", namespace, "later", _TASK))
+        apply(cluster, custom_object("ScheduledTask", namespace, "later", _TASK))
         until("a later task to be looked at", lambda: conditions("later").get("Ready") == "True")
         until("an Event that names the field", is_told)
         assert operator.alive

@@ -13,7 +13,14 @@ from typing import Any
 
 import pytest
 from tests.integration.caller import Answer, Caller
-from tests.integration.installation import apply, create_namespace, get, install_operator
+from tests.integration.installation import (
+    apply,
+    create_namespace,
+    custom_object,
+    get,
+    install_operator,
+    service_account,
+)
 from tests.integration.processes import PATIENT_LEASE, Crew, OperatorProcess
 from tests.integration.soak.account import Book, executions_without_a_lease, order_faults, read_records
 from tests.integration.soak.scenario import HANDLERS, Fault, Plan, all_segments, leader_of, run, until
@@ -131,12 +138,12 @@ def _objects(namespace: str) -> list[dict[str, Any]]:
             "trigger": {"fixedRate": "1s"}, "pool": pool, "handler": handler,
             "misfire": {"policy": "FireAll"}, "retry": {"limit": 20},
         }  # fmt: skip
-        return _object("ScheduledTask", namespace, name, spec)
+        return custom_object("ScheduledTask", namespace, name, spec)
 
     may_submit = {"apiGroups": ["tickwheel.io"], "resources": ["taskruns"], "verbs": ["create"]}
     rbac = "rbac.authorization.k8s.io/v1"
     return [
-        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "worker", "namespace": namespace}},
+        service_account(namespace, "worker"),
         {
             "apiVersion": rbac, "kind": "Role", "metadata": {"name": "submit", "namespace": namespace},
             "rules": [may_submit],
@@ -146,21 +153,12 @@ def _objects(namespace: str) -> list[dict[str, Any]]:
             "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "submit"},
             "subjects": [{"kind": "ServiceAccount", "name": "worker", "namespace": namespace}],
         },
-        _object("WorkerPool", namespace, "work", {"slots": 16}),
+        custom_object("WorkerPool", namespace, "work", {"slots": 16}),
         # Its worker is this test, which does not speak while it waits for others.
-        _object("WorkerPool", namespace, "raw", {"slots": 16, "silence": f"{_SLEEP_S}s"}),
+        custom_object("WorkerPool", namespace, "raw", {"slots": 16, "silence": f"{_SLEEP_S}s"}),
         *(task(f"tick-{number}", "work", "quick") for number in range(5)),
         task("raw", "raw", "raw"),
     ]  # fmt: skip
-
-
-def _object(kind: str, namespace: str, name: str, spec: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "apiVersion": "tickwheel.io/v1alpha1",
-        "kind": kind,
-        "metadata": {"name": name, "namespace": namespace},
-        "spec": spec,
-    }
 
 
 def _put_to_sleep_while_a_pull_waits(

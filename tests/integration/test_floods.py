@@ -18,7 +18,7 @@ import pytest
 from tests.integration.caller import Caller
 from tests.integration.flood_client import FloodPlan
 from tests.integration.hasty_operator import SITE
-from tests.integration.installation import OPERATOR_ACCOUNT, apply, create_namespace, install_operator
+from tests.integration.installation import OPERATOR_ACCOUNT, apply, create_namespace, custom_object, install_operator
 from tests.integration.processes import OperatorProcess, Program, WorkerProcess, customized
 from tests.integration.slow_reviews import Manner, SlowReviews
 from tests.integration.soak.scenario import HANDLERS, until
@@ -160,4 +160,4 @@ def _in_shop(name: str) -> dict[str, str]:
 
 
 def _object(kind: str, name: str, spec: dict[str, Any]) -> dict[str, Any]:
-    return {"apiVersion": "tickwheel.io/v1alpha1", "kind": kind, "metadata": _in_shop(name), "spec": spec}
+    return custom_object(kind, NAMESPACE, name, spec)

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import padding
 from kubernetes.aio import client as kubernetes_client
 from kubernetes.aio import config as kubernetes_config
 from tests.integration.caller import Answer, Caller
-from tests.integration.installation import OPERATOR_ACCOUNT, apply, create_namespace, install_operator
+from tests.integration.installation import OPERATOR_ACCOUNT, apply, create_namespace, install_operator, service_account
 from tests.integration.processes import PATIENT_LEASE, OperatorProcess, WorkerProcess
 from tests.integration.soak.scenario import until
 
@@ -81,7 +81,7 @@ def operator(cluster: Access, tmp_path_factory: pytest.TempPathFactory) -> Itera
     for namespace in (NAMESPACE, ELSEWHERE):
         create_namespace(cluster, namespace)
         for account in ("default", "shop-worker", "intruder"):
-            apply(cluster, _account(namespace, account))
+            apply(cluster, service_account(namespace, account))
     template = {"spec": {"serviceAccountName": "shop-worker", "containers": [{"name": "worker", "image": "worker"}]}}
     apply(
         cluster,
@@ -401,10 +401,6 @@ def _exists(cluster: Access, path: str) -> bool:
             raise
         return False
     return True
-
-
-def _account(namespace: str, name: str) -> dict[str, Any]:
-    return {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name, "namespace": namespace}}
 
 
 def _pool(name: str, spec: dict[str, Any]) -> dict[str, Any]:

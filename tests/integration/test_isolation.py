@@ -13,7 +13,15 @@ from typing import Any
 
 import pytest
 from tests.integration.broken_operator import SITE
-from tests.integration.installation import apply, create_namespace, edit, get, install_operator
+from tests.integration.installation import (
+    apply,
+    create_namespace,
+    custom_object,
+    edit,
+    get,
+    install_operator,
+    service_account,
+)
 from tests.integration.processes import Crew, customized
 from tests.integration.soak.scenario import HANDLERS, until
 
@@ -87,9 +95,7 @@ def scene(cluster: Access, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     records.mkdir()
     install_operator(cluster, SYSTEM)
     create_namespace(cluster, NAMESPACE)
-    account = {
-        "apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "shop-worker", "namespace": NAMESPACE},
-    }  # fmt: skip
+    account = service_account(NAMESPACE, "shop-worker")  # fmt: skip
     broken = customized(folder, SITE)
     with Crew(cluster, folder, system=SYSTEM, namespace=NAMESPACE) as crew:
         apply(cluster, account, _object("WorkerPool", "shops", {"slots": 8, "silence": "120s"}))
@@ -174,5 +180,4 @@ def test_an_edit_of_a_task_that_the_engine_failed_at_tries_again_and_stalls_it_a
 
 
 def _object(kind: str, name: str, spec: dict[str, Any]) -> dict[str, Any]:
-    metadata = {"name": name, "namespace": NAMESPACE}
-    return {"apiVersion": "tickwheel.io/v1alpha1", "kind": kind, "metadata": metadata, "spec": spec}
+    return custom_object(kind, NAMESPACE, name, spec)

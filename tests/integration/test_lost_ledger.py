@@ -6,7 +6,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from tests.integration.installation import apply, create_namespace, get, install_operator
+from tests.integration.installation import (
+    apply,
+    custom_object,
+    get,
+)
 from tests.integration.processes import Crew
 from tests.integration.soak.account import read_records
 from tests.integration.soak.scenario import HANDLERS, until
@@ -15,21 +19,19 @@ from tickwheel_cluster import Access
 
 
 def test_work_that_was_finished_before_the_ledger_was_lost_does_not_run_again(cluster: Access, tmp_path: Path) -> None:
-    namespace, system = "lost-ledger", "lost-ledger-system"
-    install_operator(cluster, system)
-    create_namespace(cluster, namespace)
+    crew = Crew.installed(cluster, tmp_path, "lost-ledger")
+    namespace, system = crew.namespace, crew.system
     apply(
         cluster,
-        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "worker", "namespace": namespace}},
-        _object("WorkerPool", namespace, "work", {"slots": 4}),
+        custom_object("WorkerPool", namespace, "work", {"slots": 4}),
         _task(namespace, "done", {"once": {"at": "2026-01-01T00:00:00Z"}}),
         _task(namespace, "ticks", {"fixedRate": "1s"}, misfire={"policy": "FireAll"}),
     )
     records = {"TICKWHEEL_TEST_RECORDS": str(tmp_path)}
-    with Crew(cluster, tmp_path, system=system, namespace=namespace) as crew:
+    with crew:
         # Given a `once` that has ended and a task that fires, both shown in their statuses.
         first = crew.operator("first")
-        crew.worker("w-0", pool="work", account="worker", handlers=HANDLERS, environment=records)
+        crew.worker("w-0", pool="work", handlers=HANDLERS, environment=records)
         until("the once to end", lambda: _counters(cluster, namespace, "done").get("succeeded") == 1)
         until("some runs", lambda: _counters(cluster, namespace, "ticks").get("succeeded", 0) >= 3)
 
@@ -56,24 +58,22 @@ def test_work_that_was_finished_before_the_ledger_was_lost_does_not_run_again(cl
 
 
 def test_running_workers_go_on_under_the_next_ledger(cluster: Access, tmp_path: Path) -> None:
-    namespace, system = "next-ledger", "next-ledger-system"
-    install_operator(cluster, system)
-    create_namespace(cluster, namespace)
+    crew = Crew.installed(cluster, tmp_path, "next-ledger")
+    namespace, system = crew.namespace, crew.system
     apply(
         cluster,
-        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "worker", "namespace": namespace}},
-        _object("WorkerPool", namespace, "work", {"slots": 4}),
+        custom_object("WorkerPool", namespace, "work", {"slots": 4}),
         _task(namespace, "long", {"once": {"at": "2026-01-01T00:00:00Z"}}, handler="slow", parameters={"seconds": 600}),
         _task(namespace, "ticks", {"fixedRate": "1s"}),
     )
     records = {"TICKWHEEL_TEST_RECORDS": str(tmp_path)}
-    with Crew(cluster, tmp_path, system=system, namespace=namespace) as crew:
+    with crew:
         # Given a worker that has seen a later epoch, and is at work when the ledger is lost.
         crew.operator("zeroth").wait_ready()
         until("the first to lead", lambda: get(cluster, "LedgerSegment", system)["items"])
         crew.operators[0].kill()
         first = crew.operator("first")
-        worker = crew.worker("w-0", pool="work", account="worker", handlers=HANDLERS, environment=records)
+        worker = crew.worker("w-0", pool="work", handlers=HANDLERS, environment=records)
         until(
             "the status to show the long run", lambda: _last_run(cluster, namespace, "long").get("state") == "Running"
         )
@@ -139,11 +139,6 @@ def _warned(cluster: Access, namespace: str) -> set[str]:
 
 
 def _task(namespace: str, name: str, trigger: dict[str, Any], **more: Any) -> dict[str, Any]:
-    return _object("ScheduledTask", namespace, name, {"trigger": trigger, "pool": "work", "handler": "quick"} | more)
-
-
-def _object(kind: str, namespace: str, name: str, spec: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "apiVersion": "tickwheel.io/v1alpha1", "kind": kind, "spec": spec,
-        "metadata": {"name": name, "namespace": namespace},
-    }  # fmt: skip
+    return custom_object(
+        "ScheduledTask", namespace, name, {"trigger": trigger, "pool": "work", "handler": "quick"} | more
+    )

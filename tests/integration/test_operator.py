@@ -13,7 +13,14 @@ from typing import Any
 
 import pytest
 from tests.integration.caller import Answer, Caller
-from tests.integration.installation import apply, create_namespace, get, install_operator
+from tests.integration.installation import (
+    apply,
+    create_namespace,
+    custom_object,
+    get,
+    install_operator,
+    service_account,
+)
 from tests.integration.processes import PATIENT_LEASE, Crew
 from tests.integration.soak.account import Book, executions_without_a_lease, order_faults, read_records
 from tests.integration.soak.scenario import HANDLERS, all_segments, leader_of, until
@@ -31,7 +38,7 @@ def shop(cluster: Access) -> Access:
     install_operator(cluster, SYSTEM)
     create_namespace(cluster, NAMESPACE)
     create_namespace(cluster, "operator-elsewhere")
-    apply(cluster, *_objects(NAMESPACE), _account("operator-elsewhere", "shop-worker"))
+    apply(cluster, *_objects(NAMESPACE), service_account("operator-elsewhere", "shop-worker"))
     return cluster
 
 
@@ -259,7 +266,7 @@ def _objects(namespace: str) -> list[dict[str, Any]]:
     rbac = "rbac.authorization.k8s.io"
     rules = [{"apiGroups": ["tickwheel.io"], "resources": ["taskruns"], "verbs": ["create"]}]
     return [
-        *(_account(namespace, name) for name in ("shop-worker", "intruder", "submitter")),
+        *(service_account(namespace, name) for name in ("shop-worker", "intruder", "submitter")),
         {
             "apiVersion": f"{rbac}/v1", "kind": "Role", "metadata": {"name": "submit", "namespace": namespace},
             "rules": rules,
@@ -269,22 +276,13 @@ def _objects(namespace: str) -> list[dict[str, Any]]:
             "roleRef": {"apiGroup": rbac, "kind": "Role", "name": "submit"},
             "subjects": [{"kind": "ServiceAccount", "name": "submitter", "namespace": namespace}],
         },
-        _object("WorkerPool", namespace, "shop", {
+        custom_object("WorkerPool", namespace, "shop", {
             # A machine that stands still for some seconds loses no worker.
             "slots": 8, "silence": "120s", "access": {"serviceAccounts": ["shop-worker"]},
         }),
-        _object("WorkerPool", namespace, "open", {"slots": 8}),
-        _object("ScheduledTask", namespace, "each-second", {
+        custom_object("WorkerPool", namespace, "open", {"slots": 8}),
+        custom_object("ScheduledTask", namespace, "each-second", {
             "trigger": {"fixedRate": "1s"}, "pool": "shop", "handler": "quick", "misfire": {"policy": "FireAll"},
         }),
-        _object("ScheduledTask", namespace, "by-hand", {"pool": "open", "handler": "quick"}),
+        custom_object("ScheduledTask", namespace, "by-hand", {"pool": "open", "handler": "quick"}),
     ]  # fmt: skip
-
-
-def _object(kind: str, namespace: str, name: str, spec: dict[str, Any]) -> dict[str, Any]:
-    metadata = {"name": name, "namespace": namespace}
-    return {"apiVersion": "tickwheel.io/v1alpha1", "kind": kind, "metadata": metadata, "spec": spec}
-
-
-def _account(namespace: str, name: str) -> dict[str, Any]:
-    return {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name, "namespace": namespace}}

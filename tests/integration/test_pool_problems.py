@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from tests.integration.installation import apply, create_namespace, edit, get, install_operator
+from tests.integration.installation import apply, create_namespace, edit, get, install_operator, service_account
 from tests.integration.processes import Crew, WorkerProcess
 from tests.integration.soak.scenario import until
 
@@ -28,7 +28,7 @@ def crew(cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cre
     """A namespace that an operator serves, with a pool for each test: they become stalled together, after 30 s."""
     install_operator(cluster, SYSTEM)
     create_namespace(cluster, NAMESPACE)
-    account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default", "namespace": NAMESPACE}}
+    account = service_account(NAMESPACE, "default")
     apply(cluster, account)
     with Crew(cluster, tmp_path_factory.mktemp("problems"), system=SYSTEM, namespace=NAMESPACE) as crew:
         crew.operator("leader", TICKWHEEL_GATEWAY_SERVICE_URL=crew.service.url).wait_ready()

@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.integration.installation import apply, create_namespace, edit, get, install_operator
+from tests.integration.installation import (
+    apply,
+    create_namespace,
+    custom_object,
+    edit,
+    get,
+    install_operator,
+    service_account,
+)
 from tests.integration.processes import Crew, WorkerProcess
 from tests.integration.soak.account import Record, read_records
 from tests.integration.soak.scenario import until
@@ -22,15 +30,14 @@ HANDLERS = Path(__file__).with_name("stubborn_handlers.py")
 
 
 def _object(kind: str, name: str, spec: dict[str, Any]) -> dict[str, Any]:
-    metadata = {"name": name, "namespace": NAMESPACE}
-    return {"apiVersion": "tickwheel.io/v1alpha1", "kind": kind, "metadata": metadata, "spec": spec}
+    return custom_object(kind, NAMESPACE, name, spec)
 
 
 @pytest.fixture(scope="module")
 def crew(cluster: Access, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crew]:
     install_operator(cluster, SYSTEM)
     create_namespace(cluster, NAMESPACE)
-    account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "worker", "namespace": NAMESPACE}}
+    account = service_account(NAMESPACE, "worker")
     tasks = [
         _object("ScheduledTask", name, {
             "pool": "shop", "handler": name, "delivery": {"gracePeriod": "300ms"}, "retry": {"limit": 0},

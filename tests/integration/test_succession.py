@@ -7,7 +7,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tests.integration.installation import apply, create_namespace, get, install_operator
+from tests.integration.installation import (
+    apply,
+    custom_object,
+    get,
+)
 from tests.integration.processes import Crew
 from tests.integration.soak.account import read_records
 from tests.integration.soak.scenario import HANDLERS, until
@@ -18,14 +22,12 @@ from tickwheel_cluster import Access
 def test_the_late_end_of_a_container_does_not_take_the_work_of_the_one_after_it(
     cluster: Access, tmp_path: Path
 ) -> None:
-    namespace, system = "succession", "succession-system"
-    install_operator(cluster, system)
-    create_namespace(cluster, namespace)
+    crew = Crew.installed(cluster, tmp_path, "succession")
+    namespace = crew.namespace
     apply(
         cluster,
-        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "worker", "namespace": namespace}},
-        _object("WorkerPool", namespace, "work", {"slots": 4}),
-        _object(
+        custom_object("WorkerPool", namespace, "work", {"slots": 4}),
+        custom_object(
             "ScheduledTask", namespace, "slow",
             {
                 "pool": "work", "handler": "slow", "parameters": {"seconds": 8},
@@ -39,11 +41,11 @@ def test_the_late_end_of_a_container_does_not_take_the_work_of_the_one_after_it(
         },
     )  # fmt: skip
     records = {"TICKWHEEL_TEST_RECORDS": str(tmp_path)}
-    with Crew(cluster, tmp_path, system=system, namespace=namespace) as crew:
+    with crew:
         operator = crew.operator("operator")
         operator.wait_ready()
         started = _second()
-        first = crew.worker("w-0", pool="work", account="worker", handlers=HANDLERS, environment=records)
+        first = crew.worker("w-0", pool="work", handlers=HANDLERS, environment=records)
         _report(cluster, namespace, {"running": {"startedAt": started}}, {})
         until("the first to take work", lambda: "taking work" in first.log.read_text())
         time.sleep(1.1)  # kubelet counts in seconds
@@ -52,8 +54,8 @@ def test_the_late_end_of_a_container_does_not_take_the_work_of_the_one_after_it(
         first.kill()
         ended = {"terminated": {"exitCode": 137, "containerID": "containerd://1", "finishedAt": _second()}}
         running = {"running": {"startedAt": _second()}}
-        crew.worker("w-0", pool="work", account="worker", handlers=HANDLERS, environment=records)
-        apply(cluster, _object("TaskRun", namespace, "once", {"task": "slow"}))
+        crew.worker("w-0", pool="work", handlers=HANDLERS, environment=records)
+        apply(cluster, custom_object("TaskRun", namespace, "once", {"task": "slow"}))
         until("the second to begin", lambda: [r.what for r in read_records(tmp_path)] == ["begin"])
 
         # When the end of the first is told now, alone and then with the start of the second.
@@ -67,7 +69,7 @@ def test_the_late_end_of_a_container_does_not_take_the_work_of_the_one_after_it(
         assert operator.metrics()['tickwheel_attempt_failures_total{reason="Lost"}'] == 0
 
         # And the end of the second is its end.
-        apply(cluster, _object("TaskRun", namespace, "twice", {"task": "slow"}))
+        apply(cluster, custom_object("TaskRun", namespace, "twice", {"task": "slow"}))
         until("it to begin", lambda: len(read_records(tmp_path)) == 3)
         crew.workers[-1].pause()
         time.sleep(1.1)
@@ -95,10 +97,3 @@ def _report(cluster: Access, namespace: str, state: dict[str, Any], last_state: 
 
 def _state(cluster: Access, namespace: str) -> str:
     return str(get(cluster, "TaskRun", namespace, "once").get("status", {}).get("state"))
-
-
-def _object(kind: str, namespace: str, name: str, spec: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "apiVersion": "tickwheel.io/v1alpha1", "kind": kind, "spec": spec,
-        "metadata": {"name": name, "namespace": namespace},
-    }  # fmt: skip

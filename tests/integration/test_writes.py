@@ -17,7 +17,14 @@ import pytest
 from kubernetes.aio.client import ApiClient, CoordinationV1Api
 from kubernetes.aio.config import new_client_from_config
 from tests.contract.segment_store import a_segment
-from tests.integration.installation import OPERATOR_ACCOUNT, apply, create_namespace, get, install_operator
+from tests.integration.installation import (
+    OPERATOR_ACCOUNT,
+    apply,
+    create_namespace,
+    get,
+    install_operator,
+    service_account,
+)
 
 from tickwheel_cluster import Access
 from tickwheel_operator.api import WorkerPool
@@ -301,7 +308,7 @@ async def test_a_deployment_and_its_authority_are_applied_again_and_again(
 
 async def test_a_pods_annotation_is_set_changed_and_taken_away(client: ApiClient, cluster: Access, place: str) -> None:
     spec = {"containers": [_CONTAINER], "automountServiceAccountToken": False}
-    account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default", "namespace": place}}
+    account = service_account(place, "default")
     apply(cluster, account)  # its controller does not run here
     metadata = {"name": "w", "namespace": place, "labels": {"tickwheel.io/pool": "shops"}}
     apply(cluster, {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
