@@ -43,6 +43,7 @@ from ._protocol import (
 )
 from ._ready import Readiness
 from ._registry import Handler
+from ._schemas import Described
 from ._settings import Settings
 
 __all__ = ["Link"]
@@ -73,6 +74,7 @@ class Link:
         settings: Settings,
         identity: WorkerIdentity,
         handlers: Mapping[str, Handler],
+        described: Described,
         execution: Execution,
         client: OperatorClient,
         load: LoadMeter,
@@ -90,6 +92,9 @@ class Link:
         self._settings = settings
         self._identity = identity
         self._handlers = handlers
+        self._described = described
+        self._send_schemas = False
+        """The operator does not know them, and has asked."""
         self._execution = execution
         self._client = client
         self._load = load
@@ -215,6 +220,7 @@ class Link:
             sent_at = monotonic()
             answer = await self._client.pull(self.url, request, timeout=wait_s + 10)
             self._check(answer, sent_at)
+            self._send_schemas = answer.send_schemas
             self._readiness.accepted()
             return answer
         finally:
@@ -246,6 +252,8 @@ class Link:
             now_ms=wall_us // 1000,
             clock=self._clock.estimate(wall_us, self.url),
             labels=dict(self._settings.labels),
+            schemas_hash=self._described.hash,
+            schemas=self._described.schemas if self._send_schemas else {},
         )
 
     def _accept(self, answer: PullAnswer) -> None:

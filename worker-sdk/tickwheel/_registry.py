@@ -38,7 +38,9 @@ def _is_asynchronous(function: Callable[..., Any]) -> bool:
 class Handler:
     """A function under the name that tasks call it by."""
 
-    __slots__ = ("_open", "_parameters", "_required", "asynchronous", "bare", "function", "modules", "name", "process")
+    __slots__ = (
+        "_parameters", "asynchronous", "bare", "function", "modules", "name", "open", "process", "required",
+    )  # fmt: skip
 
     def __init__(
         self, name: str, function: Callable[..., Any], *, process: bool = False, modules: Modules = ()
@@ -54,11 +56,13 @@ class Handler:
         signature = _signature(name, function)
         hints = _hints(name, function, signature[1:])
         self._parameters: dict[str, tuple[type | None, TypeAdapter[Any] | None]] = {}
-        self._required: list[str] = []
-        self._open = False
+        self.required: list[str] = []
+        """The parameters that must be given."""
+        self.open = False
+        """It takes parameters of any name."""
         for parameter in signature[1:]:
             if parameter.kind is parameter.VAR_KEYWORD:
-                self._open = True
+                self.open = True
             elif parameter.kind in (parameter.POSITIONAL_ONLY, parameter.VAR_POSITIONAL):
                 raise HandlerError(
                     f"handler {name}: parameter {parameter.name!r} is positional, but parameters are given by name; "
@@ -67,8 +71,23 @@ class Handler:
             else:
                 self._parameters[parameter.name] = _check(name, parameter, hints)
                 if parameter.default is _EMPTY:
-                    self._required.append(parameter.name)
-        self.bare = not self._parameters and not self._open
+                    self.required.append(parameter.name)
+        self.bare = not self._parameters and not self.open
+
+    @property
+    def adapters(self) -> dict[str, TypeAdapter[Any] | None]:
+        """What validates each named parameter; None: it is of any type."""
+        return {name: adapter for name, (_, adapter) in self._parameters.items()}
+
+    def result_hint(self) -> Any:
+        """The annotation of the result; Any where there is none, or one that can only be read by a type checker."""
+        owner = _owner(self.function)
+        annotation = getattr(owner, "__annotations__", {}).get("return", Any)
+        wanted = types.SimpleNamespace(__annotations__={"return": annotation})
+        try:
+            return typing.get_type_hints(wanted, getattr(owner, "__globals__", {}), include_extras=True)["return"]
+        except (NameError, AttributeError, TypeError, SyntaxError):
+            return Any
 
     def arguments(self, parameters: msgspec.Raw) -> dict[str, Any]:
         """The keyword arguments for these parameters (a JSON object). Raises `ParameterError`."""
@@ -83,7 +102,7 @@ class Handler:
         for key, value in given.items():
             entry = known.get(key)
             if entry is None:
-                if not self._open:
+                if not self.open:
                     raise ParameterError(
                         f"handler {self.name} has no parameter {key!r}; it has {_list(known) or 'none'}"
                     )
@@ -95,7 +114,7 @@ class Handler:
                     except ValidationError as error:
                         raise ParameterError(_faults(self.name, key, error)) from None
             arguments[key] = value
-        for key in self._required:
+        for key in self.required:
             if key not in arguments:
                 raise ParameterError(
                     f"handler {self.name} needs the parameter {key!r}, which was not given; "
@@ -194,12 +213,16 @@ def _signature(name: str, function: Callable[..., Any]) -> list[inspect.Paramete
     return parameters
 
 
+def _owner(function: Callable[..., Any]) -> Any:
+    """What has the annotations."""
+    owner = inspect.unwrap(function)
+    return owner if inspect.isroutine(owner) else getattr(owner, "func", None) or type(owner).__call__
+
+
 def _hints(name: str, function: Callable[..., Any], parameters: list[inspect.Parameter]) -> Mapping[str, Any]:
     """The types of the parameters. Those of the context and of the result are not looked at: they may well be imported
     for the type checker only."""
-    owner = inspect.unwrap(function)
-    if not inspect.isroutine(owner):
-        owner = getattr(owner, "func", None) or type(owner).__call__
+    owner = _owner(function)
     found = getattr(owner, "__annotations__", {})
     wanted = types.SimpleNamespace(
         __annotations__={parameter.name: found[parameter.name] for parameter in parameters if parameter.name in found}

@@ -28,6 +28,7 @@ from ._link import Link
 from ._protocol import MAX_HANDLERS, Topology, WorkerIdentity
 from ._ready import Readiness
 from ._registry import Registry, registry
+from ._schemas import describe
 from ._settings import Settings, make_settings
 from ._watchdog import Watchdog
 from .errors import HandlerError, HandlerStuckError
@@ -155,6 +156,7 @@ class Worker:
                 "among several WorkerPools"
             )
         settings = self._settings
+        described = describe(handlers)
         execution = Execution(settings.slots, handlers.values(), freed=self._freed.set, stuck=self._handler_stuck)
         load = LoadMeter()
         readiness = Readiness(settings.ready_port)
@@ -182,6 +184,7 @@ class Worker:
                     settings=settings,
                     identity=_identity(settings),
                     handlers=handlers,
+                    described=described,
                     execution=execution,
                     client=client,
                     load=load,

@@ -182,6 +182,8 @@ class WorkerSeen(_Value, frozen=True, kw_only=True):
     """Its wall clock minus the operator's, as it estimates."""
     clock_error_us: int | None = None
     """By how much that may be wrong; None: it does not know, and gets no early leases."""
+    schemas: str = ""
+    """The hash of its handlers' schemas, which the engine only passes on; empty: it has none."""
 
 
 class Pull(_Value, frozen=True, kw_only=True):

@@ -6,7 +6,7 @@ dropped when they come to the head or outnumber the others, which keeps every op
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 
 from tickwheel_operator.engine.places import LEASED, QUEUED, Place
 from tickwheel_operator.engine.runs import Dispatch
@@ -104,7 +104,7 @@ class HandlerQueue:
 class PoolQueue:
     """All queues of one pool."""
 
-    __slots__ = ("aside", "declared", "queues", "silence_ms", "waits", "workers")
+    __slots__ = ("aside", "declared", "queues", "schemas", "silence_ms", "waits", "workers")
 
     def __init__(self, silence_ms: int) -> None:
         self.declared = False
@@ -115,6 +115,8 @@ class PoolQueue:
         """Dispatches that wait for their instant (a delay, a jitter, a backoff), or for other runs."""
         self.queues: dict[str, HandlerQueue] = {}
         self.workers: dict[str, LiveWorker] = {}
+        self.schemas: Counter[str] = Counter()
+        """How many live workers have the handlers' schemas of each hash."""
         self.silence_ms = silence_ms
 
     def queue(self, handler: str) -> HandlerQueue:

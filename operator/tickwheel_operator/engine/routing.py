@@ -140,6 +140,7 @@ class Router:
         """The worker is gone; its open pull, if any, is the caller's to answer."""
         self.stop_waiting(worker)
         self._set_handlers(worker, ())
+        self._set_schemas(worker, None)
         if worker.pool.workers.get(worker.key.name) is worker:
             del worker.pool.workers[worker.key.name]
 
@@ -159,6 +160,19 @@ class Router:
         )
         if seen.handlers != worker.handlers:
             self._set_handlers(worker, seen.handlers)
+        if seen.schemas != worker.schemas:
+            self._set_schemas(worker, seen.schemas)
+
+    @staticmethod
+    def _set_schemas(worker: LiveWorker, schemas: str | None) -> None:
+        counts = worker.pool.schemas
+        if worker.schemas is not None:
+            counts[worker.schemas] -= 1
+            if not counts[worker.schemas]:
+                del counts[worker.schemas]
+        if schemas is not None:
+            counts[schemas] += 1
+        worker.schemas = schemas
 
     @staticmethod
     def _set_handlers(worker: LiveWorker, handlers: tuple[str, ...]) -> None:

@@ -141,6 +141,8 @@ class PoolView(msgspec.Struct, frozen=True):
     """The farthest of their estimates of how far their clocks are off; None: there is none."""
     clock_error_us: int | None = None
     """The vaguest of these."""
+    schemas: tuple[str, ...] = ()
+    """The hashes of the schemas that live workers registered; an empty one: of workers without any."""
 
 
 class Due(msgspec.Struct, frozen=True, gc=False):
@@ -221,6 +223,7 @@ def pool_views(state: State, router: Router) -> list[PoolView]:
                 sum(w.early for w in workers),
                 max((w.clock_offset_us for w in workers if w.clock_error_us is not None), key=abs, default=None),
                 max((w.clock_error_us for w in workers if w.clock_error_us is not None), default=None),
+                tuple(sorted(pool.schemas)),
             )
         )
     return views

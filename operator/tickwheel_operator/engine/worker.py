@@ -20,8 +20,8 @@ class LiveWorker:
     __slots__ = (
         "cancelled",
         "clock_error_us", "clock_offset_us", "cpu", "credit", "draining", "early", "free", "handlers", "instance",
-        "key", "labels", "last_pull", "last_token", "memory", "number", "pod_uid", "pool", "request", "seen_ms",
-        "slots", "started_ms", "until_ms",
+        "key", "labels", "last_pull", "last_token", "memory", "number", "pod_uid", "pool", "request", "schemas",
+        "seen_ms", "slots", "started_ms", "until_ms",
     )  # fmt: skip
 
     def __init__(self, seen: WorkerSeen, pool: PoolQueue) -> None:
@@ -33,6 +33,8 @@ class LiveWorker:
         self.number = 0
         """The ledger's number for it; 0: not named yet."""
         self.handlers: tuple[str, ...] = ()
+        self.schemas: str | None = None
+        """The hash of its handlers' schemas; None: it has not pulled yet."""
         self.slots = 0
         self.draining = False
         self.cpu = 0.0

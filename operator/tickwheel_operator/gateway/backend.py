@@ -7,13 +7,14 @@ the gateway writes to the wire whatever `call` returns.
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from typing import Protocol
 
 import msgspec
 
 from tickwheel_operator.engine.messages import Command, Effect
 from tickwheel_operator.gateway.schemas import Replica
+from tickwheel_operator.handlers.known import HandlerSchema
 
 __all__ = ["Backend", "Leadership", "NotLeader"]
 
@@ -57,6 +58,14 @@ class Backend(Protocol):
         caller, who may ask again since every command is idempotent. Cancellation passes through; for a waiting
         `Pull` the host then sends `PullEnded` to the engine.
         """
+        ...
+
+    def wants_schemas(self, namespace: str, pool: str, name: str) -> bool:
+        """Whether the handlers' schemas of this hash are to be sent. Called for every pull: it must be a plain read."""
+        ...
+
+    def take_schemas(self, namespace: str, pool: str, name: str, schemas: Mapping[str, HandlerSchema]) -> None:
+        """A worker sent them."""
         ...
 
     def new_request(self) -> Hashable:

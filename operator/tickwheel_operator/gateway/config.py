@@ -32,7 +32,7 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
     seconds. More than the 75 s after which the SDK closes one that it does not need."""
     stop_grace_s: float = 5.0
     """How long `Gateway.stop` waits for requests that are being answered, seconds."""
-    max_pull_bytes: int = 64 * 1024
+    max_pull_bytes: int = 256 * 1024
     """The largest body of a pull."""
     max_report_bytes: int = 8 * 1024 * 1024
     """The largest body of a report."""

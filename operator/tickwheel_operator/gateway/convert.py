@@ -40,6 +40,8 @@ from tickwheel_operator.gateway import problems
 from tickwheel_operator.gateway.config import GatewayConfig
 from tickwheel_operator.gateway.problems import GatewayProblem
 from tickwheel_operator.gateway.schemas import (
+    MAX_SCHEMA_BYTES,
+    MAX_SCHEMAS_BYTES,
     MAX_TOKENS,
     BackfillRequest,
     ErrorReport,
@@ -55,6 +57,7 @@ from tickwheel_operator.gateway.schemas import (
     SubmitRequest,
     WorkerIdentity,
 )
+from tickwheel_operator.handlers.known import HandlerSchema
 
 __all__ = [
     "backfill_command",
@@ -63,6 +66,7 @@ __all__ = [
     "decode_report",
     "decode_submit",
     "encode",
+    "handler_schemas",
     "pull_answer",
     "pull_command",
     "refusal",
@@ -120,10 +124,35 @@ _MOST_LOAD = 1_000.0
 """A share of a limit beyond this is a worker's mistake, and must not become the pool's picture."""
 
 
+def handler_schemas(message: PullRequest) -> dict[str, HandlerSchema]:
+    """What the worker registers. Raises `bad-request` or `too-large`."""
+    found: dict[str, HandlerSchema] = {}
+    size_bytes = 0
+    for handler, schema in message.schemas.items():
+        path = f"schemas.{handler}"
+        if handler not in message.handlers:
+            raise problems.bad_request(f"{path}: is not one of `handlers`")
+        found[handler] = HandlerSchema(
+            _checked_json(schema.parameters, MAX_SCHEMA_BYTES, f"{path}.parameters"),
+            _checked_json(schema.result, MAX_SCHEMA_BYTES, f"{path}.result"),
+        )
+        size_bytes += len(schema.parameters) + len(schema.result)
+    if size_bytes > MAX_SCHEMAS_BYTES:
+        raise problems.too_large("schemas: the JSON", size_bytes=size_bytes, limit_bytes=MAX_SCHEMAS_BYTES)
+    return found
+
+
 def pull_command(
-    message: PullRequest, *, request: Hashable, now_ms: int, config: GatewayConfig, pod_uid: str = ""
+    message: PullRequest,
+    *,
+    request: Hashable,
+    now_ms: int,
+    config: GatewayConfig,
+    pod_uid: str = "",
+    at_once: bool = False,
 ) -> Pull:
-    """A pull that the engine answers by `now_ms` plus the wait that was asked for, cut to what is allowed."""
+    """A pull that the engine answers by `now_ms` plus the wait that was asked for, cut to what is allowed; `at_once`:
+    it does not wait."""
     worker = message.worker
     load = message.load or _NO_LOAD
     return Pull(
@@ -141,11 +170,12 @@ def pull_command(
             labels=message.labels,
             clock_offset_us=message.clock.offset_us if message.clock is not None else 0,
             clock_error_us=message.clock.error_us if message.clock is not None else None,
+            schemas=message.schemas_hash,
         ),
         free=message.free,
         received=message.received,
         sequence=message.sequence,
-        until_ms=now_ms + min(max(message.wait_ms, 0), config.max_wait_ms),
+        until_ms=now_ms if at_once else now_ms + min(max(message.wait_ms, 0), config.max_wait_ms),
     )
 
 
@@ -157,6 +187,7 @@ def pull_answer(
     received_us: int,
     now_us: int,
     lease_ms: int,
+    send_schemas: bool = False,
     on_fault: Callable[[Delivery, Exception], None] = lambda delivery, error: None,
 ) -> PullAnswer:
     """`on_fault` hears of a delivery that cannot be written down; the others are sent."""
@@ -174,6 +205,7 @@ def pull_answer(
         answered_us=now_us,
         leases=leases,
         cancel=effect.cancel,
+        send_schemas=send_schemas,
     )
 
 

@@ -23,6 +23,7 @@ __all__ = [
     "BackfillRequest",
     "ClockEstimate",
     "ErrorReport",
+    "HandlerSchema",
     "Lease",
     "Load",
     "Problem",
@@ -45,10 +46,16 @@ __all__ = [
 MAX_TOKENS = 10_000
 """The most fencing tokens that one report may name, over all its lists."""
 
+MAX_SCHEMA_BYTES = 16 * 1024
+"""The most that one JSON Schema of a handler may have."""
+MAX_SCHEMAS_BYTES = 128 * 1024
+"""The most that the schemas of all handlers of a worker may have."""
+
 Token: TypeAlias = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Tokens: TypeAlias = Annotated[list[Token], Meta(max_length=MAX_TOKENS)]
 Epoch: TypeAlias = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Ledger: TypeAlias = Annotated[str, Meta(max_length=64)]
+SchemasHash: TypeAlias = Annotated[str, Meta(max_length=64)]
 HandlerName: TypeAlias = Annotated[str, Meta(min_length=1, max_length=128)]
 LabelKey: TypeAlias = Annotated[str, Meta(min_length=1, max_length=317)]
 LabelValue: TypeAlias = Annotated[str, Meta(max_length=253)]
@@ -93,6 +100,15 @@ class ClockEstimate(_Message, kw_only=True):
     """By how much the estimate may be wrong, either way."""
 
 
+class HandlerSchema(_Message, kw_only=True):
+    """What a handler takes and returns, as JSON Schemas (draft 2020-12)."""
+
+    parameters: msgspec.Raw = msgspec.field(default_factory=lambda: msgspec.Raw(b"{}"))
+    """Of the object with all parameters; up to 16 KiB. An empty one is open: nothing is checked."""
+    result: msgspec.Raw = msgspec.field(default_factory=lambda: msgspec.Raw(b"{}"))
+    """Of the result; up to 16 KiB."""
+
+
 class PullRequest(_Message, kw_only=True):
     """`POST /v1/pull`: asks for work and waits for it (long poll)."""
 
@@ -123,6 +139,10 @@ class PullRequest(_Message, kw_only=True):
     """Without one, or with one that is far off or vague, the worker gets no early leases."""
     labels: Annotated[dict[LabelKey, LabelValue], Meta(max_length=64)] = {}
     """The worker's labels, for a task's `requirements`."""
+    schemas_hash: SchemasHash = ""
+    """Names the schemas of the worker's handlers: equal for equal ones. Empty: it has none."""
+    schemas: Annotated[dict[HandlerName, HandlerSchema], Meta(max_length=256)] = {}
+    """The schemas of that name, by handler; up to 128 KiB together. Only sent when the answer before has asked."""
 
 
 class Lease(_Message, kw_only=True):
@@ -167,6 +187,8 @@ class PullAnswer(_Message, kw_only=True):
     leases: list[Lease] = []
     cancel: list[int] = []
     """Tokens whose handlers must stop: cancelled, or no longer this worker's."""
+    send_schemas: bool = False
+    """The operator does not know the schemas of that `schemasHash`: send them with the next pull."""
 
 
 class ErrorReport(_Message, kw_only=True):

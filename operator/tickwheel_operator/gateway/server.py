@@ -274,8 +274,17 @@ class Gateway:
         epoch, ledger = leadership.epoch, leadership.ledger
         backend = self._backend
         now_ms = backend.now_ms()
+        if message.schemas:
+            schemas = convert.handler_schemas(message)
+            backend.take_schemas(worker.namespace, worker.pool, message.schemas_hash, schemas)
+        send_schemas = backend.wants_schemas(worker.namespace, worker.pool, message.schemas_hash)
         command = convert.pull_command(
-            message, request=backend.new_request(), now_ms=now_ms, config=self._config, pod_uid=principal.pod_uid
+            message,
+            request=backend.new_request(),
+            now_ms=now_ms,
+            config=self._config,
+            pod_uid=principal.pod_uid,
+            at_once=send_schemas,
         )
         if self._stopping:
             return _json_response(PullAnswer(epoch=epoch, ledger=ledger, now_ms=now_ms))
@@ -307,6 +316,7 @@ class Gateway:
                     received_us=received_us,
                     now_us=now_us,
                     lease_ms=self._config.lease_ms,
+                    send_schemas=send_schemas,
                     on_fault=lambda delivery, error: unsent.append(self._unsent(delivery, error)),
                 )
                 if unsent:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Collection, Hashable, Mapping
 from typing import cast
 
 from tickwheel_operator.clock import Clock
@@ -22,6 +22,7 @@ from tickwheel_operator.engine.messages import (
 from tickwheel_operator.gateway.backend import Leadership as LeadershipView
 from tickwheel_operator.gateway.backend import NotLeader
 from tickwheel_operator.gateway.schemas import Replica
+from tickwheel_operator.handlers.known import HandlerSchema, KnownSchemas
 from tickwheel_operator.objectfaults import Layer, ObjectFaults
 from tickwheel_operator.runtime.partition import PartitionHost, TermEnded
 
@@ -43,6 +44,8 @@ class HostBackend:
         faults: ObjectFaults | None = None,
     ) -> None:
         """`leader` answers the leader's URL (empty: none is known) and a lower bound of its epoch."""
+        self.schemas = KnownSchemas(self._live_schemas)
+        """What workers registered."""
         self._host = host
         self._leader = leader
         self._url = own_url
@@ -101,6 +104,18 @@ class HostBackend:
             return await host.call(cast("Pull | Report | Submit | StartBackfill | CancelRun", command))
         except TermEnded:
             raise NotLeader(self.leadership().leader_url) from None
+
+    def wants_schemas(self, namespace: str, pool: str, name: str) -> bool:
+        return bool(name) and self.schemas.wants(namespace, pool, name)
+
+    def take_schemas(self, namespace: str, pool: str, name: str, schemas: Mapping[str, HandlerSchema]) -> None:
+        if name:
+            self.schemas.take(namespace, pool, name, schemas)
+
+    def _live_schemas(self, namespace: str, pool: str) -> Collection[str]:
+        host = self._host()
+        known = host.engine.router.pools.get((namespace, pool)) if host is not None else None
+        return known.schemas if known is not None else ()
 
     def new_request(self) -> Hashable:
         return next(self._requests)

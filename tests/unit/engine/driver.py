@@ -115,6 +115,7 @@ class Driver:
         slots: int = 10,
         offset_us: int = 0,
         error_us: int | None = None,
+        schemas: str = "",
     ) -> m.WorkerSeen:
         return m.WorkerSeen(
             key=m.WorkerKey("shops", "pool", worker),
@@ -123,6 +124,7 @@ class Driver:
             slots=slots,
             clock_offset_us=offset_us,
             clock_error_us=error_us,
+            schemas=schemas,
         )
 
     def of(self, kind: type[E]) -> list[E]:

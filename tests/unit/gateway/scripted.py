@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -17,6 +17,7 @@ from tickwheel_operator.gateway.backend import Leadership
 from tickwheel_operator.gateway.config import GatewayConfig
 from tickwheel_operator.gateway.schemas import Replica
 from tickwheel_operator.gateway.server import Gateway
+from tickwheel_operator.handlers.known import HandlerSchema
 
 TOKEN = "a-token-for-tests"
 NOW_MS = 1_790_000_000_000
@@ -49,6 +50,7 @@ class ScriptedBackend:
         self.current = leadership
         self.commands: list[Any] = []
         self.cancelled = 0
+        self.schemas: dict[tuple[str, str, str], Mapping[str, HandlerSchema]] = {}
         self.called = asyncio.Event()
         self._requests = itertools.count(1)
 
@@ -63,6 +65,12 @@ class ScriptedBackend:
         except asyncio.CancelledError:
             self.cancelled += 1
             raise
+
+    def wants_schemas(self, namespace: str, pool: str, name: str) -> bool:
+        return bool(name) and (namespace, pool, name) not in self.schemas
+
+    def take_schemas(self, namespace: str, pool: str, name: str, schemas: Mapping[str, HandlerSchema]) -> None:
+        self.schemas[namespace, pool, name] = schemas
 
     def new_request(self) -> Hashable:
         return next(self._requests)

@@ -64,6 +64,7 @@ class FakeOperator:
         # Faults: each answers how many more times it happens.
         self.lose_pull_answers = 0
         self.lose_report_answers = 0
+        self.asks_for_schemas = False
         self.repeat_leases = False
         self.unavailable = 0
         self.asked = 0
@@ -231,7 +232,7 @@ class FakeOperator:
         return _answer(
             PullAnswer(
                 epoch=epoch, ledger=self.ledger, now_ms=0, leases=leases, cancel=cancel,
-                received_us=received_us, answered_us=self.clock_us(),
+                received_us=received_us, answered_us=self.clock_us(), send_schemas=self.asks_for_schemas,
             )
         )  # fmt: skip
 
