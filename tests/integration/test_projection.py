@@ -173,7 +173,9 @@ async def test_a_handler_that_no_live_worker_registered_stalls_a_task_that_stays
     assert condition(status, "Ready") == ("True", "Manual")
     message = next(c["message"] for c in status["conditions"] if c["type"] == "Stalled")
     assert "shops" in message and "another, other" in message
-    pool = await objects.until("WorkerPool", "shops", lambda s: s.get("handlers") == ["another", "other"])
+    pool = await objects.until(
+        "WorkerPool", "shops", lambda s: s.get("handlers") == [{"name": "another"}, {"name": "other"}]
+    )
     assert (pool["replicas"], pool["readyReplicas"], pool["slots"]["total"]) == (1, 1, 4)
 
     await replica.work("sync")
@@ -283,7 +285,7 @@ async def test_a_new_leader_over_right_statuses_writes_nothing(
     await objects.until("TaskRun", "fails", lambda s: s.get("state") == "Failed")
     for number in range(10):
         await objects.until("ScheduledTask", f"task-{number}", lambda s: "counters" in s)
-    await objects.until("WorkerPool", "shops", lambda s: s.get("handlers") == ["sync"])
+    await objects.until("WorkerPool", "shops", lambda s: s.get("handlers") == [{"name": "sync"}])
     await replica.settled()
     before = await objects.versions("ScheduledTask")
     await replica.stop()

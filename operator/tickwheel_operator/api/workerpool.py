@@ -14,7 +14,7 @@ from tickwheel_operator.api.conditions import Conditions, ObservedGeneration
 from tickwheel_operator.api.policies import RateLimit
 from tickwheel_operator.api.resource import AGE, READY, Column, Presentation, Resource, Scale
 from tickwheel_operator.api.runstate import Count
-from tickwheel_operator.api.schema import JsonObject, ListOf, Model, Rule, Whole
+from tickwheel_operator.api.schema import Flag, JsonObject, ListOf, Model, Rule, Whole
 from tickwheel_operator.api.text import (
     Choice,
     Duration,
@@ -267,6 +267,20 @@ class PoolUsage(Model):
     """Pods that were measured."""
 
 
+class RegisteredHandler(Model):
+    """A handler that live workers registered. The SDK makes its JSON Schemas of the function's annotations."""
+
+    name: HandlerName
+    """What tasks call it by."""
+    parameters: JsonObject | None = None
+    """The JSON Schema of its parameters. Absent: the worker registered none, or there is no room here."""
+    result: JsonObject | None = None
+    """The JSON Schema of its result. Absent: as for `parameters`, or it may be anything."""
+    differ: Flag | None = None
+    """Live workers registered different schemas, as during a rollout: those that came last are shown, and parameters
+    are taken if any of them allows them."""
+
+
 class WorkerPoolStatus(Model):
     """What the operator last saw; written at a bounded rate, so it may be a second old."""
 
@@ -292,8 +306,8 @@ class WorkerPoolStatus(Model):
     """What the pods use in all."""
     scaling: Annotated[str, Field(max_length=1_024)] | None = None
     """Why autoscaling asks for so many workers."""
-    handlers: Annotated[tuple[HandlerName, ...], ListOf(most=1_000, unique=True)] = ()
-    """Handlers that live workers registered."""
+    handlers: Annotated[tuple[RegisteredHandler, ...], ListOf(most=1_000, key="name")] = ()
+    """Handlers that live workers registered. Their schemas take up to 32 KiB in all; beyond it only names are shown."""
     selector: Annotated[str, Field(max_length=1_024)] | None = None
     """The label selector of the pool's pods, for the scale subresource."""
 

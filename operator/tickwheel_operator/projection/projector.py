@@ -27,6 +27,7 @@ from tickwheel_operator.projection.expiry import Expiry
 from tickwheel_operator.projection.failing import Failing
 from tickwheel_operator.projection.history import History
 from tickwheel_operator.projection.lanes import GENERATIONS, HISTORY, REQUESTS, STATUSES, WEIGHTS, Key, Places
+from tickwheel_operator.projection.registered import Schemas
 from tickwheel_operator.projection.statuses import (
     ENDED,
     HANDLER_NOT_REGISTERED,
@@ -72,14 +73,16 @@ class Projector:
         unbuilt: Unbuilt | None = None,
         serves: Callable[[str], bool] = lambda namespace: True,
         workforce: Callable[[str, str], Workforce | None] = lambda namespace, name: None,
+        schemas: Callable[[str, str], Schemas] = lambda namespace, name: {},
         faults: ObjectFaults | None = None,
     ) -> None:
-        """`workforce` tells of the pods of a pool with a template; None: it has none, or is invalid. `faults` are those
-        of the operator itself, which go over what a status says."""
+        """`workforce` tells of the pods of a pool with a template; None: it has none, or is invalid. `schemas` are what
+        a pool's workers registered. `faults` are those of the operator itself, which go over what a status says."""
         self._failing = Failing(faults or ObjectFaults(), catalog, requests, unbuilt, events, self.fault_changed)
         self._unbuilt = unbuilt
         self._serves = serves
         self._workforce = workforce
+        self._schemas = schemas
         self._config = config or ProjectionConfig()
         self._catalog = catalog
         self._requests = requests
@@ -403,7 +406,7 @@ class Projector:
         stored = self._stored(key, pool.seen.stored)
         if pool.seen.fault is None and workforce is not None and (pause := self._pods_unknown(workforce, view, stored)):
             return pause
-        status = pool_status(pool, view, workforce)
+        status = pool_status(pool, view, workforce, self._schemas(key[1], key[2]))
         if not conditions_differ(status, stored) and (pause := self._pause(key, self._config.pool_interval_s)):
             return pause
         await self._patch("WorkerPool", key, key[1], key[2], pool.seen.uid, status, pool.seen.stored)

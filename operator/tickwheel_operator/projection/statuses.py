@@ -17,6 +17,7 @@ from tickwheel_operator.engine.messages import RunState
 from tickwheel_operator.engine.spec import FixedDelay
 from tickwheel_operator.engine.triggers import looked_until
 from tickwheel_operator.engine.views import PoolView, RunView, TaskView
+from tickwheel_operator.projection.registered import Schemas, registered_handlers
 from tickwheel_operator.projection.subjects import Calendar, Pool, Run, Task, UnbuiltObject, Workforce
 
 __all__ = [
@@ -143,7 +144,9 @@ def calendar_status(calendar: Calendar) -> Status:
     }
 
 
-def pool_status(pool: Pool, view: PoolView | None, workforce: Workforce | None = None) -> Status:
+def pool_status(
+    pool: Pool, view: PoolView | None, workforce: Workforce | None = None, schemas: Schemas | None = None
+) -> Status:
     """Of a WorkerPool; `workforce` is None where its workers run elsewhere. One of which nothing was heard has none."""
     generation, fault = pool.seen.generation, pool.seen.fault
     workers = 0 if view is None else view.workers
@@ -173,7 +176,7 @@ def pool_status(pool: Pool, view: PoolView | None, workforce: Workforce | None =
         "load": {"cpu": _step(view.cpu), "memory": _step(view.memory)} if view is not None and workers else None,
         "usage": None if usage is None else {"cpu": usage.cpu, "memory": usage.memory, "pods": usage.pods},
         "scaling": (workforce.scaling[:1_024] or None) if workforce is not None else None,
-        "handlers": [] if view is None else sorted(view.handlers)[:1_000],
+        "handlers": [] if view is None else registered_handlers(view.handlers, schemas or {}),
         "selector": workforce.selector if workforce is not None else None,
     }
 

@@ -18,12 +18,14 @@ from tickwheel_operator.controllers.requests import Requests
 from tickwheel_operator.controllers.unbuilt import Unbuilt
 from tickwheel_operator.controllers.watch import WatchHealth
 from tickwheel_operator.engine.views import PoolView, pool_views
+from tickwheel_operator.handlers.known import KnownSchemas
 from tickwheel_operator.ledger.log import Ledger
 from tickwheel_operator.objectfaults import Layer, ObjectFaults
 from tickwheel_operator.projection.config import ProjectionConfig
 from tickwheel_operator.projection.events import EventConfig, EventRecorder
 from tickwheel_operator.projection.metrics import MetricsCollector, PoolFigures, Sources, TermFigures
 from tickwheel_operator.projection.projector import Projector
+from tickwheel_operator.projection.registered import Schemas
 from tickwheel_operator.projection.stored import read_status
 from tickwheel_operator.projection.subjects import Workforce
 from tickwheel_operator.runtime.partition import PartitionHost, ViewSink
@@ -74,9 +76,11 @@ class Observability:
             unbuilt=unbuilt,
             serves=ownership.serves if ownership is not None else lambda namespace: True,
             workforce=lambda namespace, name: self._workforce(namespace, name),
+            schemas=lambda namespace, name: self._schemas(namespace, name),
             faults=faults,
         )
         self._workforce: Callable[[str, str], Workforce | None] = lambda namespace, name: None
+        self._schemas: Callable[[str, str], Schemas] = lambda namespace, name: {}
         catalog.on_task = self._projector.task_changed
         catalog.on_pool.append(self._projector.pool_changed)
         catalog.on_calendar = self._projector.calendar_changed
@@ -130,6 +134,11 @@ class Observability:
     def show_pools(self, views: Sequence[PoolView]) -> None:
         """The figures of all pools, now."""
         self._projector.show_pools(views)
+
+    def show_schemas(self, known: KnownSchemas) -> None:
+        """What workers registered, for the statuses of their pools."""
+        self._schemas = known.of_pool
+        known.on_change = self._projector.pool_changed
 
     def pool_changed(self, namespace: str, name: str) -> None:
         """Something about the pool's pods changed."""

@@ -146,6 +146,7 @@ class Operator:
             faults,
         )
         observability.show_health(watch.health)
+        observability.show_schemas(backend.schemas)
 
         def open_ledger() -> Ledger:
             return Ledger(

@@ -136,6 +136,8 @@ def test_only_free_json_keeps_unknown_fields() -> None:
         "TaskRun.spec.execution.sharded.parameters",
         "TaskRun.status.result",
         "WorkerPool.spec.template.spec",
+        "WorkerPool.status.handlers[items].parameters",
+        "WorkerPool.status.handlers[items].result",
         "Workflow.spec.parameters",
         "Workflow.spec.nodes[items].parameters",
         "WorkflowRun.spec.parameters",

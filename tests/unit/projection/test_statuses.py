@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 
 from tickwheel_operator.api.calendar import CalendarStatus
@@ -18,6 +19,8 @@ from tickwheel_operator.engine.messages import RunState
 from tickwheel_operator.engine.spec import CalendarUse, Completion, FixedDelay, TaskSpec
 from tickwheel_operator.engine.triggers import CronTrigger, FilteredTrigger, OnceTrigger
 from tickwheel_operator.engine.views import HandlerState, PoolView, RunView, TaskView
+from tickwheel_operator.handlers.known import HandlerSchema
+from tickwheel_operator.projection.registered import MOST_SHOWN_BYTES, registered_handlers
 from tickwheel_operator.projection.statuses import calendar_status, has_ended, pool_status, run_status, task_status
 from tickwheel_operator.projection.stored import NOTHING, SECTIONS, digests, read_status
 from tickwheel_operator.projection.writing import changes, conditions_differ, with_transition_times
@@ -308,3 +311,29 @@ def test_a_backfill_counts_its_runs() -> None:
     assert status["dispatches"] == {"total": 288, "succeeded": 100, "failed": 2}
     assert status["lateness"] is None
     assert run_status(a_run(), 1)["dispatches"] == {"total": 1, "succeeded": 1, "failed": 0}
+
+
+def schema(kind: str, size_bytes: int = 0) -> HandlerSchema:
+    described = {"type": kind, "description": "x" * size_bytes} if size_bytes else {"type": kind}
+    return HandlerSchema(msgspec.json.encode(described), b"{}")
+
+
+def test_a_pools_handlers_are_shown_with_the_schemas_that_came_last() -> None:
+    schemas = {"a": [schema("object"), schema("array")], "b": [HandlerSchema(b"true", b"{}")], "gone": [schema("null")]}
+    assert registered_handlers(["b", "a", "c"], schemas) == [
+        {"name": "a", "parameters": {"type": "object"}, "differ": True},
+        {"name": "b"},
+        {"name": "c"},
+    ]
+
+
+def test_schemas_beyond_the_room_in_a_status_are_left_out() -> None:
+    schemas = {name: [schema("object", MOST_SHOWN_BYTES // 3)] for name in "abcd"} | {"e": [schema("object")]}
+    shown = registered_handlers(list("abcde"), schemas)
+    assert [entry["name"] for entry in shown if "parameters" in entry] == ["a", "b", "e"]
+    assert len(shown) == 5
+
+
+def test_a_schema_that_is_nested_too_deeply_for_an_object_is_not_shown() -> None:
+    deep = b'{"not":' * 97 + b"{}" + b"}" * 97
+    assert registered_handlers(["a"], {"a": [HandlerSchema(deep, b"{}")]}) == [{"name": "a"}]
