@@ -145,7 +145,7 @@ class OperatorProcess(Program):
             folder / f"{name}.log",
         )
 
-    def wait_ready(self, timeout: float = 60) -> None:
+    def wait_ready(self, timeout: float = 120) -> None:
         """Wait until /readyz answers 200: the catalog is complete, whether it leads or follows."""
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:

@@ -56,7 +56,7 @@ class TlsOperator(OperatorProcess):
         self.url = f"https://localhost:{self.port}"
         self._environment["TICKWHEEL_ADVERTISE_URL"] = f"https://127.0.0.1:{self.port}"
 
-    def wait_ready(self, timeout: float = 60) -> None:
+    def wait_ready(self, timeout: float = 120) -> None:
         until(f"{self.name} to be ready", self._is_ready, timeout_s=timeout)
 
     def _is_ready(self) -> bool:

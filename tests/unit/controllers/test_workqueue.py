@@ -165,6 +165,7 @@ async def test_a_discarded_key_is_not_worked_on() -> None:
         queue.discard("a")
         queue.discard("b")
         queue.add("c")
+        await until(lambda: seen)
         await asyncio.sleep(0.05)
         assert seen == ["c"]
 
