@@ -7,6 +7,7 @@ changed.
 from __future__ import annotations
 
 from tickwheel_operator.gateway.token_review import TokenReviewAuthenticator
+from tickwheel_operator.projection import projector
 from tickwheel_operator.runtime import pools
 
 __all__ = ["SITE", "install"]
@@ -15,9 +16,12 @@ SITE = "from tests.integration.hasty_operator import install\n\ninstall()\n"
 
 
 def install() -> None:
-    """A good token is remembered for three seconds, and what pods trust is looked at each second."""
+    """A good token is remembered for three seconds, what pods trust is looked at each second, and a new leader shows
+    pools after three seconds, in which their workers have called."""
     remembers = TokenReviewAuthenticator.__init__.__kwdefaults__
     assert remembers is not None and "cache_s" in remembers
     remembers["cache_s"] = 3.0
     assert pools._TRUST_S > 1.0
     pools._TRUST_S = 1.0
+    assert projector._SETTLING_S > 3.0
+    projector._SETTLING_S = 3.0

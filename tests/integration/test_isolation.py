@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from tests.integration.broken_operator import SITE
+from tests.integration import broken_operator, hasty_operator
 from tests.integration.installation import (
     apply,
     create_namespace,
@@ -96,7 +96,7 @@ def scene(cluster: Access, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     install_operator(cluster, SYSTEM)
     create_namespace(cluster, NAMESPACE)
     account = service_account(NAMESPACE, "shop-worker")  # fmt: skip
-    broken = customized(folder, SITE)
+    broken = customized(folder, hasty_operator.SITE + broken_operator.SITE)
     with Crew(cluster, folder, system=SYSTEM, namespace=NAMESPACE) as crew:
         apply(cluster, account, _object("WorkerPool", "shops", {"slots": 8, "silence": "120s"}))
         for name in ("replica-a", "replica-b"):
