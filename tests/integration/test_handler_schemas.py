@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.integration.caller import Answer, Caller
 from tests.integration.installation import apply, create_namespace, get, install_operator
-from tests.integration.processes import PATIENT_LEASE, Crew
+from tests.integration.processes import PATIENT_LEASE, Crew, WorkerProcess
 from tests.integration.soak.scenario import until
 
 from tickwheel_cluster import Access
@@ -50,12 +51,33 @@ def _account(name: str) -> dict[str, Any]:
     return {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name, "namespace": NAMESPACE}}
 
 
+def _may_submit(account: str) -> list[dict[str, Any]]:
+    rbac = "rbac.authorization.k8s.io"
+    metadata = {"name": "submit", "namespace": NAMESPACE}
+    rules = [{"apiGroups": ["tickwheel.io"], "resources": ["taskruns"], "verbs": ["create"]}]
+    return [
+        {"apiVersion": f"{rbac}/v1", "kind": "Role", "metadata": metadata, "rules": rules},
+        {
+            "apiVersion": f"{rbac}/v1", "kind": "RoleBinding", "metadata": metadata,
+            "roleRef": {"apiGroup": rbac, "kind": "Role", "name": "submit"},
+            "subjects": [{"kind": "ServiceAccount", "name": account, "namespace": NAMESPACE}],
+        },
+    ]  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def shop(cluster: Access) -> Access:
     install_operator(cluster, SYSTEM)
     create_namespace(cluster, NAMESPACE)
     pool = {"slots": 4, "silence": "120s", "access": {"serviceAccounts": ["shop-worker"]}}
-    apply(cluster, _account("shop-worker"), _object("WorkerPool", "shop", pool))
+    manual = {"pool": "shop", "handler": "sync", "parameters": {"shop": "a"}, "concurrency": {"policy": "Allow"}}
+    apply(
+        cluster,
+        *(_account(name) for name in ("shop-worker", "submitter")),
+        *_may_submit("submitter"),
+        _object("WorkerPool", "shop", pool),
+        _object("ScheduledTask", "by-hand", manual),
+    )
     return cluster
 
 
@@ -68,7 +90,7 @@ def crew(shop: Access, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cre
         yield crew
 
 
-def _worker(crew: Crew, name: str, text: str) -> Any:
+def _worker(crew: Crew, name: str, text: str) -> WorkerProcess:
     file = crew.folder / f"{name}.py"
     Path(file).write_text(text)
     return crew.worker(name, pool="shop", account="shop-worker", handlers=file, environment={})
@@ -85,11 +107,66 @@ def test_a_pools_status_shows_what_its_workers_handlers_take_and_return(shop: Ac
     until("the schemas to be shown", lambda: _handlers(shop) == [open_, SYNC])
 
 
+def _leave(shop: Access, new: WorkerProcess) -> None:
+    """End the newer of two workers, once the status knows both: it is written some seconds late."""
+    until("both to be known", lambda: any(handler.get("differ") for handler in _handlers(shop)))
+    assert new.terminate() == 0
+    until("the older to be alone", lambda: _handlers(shop)[1:] == [SYNC])
+
+
+def _submit(shop: Access, crew: Crew, *runs: dict[str, Any]) -> Answer:
+    token = shop.service_account_token(NAMESPACE, "submitter", audience="tickwheel")
+    url = f"{crew.operators[0].url}/v1/tasks/{NAMESPACE}/by-hand/runs"
+    return Caller(token).call("POST", url, {"runs": list(runs)}, timeout_s=60)
+
+
+def test_a_submission_that_the_handler_does_not_take_is_refused_with_field_and_example(
+    shop: Access, crew: Crew
+) -> None:
+    until("the schemas to be known", lambda: _handlers(shop)[1:] == [SYNC])
+    fits = {"idempotencyKey": "fits", "parameters": {"region": "south"}}
+    assert _submit(shop, crew, fits).status == 200, "the task's own `shop` counts"
+    answer = _submit(shop, crew, fits, {"parameters": {"region": "east", "shop": "b"}})
+    assert (answer.status, answer.problem) == (422, "invalid-parameters")
+    assert answer.body["detail"] == (
+        'runs[1].parameters.region: "east" is not one of "north" or "south". Handler sync takes: '
+        'shop (string, required), region ("north" or "south"); for example {"shop":"..."}'
+    )
+
+
+def test_a_taskrun_that_the_handler_does_not_take_is_stalled_until_it_does(shop: Access, crew: Crew) -> None:
+    apply(shop, _object("TaskRun", "number", {"task": "by-hand", "parameters": {"shop": 7}}))
+
+    def status() -> dict[str, Any]:
+        found: dict[str, Any] = get(shop, "TaskRun", NAMESPACE, "number").get("status", {})
+        return found
+
+    def stalled() -> dict[str, Any]:
+        return next((found for found in status().get("conditions", ()) if found["type"] == "Stalled"), {})
+
+    until("it to be stalled", lambda: stalled().get("status") == "True")
+    assert stalled()["reason"] == "InvalidParameters"
+    assert stalled()["message"].startswith('spec.parameters.shop: 7 is not of type "string". Handler sync')
+    assert "runId" not in status()
+    new = _worker(crew, "w-2", AFTER)  # takes numbers
+    until("it to be made", lambda: status().get("runId"))
+    _leave(shop, new)
+
+
+def test_a_run_that_exists_is_answered_though_its_handler_changed(shop: Access, crew: Crew) -> None:
+    number = {"idempotencyKey": "seven", "parameters": {"shop": 7}}
+    new = _worker(crew, "w-3", AFTER)
+    until("both to be known", lambda: any(handler.get("differ") for handler in _handlers(shop)))
+    assert _submit(shop, crew, number).status == 200
+    _leave(shop, new)
+    assert _submit(shop, crew, number).body["runs"][0]["created"] is False
+    assert _submit(shop, crew, {**number, "idempotencyKey": "eight"}).problem == "invalid-parameters"
+
+
 def test_during_a_rollout_the_newer_schema_is_shown_and_that_they_differ(shop: Access, crew: Crew) -> None:
     new = _worker(crew, "w-1", AFTER)
     until("both to be known", lambda: any(handler.get("differ") for handler in _handlers(shop)))
     open_, sync = _handlers(shop)
     assert "differ" not in open_
     assert sync["parameters"]["properties"]["shop"] == EITHER
-    assert new.terminate() == 0
-    until("the older to be shown again", lambda: _handlers(shop)[1:] == [SYNC])
+    _leave(shop, new)

@@ -38,6 +38,7 @@ _REASONS = {
     RefusalReason.OVERLAP: "Overlap",
     RefusalReason.NOT_POSSIBLE: "NotPossible",
     RefusalReason.KEY_REUSED: "IdempotencyKeyReused",
+    RefusalReason.INVALID_PARAMETERS: "InvalidParameters",
     RefusalReason.NOT_READY: "NotReady",
 }
 _FAILED_S = 30.0
@@ -53,6 +54,7 @@ _LOOK_AGAIN_S = {
     RefusalReason.OVERLAP: 2.0,
     RefusalReason.NOT_POSSIBLE: 300.0,
     RefusalReason.KEY_REUSED: 300.0,
+    RefusalReason.INVALID_PARAMETERS: 30.0,
     RefusalReason.NOT_READY: 0.5,
 }
 

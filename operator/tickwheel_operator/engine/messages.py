@@ -368,6 +368,8 @@ class RefusalReason(enum.Enum):
     """What was asked for makes no sense for this task; the detail says why. Asking again does not help."""
     KEY_REUSED = "key-reused"
     """The idempotency key stands for another request; the detail says what differs. Asking again does not help."""
+    INVALID_PARAMETERS = "invalid-parameters"
+    """The handler does not take them; the detail says which, and what it takes."""
     NOT_READY = "not-ready"
     """The catalog is not complete yet: ask again."""
 

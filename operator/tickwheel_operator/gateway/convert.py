@@ -416,6 +416,8 @@ def refusal(effect: CommandRefused) -> GatewayProblem:
             return problems.bad_request(effect.detail)
         case RefusalReason.KEY_REUSED:
             return problems.key_reused(effect.detail)
+        case RefusalReason.INVALID_PARAMETERS:
+            return problems.invalid_parameters(effect.detail)
         case RefusalReason.NOT_READY:
             return problems.not_ready(effect.detail)
 

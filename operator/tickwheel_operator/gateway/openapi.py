@@ -129,7 +129,7 @@ def _paths() -> _JSON:
                 "Make up for the instants of a span of the past",
                 schemas.BackfillRequest,
                 schemas.SubmitAnswer,
-                (*common, "no-such-task", "key-reused", "not-leader", "backlog-full"),
+                (*common, "no-such-task", "key-reused", "invalid-parameters", "not-leader", "backlog-full"),
             ),
         },
         "/v1/tasks/{namespace}/{name}/runs": {
@@ -139,7 +139,7 @@ def _paths() -> _JSON:
                 "Start runs of a task, all or none",
                 schemas.SubmitRequest,
                 schemas.SubmitAnswer,
-                (*common, "no-such-task", "overlap", "key-reused", "not-leader", "backlog-full"),
+                (*common, "no-such-task", "overlap", "key-reused", "invalid-parameters", "not-leader", "backlog-full"),
                 body_required=False,
             ),
         },

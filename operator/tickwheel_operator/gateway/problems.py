@@ -20,6 +20,7 @@ __all__ = [
     "bad_request",
     "epoch_passed",
     "explain",
+    "invalid_parameters",
     "key_reused",
     "ledger_replaced",
     "no_such_pool",
@@ -48,6 +49,7 @@ PROBLEMS: Mapping[str, tuple[int, str]] = {
     "too-large": (413, "The request is too large"),
     "not-leader": (421, "This replica is not the leader"),
     "key-reused": (422, "The idempotency key stands for another request"),
+    "invalid-parameters": (422, "The handler does not take these parameters"),
     "backlog-full": (429, "The pool's backlog is full"),
     "too-many-requests": (429, "The caller asks too often"),
     "internal": (500, "The operator failed"),
@@ -128,6 +130,10 @@ def overlap(detail: str) -> GatewayProblem:
 
 def key_reused(detail: str) -> GatewayProblem:
     return GatewayProblem("key-reused", detail)
+
+
+def invalid_parameters(detail: str) -> GatewayProblem:
+    return GatewayProblem("invalid-parameters", detail)
 
 
 def backlog_full(detail: str) -> GatewayProblem:

@@ -72,6 +72,14 @@ class KnownSchemas:
                     schemas.append(schema)
         return found
 
+    def sources(self, namespace: str, pool: str, handler: str) -> list[bytes]:
+        """The different schemas of the handler's parameters; none where a live worker may take anything."""
+        live = self._live(namespace, pool)
+        sets = self._pools.get((namespace, pool), {})
+        if any(name not in sets for name in live):
+            return []
+        return list({sets[name].handlers[handler].parameters: None for name in live if handler in sets[name].handlers})
+
     def _live_sets(self, namespace: str, pool: str) -> Iterable[_Set]:
         live = self._live(namespace, pool)
         return (known for name, known in reversed(self._pools.get((namespace, pool), {}).items()) if name in live)

@@ -24,6 +24,7 @@ from tickwheel_operator.gateway.backend import NotLeader
 from tickwheel_operator.gateway.schemas import Replica
 from tickwheel_operator.handlers.known import HandlerSchema, KnownSchemas
 from tickwheel_operator.objectfaults import Layer, ObjectFaults
+from tickwheel_operator.runtime.parameters import ParameterCheck
 from tickwheel_operator.runtime.partition import PartitionHost, TermEnded
 
 __all__ = ["HostBackend"]
@@ -46,6 +47,7 @@ class HostBackend:
         """`leader` answers the leader's URL (empty: none is known) and a lower bound of its epoch."""
         self.schemas = KnownSchemas(self._live_schemas)
         """What workers registered."""
+        self._parameters = ParameterCheck(self.schemas)
         self._host = host
         self._leader = leader
         self._url = own_url
@@ -100,6 +102,10 @@ class HostBackend:
         host = self._host()
         if host is None:
             raise NotLeader(self.leadership().leader_url)
+        if isinstance(command, Submit | StartBackfill):
+            refused = await self._parameters.refusal(host.engine, command)
+            if refused is not None:
+                return refused
         try:
             return await host.call(cast("Pull | Report | Submit | StartBackfill | CancelRun", command))
         except TermEnded:
