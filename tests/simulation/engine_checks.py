@@ -268,7 +268,7 @@ class FactChecks(Fold):
         if self.held:
             self.broken(f"{uid} fires, but the intake is held")
         # A fixed delay lasts by the boot clock: whatever the wall clock says.
-        if scheduled_ms > self.now_ms + self.lead_ms + 1_000 and not isinstance(spec.after, FixedDelay):
+        if scheduled_ms > self.wall_ms + self.lead_ms + 1_000 and not isinstance(spec.after, FixedDelay):
             self.broken(f"{uid} fires {scheduled_ms - self.now_ms} ms ahead")
         if isinstance(spec.after, FixedDelay):
             others = [r.number for r in self.runs.values() if r.task == task and r.origin is Origin.SCHEDULE]

@@ -229,6 +229,20 @@ def test_leases_of_several_commands_share_one_answer_where_the_host_gathers() ->
     assert [d.task.name for d in deliveries(driver.engine.answers())] == ["t2"]
 
 
+def test_an_answer_goes_out_for_the_soonest_of_the_leases_that_share_it() -> None:
+    driver = Driver.leading(task_spec(), task_spec("now", trigger=None))
+    driver.do(m.LeadSet(lead_ms=20))
+    driver.at(1_000)  # the timer of the first instant was set before the lead
+    [first] = deliveries(driver.pull(error_us=300))
+    driver.report(succeeded=[first.token])
+    driver.engine.gather()
+    driver.at(1_985)
+    driver.submit("k", name="now")
+    driver.pull(error_us=300, received=first.token)
+    assert len(driver.of(f.Leased)[-1].dispatches) == 2, "one that is due, and one that is near"
+    assert driver.engine.answers_within(0)
+
+
 def test_what_was_gathered_for_a_pull_that_broke_off_is_sent_again() -> None:
     driver = Driver.leading(task_spec(trigger=FixedRateTrigger(1_000, T0)))
     driver.engine.gather()

@@ -6,7 +6,7 @@ import pytest
 from tests.unit.engine.driver import T0, Driver, deliveries, task_spec
 
 from tickwheel_operator.engine import messages as m
-from tickwheel_operator.engine.spec import Misfire, MisfirePolicy
+from tickwheel_operator.engine.spec import FixedDelay, Misfire, MisfirePolicy
 from tickwheel_operator.ledger import facts as f
 
 FULL = m.IntakeHeld(reason="the ledger retains 256 MiB")
@@ -89,3 +89,12 @@ def test_an_overdue_task_makes_no_run_while_the_intake_is_held_whatever_becomes_
     assert len(driver.of(f.Fired)) == 1
     driver.do(OPEN)
     assert len(driver.of(f.Fired)) > 1
+
+
+def test_a_fixed_delay_that_ends_while_the_intake_is_held_is_settled_when_it_opens() -> None:
+    driver = Driver.leading(task_spec(trigger=None, after=FixedDelay(1_000)))
+    driver.do(FULL)
+    assert driver.at(1_000) == []
+    assert driver.open_runs() == []
+    driver.at(2_000, OPEN)
+    assert [run.scheduled_ms for run in driver.open_runs()] == [T0 + 1_000]

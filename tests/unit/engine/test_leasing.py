@@ -45,6 +45,7 @@ def test_a_report_ends_the_run_once_and_is_fenced_the_second_time() -> None:
 
     assert driver.report(succeeded=[delivery.token]).fenced == []
     assert driver.report(succeeded=[delivery.token]).fenced == [delivery.token]
+    assert driver.engine.stats.fenced == 1
     assert driver.engine.state.by_uid["uid-hello"].succeeded == 1
 
 

@@ -299,6 +299,9 @@ def test_instants_that_a_clock_set_back_brings_again_are_fired_though_their_task
     driver.boot_ms += 950
     driver.at(950)  # both are overdue; one is settled, and the timer of both is set to what comes then
     driver.at(200)  # the wall clock is set back
+    assert [fact.scheduled_ms - T0 for fact in driver.of(f.Fired) if fact.tasks == [2]] == [100, 200], (
+        "none ahead of it"
+    )
     for offset in range(200, 1_251, 10):
         driver.boot_ms += 10
         driver.at(offset)
