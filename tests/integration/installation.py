@@ -23,6 +23,7 @@ __all__ = [
     "get",
     "install",
     "install_operator",
+    "may_submit",
     "service_account",
     "wait_until_served",
 ]
@@ -114,6 +115,21 @@ def custom_object(kind: str, namespace: str, name: str, spec: dict[str, Any]) ->
 
 def service_account(namespace: str, name: str) -> dict[str, Any]:
     return {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name, "namespace": namespace}}
+
+
+def may_submit(namespace: str, account: str) -> list[dict[str, Any]]:
+    """The role and its binding that let a ServiceAccount of the namespace start runs there."""
+    rbac = "rbac.authorization.k8s.io"
+    metadata = {"name": "submit", "namespace": namespace}
+    rules = [{"apiGroups": ["tickwheel.io"], "resources": ["taskruns"], "verbs": ["create"]}]
+    return [
+        {"apiVersion": f"{rbac}/v1", "kind": "Role", "metadata": metadata, "rules": rules},
+        {
+            "apiVersion": f"{rbac}/v1", "kind": "RoleBinding", "metadata": metadata,
+            "roleRef": {"apiGroup": rbac, "kind": "Role", "name": "submit"},
+            "subjects": [{"kind": "ServiceAccount", "name": account, "namespace": namespace}],
+        },
+    ]  # fmt: skip
 
 
 def apply(cluster: Access, *objects: dict[str, Any] | None) -> None:

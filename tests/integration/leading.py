@@ -27,6 +27,7 @@ from kubernetes.aio.client import (
     V1ResourceQuotaSpec,
 )
 from kubernetes.aio.watch import Watch as Watcher
+from tests.integration.installation import custom_object
 
 from tickwheel_operator.clock import SystemClock
 from tickwheel_operator.controllers.catalog import Catalog
@@ -183,10 +184,7 @@ class Objects:
         await self._core.create_namespace(V1Namespace(metadata=V1ObjectMeta(name=self.namespace)))
 
     async def create(self, kind: str, name: str, spec: dict[str, Any]) -> dict[str, Any]:
-        body = {
-            "apiVersion": f"{GROUP}/{VERSION}", "kind": kind, "spec": spec,
-            "metadata": {"name": name, "namespace": self.namespace},
-        }  # fmt: skip
+        body = custom_object(kind, self.namespace, name, spec)
         plural = kind.lower() + "s"
         made: Any = await self._api.create_namespaced_custom_object(GROUP, VERSION, self.namespace, plural, body)
         return made

@@ -19,6 +19,7 @@ from tests.integration.installation import (
     custom_object,
     get,
     install_operator,
+    may_submit,
     service_account,
 )
 from tests.integration.processes import PATIENT_LEASE, Crew, OperatorProcess
@@ -140,19 +141,9 @@ def _objects(namespace: str) -> list[dict[str, Any]]:
         }  # fmt: skip
         return custom_object("ScheduledTask", namespace, name, spec)
 
-    may_submit = {"apiGroups": ["tickwheel.io"], "resources": ["taskruns"], "verbs": ["create"]}
-    rbac = "rbac.authorization.k8s.io/v1"
     return [
         service_account(namespace, "worker"),
-        {
-            "apiVersion": rbac, "kind": "Role", "metadata": {"name": "submit", "namespace": namespace},
-            "rules": [may_submit],
-        },
-        {
-            "apiVersion": rbac, "kind": "RoleBinding", "metadata": {"name": "submit", "namespace": namespace},
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "submit"},
-            "subjects": [{"kind": "ServiceAccount", "name": "worker", "namespace": namespace}],
-        },
+        *may_submit(namespace, "worker"),
         custom_object("WorkerPool", namespace, "work", {"slots": 16}),
         # Its worker is this test, which does not speak while it waits for others.
         custom_object("WorkerPool", namespace, "raw", {"slots": 16, "silence": f"{_SLEEP_S}s"}),

@@ -18,7 +18,15 @@ import pytest
 from tests.integration.caller import Caller
 from tests.integration.flood_client import FloodPlan
 from tests.integration.hasty_operator import SITE
-from tests.integration.installation import OPERATOR_ACCOUNT, apply, create_namespace, custom_object, install_operator
+from tests.integration.installation import (
+    OPERATOR_ACCOUNT,
+    apply,
+    create_namespace,
+    custom_object,
+    install_operator,
+    may_submit,
+    service_account,
+)
 from tests.integration.processes import OperatorProcess, Program, WorkerProcess, customized
 from tests.integration.slow_reviews import Manner, SlowReviews
 from tests.integration.soak.scenario import HANDLERS, until
@@ -63,15 +71,10 @@ def operator(
     install_operator(cluster, SYSTEM)
     create_namespace(cluster, NAMESPACE)
     for name in ("worker", "submitter", "intruder"):
-        apply(cluster, {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": _in_shop(name)})
-    rules = [{"apiGroups": ["tickwheel.io"], "resources": ["taskruns"], "verbs": ["create"]}]
-    role = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": _in_shop("submit")}
-    subject = {"kind": "ServiceAccount", "name": "submitter", "namespace": NAMESPACE}
-    reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "submit"}
+        apply(cluster, service_account(NAMESPACE, name))
     apply(
         cluster,
-        {**role, "rules": rules},
-        {**role, "kind": "RoleBinding", "subjects": [subject], "roleRef": reference},
+        *may_submit(NAMESPACE, "submitter"),
         _object("WorkerPool", "shop", {"access": {"serviceAccounts": ["worker"]}}),
         _object("ScheduledTask", "tick", {"pool": "shop", "handler": "quick", "trigger": {"fixedRate": "1s"}}),
         _object("ScheduledTask", "by-hand", {"pool": "shop", "handler": "quick"}),
@@ -153,10 +156,6 @@ def _succeeded(operator: OperatorProcess) -> float:
 
 def _is_success(name: str) -> bool:
     return name.startswith("tickwheel_runs_total{") and 'state="Succeeded"' in name
-
-
-def _in_shop(name: str) -> dict[str, str]:
-    return {"name": name, "namespace": NAMESPACE}
 
 
 def _object(kind: str, name: str, spec: dict[str, Any]) -> dict[str, Any]:

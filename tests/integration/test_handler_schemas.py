@@ -8,7 +8,15 @@ from typing import Any
 
 import pytest
 from tests.integration.caller import Answer, Caller
-from tests.integration.installation import apply, create_namespace, get, install_operator
+from tests.integration.installation import (
+    apply,
+    create_namespace,
+    custom_object,
+    get,
+    install_operator,
+    may_submit,
+    service_account,
+)
 from tests.integration.processes import PATIENT_LEASE, Crew, WorkerProcess
 from tests.integration.soak.scenario import until
 
@@ -42,29 +50,6 @@ SYNC = {
 EITHER = {"anyOf": [{"type": "integer"}, {"type": "string"}]}
 
 
-def _object(kind: str, name: str, spec: dict[str, Any]) -> dict[str, Any]:
-    metadata = {"name": name, "namespace": NAMESPACE}
-    return {"apiVersion": "tickwheel.io/v1alpha1", "kind": kind, "metadata": metadata, "spec": spec}
-
-
-def _account(name: str) -> dict[str, Any]:
-    return {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name, "namespace": NAMESPACE}}
-
-
-def _may_submit(account: str) -> list[dict[str, Any]]:
-    rbac = "rbac.authorization.k8s.io"
-    metadata = {"name": "submit", "namespace": NAMESPACE}
-    rules = [{"apiGroups": ["tickwheel.io"], "resources": ["taskruns"], "verbs": ["create"]}]
-    return [
-        {"apiVersion": f"{rbac}/v1", "kind": "Role", "metadata": metadata, "rules": rules},
-        {
-            "apiVersion": f"{rbac}/v1", "kind": "RoleBinding", "metadata": metadata,
-            "roleRef": {"apiGroup": rbac, "kind": "Role", "name": "submit"},
-            "subjects": [{"kind": "ServiceAccount", "name": account, "namespace": NAMESPACE}],
-        },
-    ]  # fmt: skip
-
-
 @pytest.fixture(scope="module")
 def shop(cluster: Access) -> Access:
     install_operator(cluster, SYSTEM)
@@ -73,10 +58,10 @@ def shop(cluster: Access) -> Access:
     manual = {"pool": "shop", "handler": "sync", "parameters": {"shop": "a"}, "concurrency": {"policy": "Allow"}}
     apply(
         cluster,
-        *(_account(name) for name in ("shop-worker", "submitter")),
-        *_may_submit("submitter"),
-        _object("WorkerPool", "shop", pool),
-        _object("ScheduledTask", "by-hand", manual),
+        *(service_account(NAMESPACE, name) for name in ("shop-worker", "submitter")),
+        *may_submit(NAMESPACE, "submitter"),
+        custom_object("WorkerPool", NAMESPACE, "shop", pool),
+        custom_object("ScheduledTask", NAMESPACE, "by-hand", manual),
     )
     return cluster
 
@@ -135,7 +120,7 @@ def test_a_submission_that_the_handler_does_not_take_is_refused_with_field_and_e
 
 
 def test_a_taskrun_that_the_handler_does_not_take_is_stalled_until_it_does(shop: Access, crew: Crew) -> None:
-    apply(shop, _object("TaskRun", "number", {"task": "by-hand", "parameters": {"shop": 7}}))
+    apply(shop, custom_object("TaskRun", NAMESPACE, "number", {"task": "by-hand", "parameters": {"shop": 7}}))
 
     def status() -> dict[str, Any]:
         found: dict[str, Any] = get(shop, "TaskRun", NAMESPACE, "number").get("status", {})

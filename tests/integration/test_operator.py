@@ -19,6 +19,7 @@ from tests.integration.installation import (
     custom_object,
     get,
     install_operator,
+    may_submit,
     service_account,
 )
 from tests.integration.processes import PATIENT_LEASE, Crew
@@ -263,19 +264,9 @@ def _is_refused(answer: Answer, status: int, problem: str, *texts: str) -> None:
 
 
 def _objects(namespace: str) -> list[dict[str, Any]]:
-    rbac = "rbac.authorization.k8s.io"
-    rules = [{"apiGroups": ["tickwheel.io"], "resources": ["taskruns"], "verbs": ["create"]}]
     return [
         *(service_account(namespace, name) for name in ("shop-worker", "intruder", "submitter")),
-        {
-            "apiVersion": f"{rbac}/v1", "kind": "Role", "metadata": {"name": "submit", "namespace": namespace},
-            "rules": rules,
-        },
-        {
-            "apiVersion": f"{rbac}/v1", "kind": "RoleBinding", "metadata": {"name": "submit", "namespace": namespace},
-            "roleRef": {"apiGroup": rbac, "kind": "Role", "name": "submit"},
-            "subjects": [{"kind": "ServiceAccount", "name": "submitter", "namespace": namespace}],
-        },
+        *may_submit(namespace, "submitter"),
         custom_object("WorkerPool", namespace, "shop", {
             # A machine that stands still for some seconds loses no worker.
             "slots": 8, "silence": "120s", "access": {"serviceAccounts": ["shop-worker"]},
