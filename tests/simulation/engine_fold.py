@@ -58,8 +58,7 @@ class Attempt:
         """Nor after this."""
         self.begun_boot_ms = boot_ms
         self.inherited = False
-        """A leader before has leased it ahead of its instant, or of what may be its start."""
-        self.leased_ms = 0
+        """A leader before has leased it, and by the clock of this one its start may be ahead."""
 
     @property
     def begins_by_boot_ms(self) -> int:
@@ -221,7 +220,6 @@ class Fold:
                     ahead = max(0, run.due_boot_ms - self.boot_ms)
                     run.token, run.worker, run.deliveries = token, worker, run.deliveries + 1
                     attempt = self.attempts[token] = Attempt(run, worker, self.boot_ms, self.wall_ms - self.boot_ms)
-                    attempt.leased_ms = now
                     attempt.least_boot_ms = max(self.boot_ms, attempt.soonest_boot_ms) + self.config.lease_ms
                     attempt.most_boot_ms = self.boot_ms + ahead + self.config.lease_ms
                     attempt.begun_boot_ms = self.boot_ms + ahead

@@ -46,11 +46,7 @@ class Account(FactChecks):
         for attempt in self.attempts.values():
             attempt.least_boot_ms, attempt.most_boot_ms = until, until + LONGEST_LEAD_MS
             run, attempt.begun_boot_ms = attempt.run, boot_ms
-            attempt.inherited = run.latest_ms > attempt.leased_ms
-            if run.ready_ms <= attempt.leased_ms:  # its time had come by the clock of the leader that leased it
-                run.soonest_boot_ms = boot_ms
-            if not attempt.inherited:
-                run.due_boot_ms = boot_ms
+            attempt.inherited = run.latest_ms > now_ms
             attempt.due_boot_ms = run.soonest_boot_ms
             attempt.soonest_boot_ms = min(attempt.due_boot_ms, boot_ms + LONGEST_LEAD_MS)
 

@@ -496,7 +496,7 @@ class Leasing:
             if dispatch.token:
                 start_ms = self._waiting.start_ms(dispatch, self._spec(dispatch), dispatch.attempts - 1)
                 ahead_ms = start_ms - self._journal.now_ms
-                if ahead_ms > 0 and start_ms > dispatch.leased_ms:  # leased early; beyond any lead, our clock is behind
+                if ahead_ms > 0:  # leased early; beyond any lead, this leader's clock is behind
                     dispatch.due_boot_ms = boot + ahead_ms
                     dispatch.starts_boot_ms = boot + min(ahead_ms, _LONGEST_AHEAD_MS)
                 self._router.keep(dispatch)

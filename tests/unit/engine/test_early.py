@@ -296,13 +296,3 @@ def test_an_early_lease_that_is_lost_under_a_leader_whose_clock_is_behind_is_tri
     assert deliveries(new.at(1_979)) == []
     [again] = deliveries(new.at(1_980))
     assert (again.run_id, again.not_before_ms) == (early.run_id, T0 + 2_000)
-
-
-def test_what_had_begun_does_not_wait_for_its_instant_again_under_a_leader_whose_clock_is_behind() -> None:
-    driver = Driver.leading(task_spec())
-    driver.at(1_000)
-    [begun] = deliveries(driver.pull("w1"))
-    new = driver.successor(task_spec(), now_ms=T0 - 1_000)
-    new.do(m.WorkerGone(key=m.WorkerKey("shops", "pool", "w1")))
-    [again] = deliveries(new.pull("w2"))
-    assert (again.run_id, again.not_before_ms) == (begun.run_id, 0)
