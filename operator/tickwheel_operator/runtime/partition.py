@@ -232,8 +232,7 @@ class PartitionHost:
                 if self.broken is not None:
                     raise self.broken
                 self._watch_store()
-                if not self._stopping:  # where appends are slow something is always due: the next leader fires it
-                    self._tick()
+                self._tick()
                 if self._stopping and not self._facts and not self._effects:
                     return
                 pause = self._pause_s(loop)
