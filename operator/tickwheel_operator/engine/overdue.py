@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from tickwheel_operator.engine import groups
+from tickwheel_operator.engine.instants import NO_INSTANT_MS
 from tickwheel_operator.engine.misfire import settle
 from tickwheel_operator.engine.overlap import REASONS
 from tickwheel_operator.ledger import facts as f
@@ -34,10 +35,10 @@ class Overdue:
         self._journal = journal
         self._state = state
         self._scheduler = scheduler
-        self.entries: OrderedDict[Entry, int | None] = OrderedDict()
-        """In the order in which they are settled, with up to when there is nothing to settle; None: their watermark."""
+        self.entries: OrderedDict[Entry, int] = OrderedDict()
+        """In the order in which they are settled, with up to when there is surely nothing to settle."""
 
-    def add(self, entries: Iterable[Entry], nothing_until_ms: int | None = None) -> None:
+    def add(self, entries: Iterable[Entry], nothing_until_ms: int = NO_INSTANT_MS) -> None:
         """They are overdue: that is settled in their turn, as soon as new runs are made. They slept until
         `nothing_until_ms`, so that there is nothing before it, though the watermark may be a long way back: where
         calendars refuse all between, a count that began there would give up."""
@@ -65,11 +66,11 @@ class Overdue:
         else:
             self._scheduler.following.settle(entry)
 
-    def settle(self, entry: Entry, trigger: Trigger, nothing_until_ms: int | None = None) -> None:
+    def settle(self, entry: Entry, trigger: Trigger, nothing_until_ms: int = NO_INSTANT_MS) -> None:
         """Settle what is overdue for one task, by its misfire policy."""
         scheduler, spec = self._scheduler, entry.spec
         threshold_ms = scheduler.misfire_threshold_ms
-        since_ms = entry.watermark_ms if nothing_until_ms is None else max(entry.watermark_ms, nothing_until_ms)
+        since_ms = max(entry.watermark_ms, nothing_until_ms)
         settlement = settle(trigger, since_ms, self._journal.wall_ms, spec.misfire, threshold_ms)
         for skip in settlement.skipped:
             scheduler.skip(scheduler.name(entry), skip.until_ms, skip.count, skip.reason)

@@ -415,7 +415,7 @@ class Scheduler:
         if following is None and (looked := looked_until(spec.trigger, since)) is not None and looked < now:
             following = looked  # the search gave up there, and what comes after may be overdue
         if following is not None and following <= now:
-            self.overdue.entries[entry] = None
+            self.overdue.add([entry])
             following = spec.trigger.next_after(now)
         self._join_group(entry, spec.trigger, following)
 
