@@ -5,7 +5,7 @@ handler, a ring of the workers that wait for work with credit to spare, and deal
 the workers that have the handler and free slots.
 
 Invariant: a dispatch is in one place (`engine.places`). Whoever gives it a place takes it from the one before
-(`leave_place`).
+(`_leave`).
 """
 
 from __future__ import annotations

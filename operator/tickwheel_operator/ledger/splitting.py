@@ -105,13 +105,12 @@ def _halves(fact: Fact) -> tuple[list[Fact], list[Fact]] | None:
         case f.Returned(tokens=tokens) if len(tokens) > 1:
             half = len(tokens) // 2
             return [f.Returned(tokens[:half])], [f.Returned(tokens[half:])]
-        case f.Fired() | f.Leased() | f.Succeeded() | f.Returned():
-            return None  # of one
-        case f.Clock() | f.TaskNamed() | f.TaskForgotten() | f.Armed() | f.Submitted() | f.Skipped() | f.WorkerNamed():
-            return None
-        case f.SucceededWith() | f.Failed() | f.Cancelled() | f.Undelivered() | f.Requested() | f.CancelAsked():
-            return None
-        case f.BackfillStarted() | f.Backfilled() | f.BackfillEnded() | f.Recovered():
+        case (
+            f.Fired() | f.Leased() | f.Succeeded() | f.Returned()  # of one
+            | f.Clock() | f.TaskNamed() | f.TaskForgotten() | f.Armed() | f.Submitted() | f.Skipped() | f.WorkerNamed()
+            | f.SucceededWith() | f.Failed() | f.Cancelled() | f.Undelivered() | f.Requested() | f.CancelAsked()
+            | f.BackfillStarted() | f.Backfilled() | f.BackfillEnded() | f.Recovered()
+        ):  # fmt: skip
             return None
         case _:
             assert_never(fact)
