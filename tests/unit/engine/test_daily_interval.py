@@ -6,7 +6,7 @@ from functools import lru_cache
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tests.unit.engine.wall_clock import ZONES, stretches
 
@@ -173,18 +173,27 @@ def test_a_gap_at_midnight_moves_the_first_time_of_the_day_and_keeps_its_weekday
     zone=st.sampled_from(["UTC", "Europe/Berlin", "Australia/Lord_Howe", "America/Havana"]),
     start=st.integers(1_577_836_800_000, 1_893_456_000_000),
 )
+@example(every=60, first=0, hours=2, zone="America/Havana", start=1_696_568_400_000)  # midnight comes twice
+@example(every=60, first=2, hours=3, zone="Australia/Lord_Howe", start=1_790_640_000_000)  # 02:00 does not come
 def test_within_a_day_it_is_the_cron_expression_with_that_step(
     every: int, first: int, hours: int, zone: str, start: int
 ) -> None:
     last = min(first + hours, 24)
-    assume(every < 60 or last - first > 1)  # one time a day is a fixed one for cron, however it is spelled
     interval = DailyIntervalTrigger(every * MINUTE_MS, first * HOUR_MS, last * HOUR_MS, 127, zone)
-    cron = CronTrigger(f"{f'*/{every}' if every < 60 else '0'} {first}-{last - 1}/1 * * *", zone)
-    at = start
+    # A cron of whole hours between two others names fixed times, so it is asked for the half hours too.
+    cron = CronTrigger(f"*/{min(every, 30)} {first}-{last - 1} * * *", zone)
+    at = step = start
+    steps = 0
     for _ in range(60):
-        assert interval.next_after(at) == cron.next_after(at)
         at = interval.next_after(at) or 0
-    assert interval.count_between(start, at, 10**6) == cron.count_between(start, at, 10**6) == 60
+        while step < at:
+            step = cron.next_after(step) or at + 1
+            steps += 1
+            if every < 60 or datetime.fromtimestamp(step / 1000, ZoneInfo(zone)).minute == 0:
+                break
+        assert step == at
+    assert interval.count_between(start, at, 10**6) == 60
+    assert cron.count_between(start, at, 10**6) == steps
 
 
 @settings(max_examples=150, deadline=None)
