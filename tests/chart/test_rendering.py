@@ -248,7 +248,6 @@ def test_every_setting_of_the_operator_has_a_value_or_a_reason() -> None:
         "metrics_host": "a pod listens on all its addresses",
         "token_file": "for development",
         "kubeconfig": "the ServiceAccount's token is used",
-        "partitions": "this release has one",
     }
     lists = {"watchNamespaces": ["shops"], "workerServiceAccounts": ["*-worker"]}
     own = flags({**lists, "tls": {"additionalNames": ["gateway.example.com"]}})

@@ -64,8 +64,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     worker_service_accounts: tuple[str, ...] = ()
     """ServiceAccounts that the template of a WorkerPool may use: patterns such as *-worker, or shops/* for all of one
     namespace; empty: any. Workers without one of their own run as `default`."""
-    partitions: int = 1
-    """Slices of all tasks, each with a leader of its own. This release has one."""
     lease_duration_ms: int = 15_000
     """How long a replica waits before it takes the Lease of a leader that does not renew."""
     renew_deadline_ms: int = 10_000
@@ -113,8 +111,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def faults(self) -> list[str]:
         """What cannot be right, one sentence each."""
         found = []
-        if self.partitions != 1:
-            found.append(f"partitions is {self.partitions}; this release has one partition: leave it at 1")
         if not self.retry_period_ms * 1.2 < self.renew_deadline_ms < self.lease_duration_ms:
             found.append(
                 "retry_period_ms, renew_deadline_ms and lease_duration_ms must grow in this order, and the deadline be"
