@@ -6,7 +6,7 @@ changed.
 
 from __future__ import annotations
 
-from tickwheel_operator.gateway.token_review import TokenReviewAuthenticator
+from tickwheel_operator.identity.token_review import TokenReviewAuthenticator
 from tickwheel_operator.projection import projector
 from tickwheel_operator.runtime import pools
 

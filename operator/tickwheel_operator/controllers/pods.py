@@ -3,7 +3,7 @@
 A pod says by its label which pool its worker is of, and the worker has the pod's name. Readiness says nothing: it is of
 the whole pod, so a sidecar that ends or a probe that fails would give away work that is being done; a node that is gone
 shows as silence, long before its pods are unready. Invariant: only an end that kubelet saw counts. Who really owns the
-pod goes on to `pools.ownership`, which the gateway asks.
+pod goes on to `identity.pod_owners`, which the gateway asks.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import msgspec
 
 from tickwheel_operator.election.containers import ended_before_ms
 from tickwheel_operator.engine.messages import WorkerGone, WorkerKey
-from tickwheel_operator.pools.ownership import Controller, PodOwners, controller_of
+from tickwheel_operator.identity.pod_owners import Controller, PodOwners, controller_of
 from tickwheel_operator.pools.template import POOL_LABEL
 
 __all__ = ["POOL_LABEL", "ObservedPod", "PodWatch"]

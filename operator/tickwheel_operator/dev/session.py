@@ -30,9 +30,9 @@ from tickwheel_operator.dev.terms import Terms
 from tickwheel_operator.dev.watched import listed
 from tickwheel_operator.dev.workers import Workers, handler_files
 from tickwheel_operator.engine.messages import WorkerGone
-from tickwheel_operator.gateway.auth import AllowAll, StaticTokenAuthenticator
 from tickwheel_operator.gateway.config import GatewayConfig
 from tickwheel_operator.gateway.server import Gateway
+from tickwheel_operator.identity.callers import AllowAll, StaticTokenAuthenticator
 from tickwheel_operator.ledger.log import Ledger, LedgerLimits
 from tickwheel_operator.ledger.sqlite import SqliteSegmentStore
 from tickwheel_operator.runtime.backend import HostBackend

@@ -16,7 +16,8 @@ import struct
 from collections.abc import Callable
 
 from tickwheel_operator.gateway.connections import Connection, Connections
-from tickwheel_operator.gateway.refusals import Reason, Refusals
+from tickwheel_operator.gateway.refusals import Refusals
+from tickwheel_operator.identity.refusal import Reason
 
 __all__ = ["Listener"]
 

@@ -23,7 +23,6 @@ __all__ = [
     "invalid_parameters",
     "key_reused",
     "ledger_replaced",
-    "no_such_pool",
     "no_such_run",
     "no_such_task",
     "not_leader",
@@ -83,14 +82,6 @@ def too_large(what: str, *, size_bytes: int | None, limit_bytes: int) -> Gateway
     """`what` names the part, such as "the body"."""
     size = f"has {size_bytes:,} bytes" if size_bytes is not None else "is larger"
     return GatewayProblem("too-large", f"{what} {size}; up to {limit_bytes:,} bytes are allowed")
-
-
-def no_such_pool(namespace: str, pool: str) -> GatewayProblem:
-    return GatewayProblem(
-        "no-such-pool",
-        f"there is no WorkerPool {pool!r} in namespace {namespace!r}: apply one, or mend the worker's "
-        f"namespace and pool; `kubectl get workerpools.tickwheel.io -n {namespace}` lists what there is",
-    )
 
 
 def no_such_task(detail: str) -> GatewayProblem:

@@ -8,7 +8,6 @@ without being marked as the caller's own words.
 
 from __future__ import annotations
 
-import enum
 import logging
 import time
 from collections import Counter
@@ -16,8 +15,9 @@ from collections.abc import Callable, Collection, Mapping
 from math import inf
 
 from tickwheel_operator.gateway.problems import GatewayProblem
+from tickwheel_operator.identity.refusal import Reason, Refused
 
-__all__ = ["Reason", "Refusals", "Refused"]
+__all__ = ["Refusals", "problem"]
 
 _log = logging.getLogger(__name__)
 _WINDOW_S = 60.0
@@ -30,37 +30,6 @@ _LINES = 200
 """The most callers that are named a minute."""
 _LINES_OF_ONE = 20
 """The most of one address."""
-
-
-class Reason(enum.Enum):
-    """Why a caller was not let in: the label `reason` of the metric, and the word in the log."""
-
-    NO_TOKEN = "NoToken"  # noqa: S105
-    INVALID_TOKEN = "InvalidToken"  # noqa: S105
-    """The API server does not accept it: expired, of a pod that is gone, not its own."""
-    WRONG_AUDIENCE = "WrongAudience"
-    NOT_A_SERVICE_ACCOUNT = "NotAServiceAccount"
-    OTHER_NAMESPACE = "OtherNamespace"
-    NO_SUCH_POOL = "NoSuchPool"
-    ACCOUNT_NOT_ADMITTED = "AccountNotAdmitted"
-    NOT_BOUND_TO_A_POD = "NotBoundToAPod"
-    """A pool with a template takes only tokens that kubelet projected into its pods."""
-    POD_OF_ANOTHER_POOL = "PodOfAnotherPool"
-    POD_OF_NO_POOL = "PodOfNoPool"
-    NAME_IS_NOT_THE_PODS = "NameIsNotThePods"
-    NOT_PERMITTED = "NotPermitted"
-    """RBAC does not let the caller submit runs."""
-    CANNOT_BE_CHECKED = "CannotBeChecked"
-    """The API server could not be asked; the caller tries again."""
-    TOO_MANY = "TooMany"
-    """The caller asked too often, or from an address that did."""
-    TOO_MANY_CONNECTIONS = "TooManyConnections"
-    """It was closed at once."""
-    TOO_SLOW = "TooSlow"
-    """The connection was closed: no request, or none that was authorized, came in time."""
-    PLAIN_HTTP = "PlainHTTP"
-    """No TLS at the TLS port."""
-    HANDSHAKE = "HandshakeFailed"
 
 
 _PROBLEMS = {
@@ -78,15 +47,10 @@ _HEADERS: Mapping[str, Mapping[str, str]] = {
 }
 
 
-class Refused(GatewayProblem):
+def problem(refused: Refused) -> GatewayProblem:
     """The answer to a caller who is not let in."""
-
-    def __init__(self, reason: Reason, detail: str, *, who: str = "") -> None:
-        """`who` tells callers apart in the log, such as the pod; empty: the address does."""
-        name = _PROBLEMS.get(reason, "forbidden")
-        super().__init__(name, detail, headers=_HEADERS.get(name))
-        self.reason = reason
-        self.who = who
+    name = _PROBLEMS.get(refused.reason, "forbidden")
+    return GatewayProblem(name, refused.detail, headers=_HEADERS.get(name))
 
 
 class Refusals:

@@ -37,15 +37,16 @@ from tickwheel_operator.engine.messages import (
     Submit,
     Submitted,
 )
-from tickwheel_operator.gateway import convert, openapi, problems
-from tickwheel_operator.gateway.auth import Authenticator, Authorizer, Principal
+from tickwheel_operator.gateway import convert, openapi, problems, refusals
 from tickwheel_operator.gateway.backend import Backend, Leadership, NotLeader
 from tickwheel_operator.gateway.config import GatewayConfig
 from tickwheel_operator.gateway.connections import Connections
 from tickwheel_operator.gateway.listener import Listener
 from tickwheel_operator.gateway.problems import GatewayProblem
-from tickwheel_operator.gateway.refusals import Reason, Refusals, Refused
+from tickwheel_operator.gateway.refusals import Refusals
 from tickwheel_operator.gateway.schemas import PullAnswer, Topology
+from tickwheel_operator.identity.callers import Authenticator, Authorizer, Principal
+from tickwheel_operator.identity.refusal import Reason, Refused
 from tickwheel_operator.objectfaults import INTERNAL_ERROR, Layer, ObjectFaults
 
 __all__ = ["Gateway"]
@@ -171,7 +172,7 @@ class Gateway:
             what = f"{request.method} {request.path[:100]!r}"
             peer = request.remote or "a caller that is gone"
             self.refusals.note(refused.reason, refused.detail, peer=peer, what=what, who=refused.who)
-            response = _problem_response(refused)
+            response = _problem_response(refusals.problem(refused))
             if refused.reason is Reason.TOO_MANY:
                 # So that the listener counts it: a flood must connect for each request, at a bounded rate.
                 response.force_close()

@@ -12,12 +12,18 @@ from kubernetes.aio.client import ApiClient
 
 from tickwheel_operator.clock import Clock
 from tickwheel_operator.controllers.catalog import Catalog
-from tickwheel_operator.gateway.auth import AllowAll, Authenticator, Authorizer, PoolAccess, StaticTokenAuthenticator
-from tickwheel_operator.gateway.permission import SubjectAccessAuthorizer
-from tickwheel_operator.gateway.reviewer import KubernetesReviewer
-from tickwheel_operator.gateway.token_review import TokenReviewAuthenticator
+from tickwheel_operator.identity.callers import (
+    AllowAll,
+    Authenticator,
+    Authorizer,
+    PoolAccess,
+    StaticTokenAuthenticator,
+)
+from tickwheel_operator.identity.permission import SubjectAccessAuthorizer
+from tickwheel_operator.identity.pod_owners import PodOwners
+from tickwheel_operator.identity.reviewer import KubernetesReviewer
+from tickwheel_operator.identity.token_review import TokenReviewAuthenticator
 from tickwheel_operator.ledger.transport import Transport
-from tickwheel_operator.pools.ownership import PodOwners
 from tickwheel_operator.runtime.settings import Settings
 from tickwheel_operator.tls.files import CertificateFiles
 from tickwheel_operator.tls.own import OwnCertificates

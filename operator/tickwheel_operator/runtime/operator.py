@@ -39,13 +39,13 @@ from tickwheel_operator.engine.spec import EngineConfig
 from tickwheel_operator.gateway.config import GatewayConfig
 from tickwheel_operator.gateway.connections import ConnectionLimits
 from tickwheel_operator.gateway.server import Gateway
+from tickwheel_operator.identity.pod_owners import PodOwners
 from tickwheel_operator.ledger.kubernetes import KubernetesSegmentStore
 from tickwheel_operator.ledger.limits import LedgerLimits
 from tickwheel_operator.ledger.log import Ledger
 from tickwheel_operator.ledger.transport import Transport
 from tickwheel_operator.objectfaults import ObjectFaults
 from tickwheel_operator.pools.deployments import Deployments
-from tickwheel_operator.pools.ownership import PodOwners
 from tickwheel_operator.pools.reconciler import PoolConfig
 from tickwheel_operator.runtime import identity
 from tickwheel_operator.runtime.api_clients import ApiClients, open_clients

@@ -14,11 +14,11 @@ from tests.unit.gateway.scripted import NOW_MS, WORKER, delivery
 
 from tickwheel_operator.engine.messages import Pulled
 from tickwheel_operator.gateway import convert
-from tickwheel_operator.gateway.auth import PoolAccess
 from tickwheel_operator.gateway.config import GatewayConfig
-from tickwheel_operator.gateway.reviewer import Review
-from tickwheel_operator.gateway.token_review import TokenReviewAuthenticator
-from tickwheel_operator.pools.ownership import PoolOwner
+from tickwheel_operator.identity.callers import PoolAccess
+from tickwheel_operator.identity.pod_owners import PoolOwner
+from tickwheel_operator.identity.reviewer import Review
+from tickwheel_operator.identity.token_review import TokenReviewAuthenticator
 
 BATCH = 200
 

@@ -12,12 +12,12 @@ import aiohttp
 
 from tickwheel_operator.engine.messages import Command, Delivery, Effect, Pull, Pulled, Report, Reported
 from tickwheel_operator.engine.spec import TaskSpec
-from tickwheel_operator.gateway.auth import AllowAll, Authenticator, Authorizer, StaticTokenAuthenticator
 from tickwheel_operator.gateway.backend import Leadership
 from tickwheel_operator.gateway.config import GatewayConfig
 from tickwheel_operator.gateway.schemas import Replica
 from tickwheel_operator.gateway.server import Gateway
 from tickwheel_operator.handlers.known import HandlerSchema
+from tickwheel_operator.identity.callers import AllowAll, Authenticator, Authorizer, StaticTokenAuthenticator
 
 TOKEN = "a-token-for-tests"
 NOW_MS = 1_790_000_000_000

@@ -6,7 +6,8 @@ import logging
 
 import pytest
 
-from tickwheel_operator.gateway.refusals import Reason, Refusals
+from tickwheel_operator.gateway.refusals import Refusals
+from tickwheel_operator.identity.refusal import Reason
 
 
 @pytest.fixture

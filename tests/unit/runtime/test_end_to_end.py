@@ -13,9 +13,9 @@ from tickwheel_operator.engine.messages import PoolApplied, TaskApplied
 from tickwheel_operator.engine.spec import PoolSpec, TaskSpec
 from tickwheel_operator.engine.state import State
 from tickwheel_operator.engine.triggers import FixedRateTrigger
-from tickwheel_operator.gateway.auth import AllowAll, StaticTokenAuthenticator
 from tickwheel_operator.gateway.config import GatewayConfig
 from tickwheel_operator.gateway.server import Gateway
+from tickwheel_operator.identity.callers import AllowAll, StaticTokenAuthenticator
 from tickwheel_operator.ledger.log import Ledger
 from tickwheel_operator.ledger.sqlite import SqliteSegmentStore
 from tickwheel_operator.runtime.backend import HostBackend

@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 from kubernetes.aio.client import ApiClient
 
-from tickwheel_operator.gateway.auth import Principal
+from tickwheel_operator.identity.callers import Principal
 from tickwheel_operator.ledger.protocol import OutcomeUnknown, StoreUnavailable
 from tickwheel_operator.ledger.transport import Transport
 

@@ -3,7 +3,7 @@
 A worker presents the token that kubelet projects into its pod, of audience `tickwheel`, so that it is of no use
 against the API server. Who holds it is asked of the API server and remembered for seconds. Caches are keyed by the
 token's hash, are bounded, and never outlive the token; tokens themselves are not kept. Which of them may speak for
-which pool is `gateway.pool_rules`.
+which pool is `identity.pool_rules`.
 
 Whoever reaches the port may send tokens, so a review is asked only of what can be a ServiceAccount's token, in fair
 turns by address, and of an address whose tokens were refused often only at a bounded rate.
@@ -20,12 +20,12 @@ import hashlib
 import logging
 
 from tickwheel_operator.clock import Clock, SystemClock
-from tickwheel_operator.gateway.answers import Answers
-from tickwheel_operator.gateway.auth import Principal, PrincipalKind
-from tickwheel_operator.gateway.claims import Claims, read_claims
-from tickwheel_operator.gateway.pool_rules import Owners, PoolRules, Pools
-from tickwheel_operator.gateway.refusals import Reason, Refused
-from tickwheel_operator.gateway.reviewer import Review, Reviewer, ReviewUnavailable
+from tickwheel_operator.identity.answers import Answers
+from tickwheel_operator.identity.callers import Principal, PrincipalKind
+from tickwheel_operator.identity.claims import Claims, read_claims
+from tickwheel_operator.identity.pool_rules import Owners, PoolRules, Pools
+from tickwheel_operator.identity.refusal import Reason, Refused
+from tickwheel_operator.identity.reviewer import Review, Reviewer, ReviewUnavailable
 from tickwheel_operator.turns import Allowance, Crowded, Turns
 
 __all__ = ["TokenReviewAuthenticator"]

@@ -12,10 +12,10 @@ import hashlib
 import msgspec
 
 from tickwheel_operator.clock import Clock, SystemClock
-from tickwheel_operator.gateway.answers import Answers
-from tickwheel_operator.gateway.auth import Principal
-from tickwheel_operator.gateway.refusals import Reason, Refused
-from tickwheel_operator.gateway.reviewer import Reviewer, ReviewUnavailable
+from tickwheel_operator.identity.answers import Answers
+from tickwheel_operator.identity.callers import Principal
+from tickwheel_operator.identity.refusal import Reason, Refused
+from tickwheel_operator.identity.reviewer import Reviewer, ReviewUnavailable
 from tickwheel_operator.turns import Allowance, Crowded, Turns
 
 __all__ = ["SubjectAccessAuthorizer"]

@@ -10,10 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from tickwheel_operator.gateway.auth import PoolAccess, Principal, PrincipalKind
-from tickwheel_operator.gateway.problems import no_such_pool
-from tickwheel_operator.gateway.refusals import Reason, Refused
-from tickwheel_operator.pools.ownership import OwnerUnknown, PoolOwner
+from tickwheel_operator.identity.callers import PoolAccess, Principal, PrincipalKind
+from tickwheel_operator.identity.pod_owners import OwnerUnknown, PoolOwner
+from tickwheel_operator.identity.refusal import Reason, Refused
 
 __all__ = ["Owners", "PoolRules", "Pools"]
 
@@ -22,7 +21,7 @@ Pools = Callable[[str, str], PoolAccess | None]
 
 
 class Owners(Protocol):
-    """Whose pod it is: `pools.ownership.PodOwners`."""
+    """Whose pod it is: `identity.pod_owners.PodOwners`."""
 
     async def owner(self, namespace: str, pod: str, pod_uid: str) -> PoolOwner | None:
         """The pool that the pod belongs to; None: it belongs to none. What is known costs no I/O. Raises
@@ -38,7 +37,7 @@ class PoolRules:
         self._owners = owners
 
     async def check(self, principal: Principal, namespace: str, pool: str, worker: str) -> None:
-        """Raises `Refused`: `forbidden`, `no-such-pool`, or `not-ready` when it cannot be told now."""
+        """Raises `Refused` unless the principal may speak for this worker."""
         who = f"{principal.username}/{principal.pod}"
         if principal.kind is not PrincipalKind.SERVICE_ACCOUNT:
             raise Refused(
@@ -56,7 +55,13 @@ class PoolRules:
             )
         access = self._pools(namespace, pool)
         if access is None:
-            raise Refused(Reason.NO_SUCH_POOL, f"{_holder(principal)}: {no_such_pool(namespace, pool).detail}", who=who)
+            raise Refused(
+                Reason.NO_SUCH_POOL,
+                f"{_holder(principal)}: there is no WorkerPool {pool!r} in namespace {namespace!r}: apply one, or fix "
+                f"the worker's namespace and pool; `kubectl get workerpools.tickwheel.io -n {namespace}` lists what "
+                "there is",
+                who=who,
+            )
         if access.accounts and principal.account not in access.accounts:
             where = f" (pod {namespace}/{principal.pod})" if principal.pod else ""
             raise Refused(

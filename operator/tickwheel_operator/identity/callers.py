@@ -1,9 +1,9 @@
-"""Who calls the gateway, and what they may do: the seams, and the simple implementations.
+"""Who is calling, and what they may do: the seams, and the simple implementations.
 
 The gateway authenticates every request that names a worker, a task or the topology, and then asks one of two
 questions: may the caller speak for this pool (pull, report), may it start runs in this namespace (submit). The
-implementations that ask Kubernetes are in `gateway.token_review` and `gateway.permission`; those here are for dev
-mode and tests. Why somebody is not let in is a `refusals.Refused`, which the server logs. A token is a secret: it is
+implementations that ask Kubernetes are in `identity.token_review` and `identity.permission`; those here are for dev
+mode and tests. Why somebody is not let in is a `refusal.Refused`, which the server logs. A token is a secret: it is
 never logged, stored, or put into a message.
 """
 
@@ -15,7 +15,7 @@ from typing import Protocol
 
 import msgspec
 
-from tickwheel_operator.gateway.refusals import Reason, Refused
+from tickwheel_operator.identity.refusal import Reason, Refused
 
 __all__ = [
     "AllowAll",
@@ -72,13 +72,12 @@ class Authenticator(Protocol):
     """Tells who holds a token. Called for every request: an answer that is known costs no I/O."""
 
     async def authenticate(self, token: str, source: str) -> Principal:
-        """`token` is what followed `Bearer` (empty: there was none), `source` the caller's address. Raises `Refused`:
-        the problem `unauthenticated`, `too-many-requests`, or `not-ready` when it cannot be told now."""
+        """`token` is what followed `Bearer` (empty: there was none), `source` the caller's address. Raises `Refused`,
+        with `CANNOT_BE_CHECKED` when it cannot be told now."""
         ...
 
     async def check_worker(self, principal: Principal, namespace: str, pool: str, worker: str) -> None:
-        """Raises `Refused` unless the principal may speak for this worker of this pool: `forbidden`, `no-such-pool`,
-        or `not-ready` when it cannot be told now."""
+        """Raises `Refused` unless the principal may speak for this worker of this pool."""
         ...
 
 
@@ -86,7 +85,7 @@ class Authorizer(Protocol):
     """Tells whether a principal may start runs."""
 
     async def check_submit(self, principal: Principal, namespace: str) -> None:
-        """Raises `Refused`: `forbidden`, or `not-ready` when it cannot be told now."""
+        """Raises `Refused` unless it may."""
         ...
 
 

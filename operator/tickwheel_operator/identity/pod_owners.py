@@ -24,10 +24,10 @@ from tickwheel_operator.turns import Crowded, Turns
 __all__ = ["Controller", "OwnerUnknown", "PodOwners", "PoolOwner", "controller_of"]
 
 _TRUST_S = 60
-"""As long as a token is (gateway.token_review)."""
+"""As long as a token is (identity.token_review)."""
 _METADATA = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 _OUTAGE_S = 600
-"""As long as a token is while it cannot be reviewed (gateway.token_review)."""
+"""As long as a token is while it cannot be reviewed (identity.token_review)."""
 _OUTAGE_PAUSE_MS = 5_000
 _PATIENCE_S = 2.0
 """How long a pod that is known waits for the next look-up: its work must be renewed within seconds."""

@@ -10,8 +10,8 @@ from aiohttp import web
 from kubernetes.aio import client as kubernetes_client
 
 from tickwheel_operator.controllers.pods import PodWatch
+from tickwheel_operator.identity.pod_owners import OwnerUnknown, PodOwners, PoolOwner, controller_of
 from tickwheel_operator.ledger.transport import Transport
-from tickwheel_operator.pools.ownership import OwnerUnknown, PodOwners, PoolOwner, controller_of
 
 OWN = PoolOwner("shops", "u-pool")
 
