@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import itertools
 import json
 import secrets
@@ -31,6 +32,7 @@ from tests.integration.installation import custom_object
 
 from tickwheel_operator.clock import SystemClock
 from tickwheel_operator.controllers.catalog import Catalog
+from tickwheel_operator.controllers.census import Census
 from tickwheel_operator.controllers.requests import Requests
 from tickwheel_operator.controllers.watch import Watch, WatchConfig
 from tickwheel_operator.engine.messages import CancelRun, FailedAttempt, Pull, Pulled, Report, WorkerKey, WorkerSeen
@@ -41,6 +43,7 @@ from tickwheel_operator.projection.events import EventRecorder
 from tickwheel_operator.projection.projector import Projector
 from tickwheel_operator.projection.stored import read_status
 from tickwheel_operator.runtime.partition import PartitionHost
+from tickwheel_operator.runtime.unheard import remove_deleted
 
 __all__ = ["PATIENCE_S", "Objects", "Replica", "condition", "manual", "moment"]
 
@@ -90,18 +93,36 @@ class Replica:
         self._store = SqliteSegmentStore(ledger)
         self.host = PartitionHost(self._ledger(), Term(), self.clock, sink=self.projector)
         self.new_request = itertools.count(1).__next__
+        self._census = Census(client, (namespace, *others))
         self._tasks: list[asyncio.Task[None]] = []
+        self._watching: asyncio.Task[None] | None = None
         self._leading: asyncio.Task[None] | None = None
 
     def _ledger(self) -> Ledger:
         return Ledger(self._store, partition=0, leader="r", clock=self.clock, nonces=lambda: secrets.token_hex(8))
 
     async def start(self) -> None:
-        for part in (self.watch, self.requests, self.projector, self.events):
+        await self.follow()
+        await self.lead()
+
+    async def follow(self) -> None:
+        """Keep the catalog warm."""
+        self.hear()
+        for part in (self.requests, self.projector, self.events):
             self._tasks.append(asyncio.create_task(part.run()))
         async with asyncio.timeout(PATIENCE_S):
             await self.catalog.wait_synced()
-        await self.lead()
+
+    def hear(self) -> None:
+        """Watch, from now on or again."""
+        self._watching = asyncio.create_task(self.watch.run())
+        self._tasks.append(self._watching)
+
+    async def hear_nothing(self) -> None:
+        """The watch breaks."""
+        assert self._watching is not None
+        self._watching.cancel()
+        await asyncio.gather(self._watching, return_exceptions=True)
 
     async def lead(self) -> None:
         await self.host.take_over(self.catalog.snapshot)
@@ -110,6 +131,8 @@ class Replica:
         self.projector.lead()
         self._leading = asyncio.create_task(self.host.run())
         self._tasks.append(self._leading)
+        missing = functools.partial(self._census.missing, "scheduledtasks")
+        self._tasks.append(asyncio.create_task(remove_deleted(self.host, missing)))
 
     async def stop(self) -> None:
         """As SIGTERM does it: what was decided is in the ledger when this returns."""

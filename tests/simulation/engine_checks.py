@@ -232,8 +232,6 @@ class FactChecks(Fold):
         if deleted:
             if isinstance(command, m.TaskRemoved) and command.uid == uid and command.forget:
                 return
-            if isinstance(command, m.CatalogSynced) and uid not in self.specs and uid not in self.paused:
-                return
             self.broken(f"run {run.number} ends since its task was deleted, which it was not")
         if isinstance(command, m.TaskAbandoned):
             if command.uid != uid or self.synced:

@@ -56,6 +56,8 @@ class EngineStory(Users):
         self._commit()
         self.compare_checkpoint()
         self.do(m.IntakeHeld(reason=""))
+        for uid in sorted(self.engine.scheduler.unheard - self.tasks.keys()):
+            self.do(m.TaskRemoved(uid=uid))
         for uid, spec in list(self.tasks.items()):
             self.invalid.discard(uid)
             self._apply(msgspec.structs.replace(spec, suspend=True, generation=spec.generation + 1))

@@ -107,13 +107,24 @@ class Leaders:
         commands.append(m.PoolApplied(spec=PoolSpec(namespace=NAMESPACE, name="pool", silence_ms=2_500)))
         for uid, spec in self.tasks.items():
             applied = m.TaskApplied(spec=spec, record=self._record(spec))
-            commands.append(m.TaskRemoved(uid=uid, forget=False) if uid in self.invalid else applied)
+            if uid not in self.invalid:
+                commands.append(applied)
+            elif uid in abandoned or self._rare.random() < 0.5:
+                commands.append(m.TaskRemoved(uid=uid, forget=False))
+            # Else the watch has not told of it yet.
         for command in commands:
             self.do(command)
         self.do(m.LeadSet(lead_ms=self.chance.choice((0, 20, 250, 250))))
         self.do(m.CatalogSynced())
+        self._hear_of_deleted()
         if abandoned and self._rare.random() < 0.5:
             self.do(m.TaskAbandoned(uid=self._rare.choice(sorted(self.tasks)), why="it comes too late"))
+
+    def _hear_of_deleted(self) -> None:
+        """The API server says which of the tasks that are unheard of are deleted, perhaps much later."""
+        for uid in sorted(self.engine.scheduler.unheard - self.tasks.keys()):
+            if self._rare.random() < 0.7:
+                self.do(m.TaskRemoved(uid=uid))
 
     def _abandoned(self) -> list[str]:
         """Uids of tasks at which the engine failed in the terms before, as this leader believes: now and then one, and

@@ -35,6 +35,7 @@ class Users(Workers):
             self.do(m.TaskApplied(spec=spec))
 
     def _edit(self) -> None:
+        self._hear_of_deleted()
         chance = self.chance
         if not self.tasks:
             self._create()

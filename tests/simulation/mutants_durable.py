@@ -161,6 +161,7 @@ PARTITION = (
     ("end_of_a_connection_unheard", "                self.post(PullEnded(request=command.request))", "                pass"),
     ("nobody_told_that_the_term_ended", "                    future.set_exception(TermEnded())", "                    pass"),
     ("stopping_host_takes_calls", "        if not self.leading or self._stopping:\n            raise TermEnded", "        if not self.leading:\n            raise TermEnded"),
+    ("stopping_host_fires_on", "        if self._stopping:\n            return math.inf\n", ""),
     ("stops_with_facts_in_hand", "if self._stopping and not self._facts and not self._effects:", "if self._stopping:"),
     ("full_store_takes_more", "if retained >= limit and not self.intake_held:", "if retained >= 2 * limit and not self.intake_held:"),
     ("intake_never_opens", "elif self.intake_held and retained < limit * _HELD_SHARE:", "elif False:"),

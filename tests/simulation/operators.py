@@ -6,7 +6,7 @@ import asyncio
 import functools
 import itertools
 import random
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterator
 
 import msgspec
 from tests.simulation.loop import Node, current_node, outside
@@ -97,6 +97,19 @@ class _Catalog:
             self.post(TaskApplied(spec=spec))
 
 
+async def _missing(world: World, truth: Truth, uids: Collection[str]) -> set[str]:
+    """Those that the API server has no more; none, if it does not answer."""
+
+    def serve(answer: Answerer) -> None:
+        answer(set(uids) - set(truth.tasks), None)
+
+    try:
+        missing: set[str] = await world.ask(API, serve, 1.0)
+    except Lost:
+        return set()
+    return missing
+
+
 class _Waiting(dict[Hashable, "asyncio.Future[Effect]"]):
     """Whom a host has to answer; tells the record of each answer at the moment at which it is released."""
 
@@ -158,7 +171,7 @@ class Operator:
             )  # fmt: skip
 
         self.leadership = Leadership(
-            elector, open_ledger, self.catalog, self.clock, config,
+            elector, open_ledger, self.catalog, self.clock, config, missing=functools.partial(_missing, world, truth),
             sink=_Screen(lambda views: world.record.shown(name, self.epoch, views)),
             on_lead=self._lead, on_end=self._end, on_failure=self._failed,
         )  # fmt: skip

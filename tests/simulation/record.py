@@ -290,7 +290,7 @@ class Record:
         if run.created_ms - since_ms > EngineConfig().misfire_threshold_ms:
             since_ms = run.created_ms
         trigger = self.specs[uid].trigger
-        if uid not in self.steady and trigger is not None:
+        if uid not in self.steady:
             return since_ms
         if trigger is not None and (following := trigger.next_after(since_ms)) is not None:
             most_ms = min(most_ms, following - since_ms - 1)

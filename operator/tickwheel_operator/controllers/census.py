@@ -9,7 +9,7 @@ how many there are, so that a watch that fell silent shows.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import msgspec
 from kubernetes.aio.client import ApiClient
@@ -70,6 +70,14 @@ class Census:
         for namespace in self._namespaces or ("",):
             found |= await self._uids_in(api, plural, label_selector, namespace)
         return found
+
+    async def missing(self, plural: str, uids: Collection[str]) -> set[str]:
+        """Those of these that certainly do not exist any more; none, with a log line, where the server does not say."""
+        try:
+            return set(uids) - await self.uids(plural)
+        except CensusUnavailable as error:
+            _log.warning("whether %d %s still exist is not known now: %s", len(uids), plural, error)
+            return set()
 
     async def count(self, plural: str, label_selector: str = "") -> int | None:
         """How many there are, by one small request; None where the server does not say (label selectors)."""

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from tickwheel_operator.dev.folder import Folder
 from tickwheel_operator.engine.core import Engine
-from tickwheel_operator.engine.messages import Command
+from tickwheel_operator.engine.messages import Command, TaskRemoved
 from tickwheel_operator.ledger.protocol import LedgerError
 from tickwheel_operator.runtime.partition import PartitionHost, TermEnded
 
@@ -41,6 +41,8 @@ class Terms:
     async def take_over(self) -> None:
         """Read the ledger and begin the first term. Raises the ledger's errors."""
         await self.host.take_over(self._folder.snapshot)
+        # What is not in the folder is gone: nothing tells of it late.
+        self.host.post_all([TaskRemoved(uid=uid) for uid in self.engine.scheduler.unheard])
 
     def post(self, command: Command) -> None:
         """Carry out a command. Between two terms there is nobody to do so: the next one asks for everything."""

@@ -138,7 +138,8 @@ class PoolRemoved(_Value, frozen=True, kw_only=True):
 
 
 class CatalogSynced(_Value, frozen=True, kw_only=True):
-    """All objects that exist were applied once: firing may begin; tasks of the ledger that are not among them end."""
+    """All objects that the watch has told of were applied once: firing may begin. Tasks of the ledger that are not
+    among them keep their runs until `TaskApplied` or `TaskRemoved` comes for them."""
 
 
 # --- commands: time and work ---

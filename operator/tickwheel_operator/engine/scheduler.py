@@ -72,7 +72,10 @@ class Scheduler:
         self._noticed_ms: int | None = None
         """Since when more is due than was fired. What was due by then is no misfire, however long the rest takes."""
         self._kept: set[str] = set()
-        """Uids of objects that exist and are invalid."""
+        """Uids of tasks whose objects are invalid, or unheard of."""
+        self.unheard: set[str] = set()
+        """Uids of tasks of which the ledger knows and the catalog does not, since this leader began: they are gone, or
+        the watch is late. Their runs are kept until somebody says which."""
         self.overdue = Overdue(journal, state, self)
         self.following = Following(journal, state, self)
         self._edits = Edits(journal, self)
@@ -91,6 +94,7 @@ class Scheduler:
         """Take over a task's spec: at once, and without a burst of past instants."""
         spec = command.spec
         self._kept.discard(spec.uid)
+        self.unheard.discard(spec.uid)
         entry = self.entries.get(spec.uid)
         if entry is None:
             entry = Entry(spec, self._state.by_uid.get(spec.uid))
@@ -137,6 +141,7 @@ class Scheduler:
         """The object is gone (`forget`), or became invalid: then what is known of it is kept."""
         uid = command.uid
         entry = self.entries.get(uid)
+        self.unheard.discard(uid)
         if command.forget:
             self._kept.discard(uid)
         else:
@@ -157,7 +162,7 @@ class Scheduler:
             self._forget(entry.task, "the task was deleted")
 
     def sync(self) -> None:
-        """The catalog is complete: arm every task, and end what the ledger has of tasks that are gone."""
+        """The catalog is complete, as far as its watch has heard: arm every task."""
         if self.synced:
             return
         self.synced = True
@@ -170,12 +175,12 @@ class Scheduler:
         for entry in self.entries.values():
             if not entry.paused:
                 self._adopt(entry)
-        gone = [task for task in self._state.by_uid.values() if task.uid not in self.entries]
-        for task in gone:
-            task.watched = self.following.is_followed(task.namespace, task.name)
-        for task in gone:
-            if task.uid not in self._kept:
-                self._forget(task, "the task was deleted while no leader watched")
+        for task in self._state.by_uid.values():
+            if task.uid not in self.entries:
+                task.watched = self.following.is_followed(task.namespace, task.name)
+                if task.uid not in self._kept:
+                    self.unheard.add(task.uid)
+        self._kept |= self.unheard
         self.overdue.go_on()
 
     def hold(self, reason: str) -> None:
@@ -207,12 +212,13 @@ class Scheduler:
         return task.uid in self.entries
 
     def kept(self, namespace: str, name: str) -> TaskState | None:
-        """The task of this name whose object is invalid."""
+        """The task of this name whose object is invalid, or unheard of."""
         known = (self._state.by_uid.get(uid) for uid in self._kept)
         return next((t for t in known if t is not None and (t.namespace, t.name) == (namespace, name)), None)
 
     def spec(self, task: TaskState) -> TaskSpec:
-        """The task's spec; of one whose object is invalid since before this leader led: one that never retries."""
+        """The task's spec; of one whose object is invalid or unheard of since before this leader led: one that never
+        retries."""
         if (entry := self.entries.get(task.uid)) is not None:
             return entry.spec
         return TaskSpec(

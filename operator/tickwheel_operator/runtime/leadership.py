@@ -18,6 +18,8 @@ from tickwheel_operator.engine.spec import EngineConfig
 from tickwheel_operator.ledger.log import Ledger
 from tickwheel_operator.ledger.protocol import Deposed, LedgerCorrupt, LedgerError, StoreRefused
 from tickwheel_operator.runtime.partition import CommitConfig, PartitionHost, Term, ViewSink
+from tickwheel_operator.runtime.supervision import kept_alive
+from tickwheel_operator.runtime.unheard import Missing, remove_deleted
 
 __all__ = ["Catalog", "ElectedTerm", "Election", "Failure", "Leadership", "LeadershipConfig"]
 
@@ -93,6 +95,7 @@ class Leadership:
         clock: Clock,
         config: LeadershipConfig,
         *,
+        missing: Missing,
         sink: ViewSink | None = None,
         on_lead: Callable[[PartitionHost], None] = lambda host: None,
         on_end: Callable[[], None] = lambda: None,
@@ -104,6 +107,7 @@ class Leadership:
         self._catalog = catalog
         self._clock = clock
         self._config = config
+        self._missing = missing
         self._sink = sink
         self._on_lead = on_lead
         self._on_end = on_end
@@ -219,4 +223,12 @@ class Leadership:
         self.host = host
         _log.info("leading since epoch %d, %d open runs replayed", host.epoch, host.replayed_runs)
         self._on_lead(host)
-        await host.run()
+        settling = asyncio.create_task(
+            kept_alive("the search for deleted tasks", lambda: remove_deleted(host, self._missing)),
+            name="leadership-unheard",
+        )
+        try:
+            await host.run()
+        finally:
+            settling.cancel()
+            await asyncio.gather(settling, return_exceptions=True)

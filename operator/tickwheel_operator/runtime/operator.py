@@ -186,7 +186,8 @@ class Operator:
                 backend.isolate(failure.command, failure.error)
 
         leadership = Leadership(
-            elector, open_ledger, catalog, clock, self._leadership_config(), sink=observability.sink,
+            elector, open_ledger, catalog, clock, self._leadership_config(),
+            missing=lambda uids: census.missing("scheduledtasks", uids), sink=observability.sink,
             on_lead=lead, on_end=follow, on_failure=engine_failed,
         )  # fmt: skip
         authenticator, authorizer = identity.access(settings, clients.reviews, catalog, owners, clock)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Protocol, TypeVar
 
@@ -399,13 +400,19 @@ class PartitionHost:
     # --- time ---
 
     def _tick(self) -> None:
-        if self.engine.pause_ms(self._clock.now_ms(), self._clock.boot_ms()) <= 0:
+        if self._pause_ms() <= 0:
             self._handle(Tick())
+
+    def _pause_ms(self) -> float:
+        """Until the engine has something due. To a host that stops nothing is due: where an append takes longer than
+        the next instant is away, it would decide something more with each, and never end."""
+        if self._stopping:
+            return math.inf
+        return self.engine.pause_ms(self._clock.now_ms(), self._clock.boot_ms())
 
     def _due_at(self) -> float:
         """When the engine has something due, by the loop's clock."""
-        pause_ms = self.engine.pause_ms(self._clock.now_ms(), self._clock.boot_ms())
-        return asyncio.get_running_loop().time() + max(0, pause_ms) / 1000
+        return asyncio.get_running_loop().time() + max(0, self._pause_ms()) / 1000
 
     def _set_timer(self, loop: asyncio.AbstractEventLoop, pause_s: float) -> None:
         """Wake when the engine has something due, or the batch has gathered long enough."""

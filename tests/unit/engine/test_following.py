@@ -214,6 +214,7 @@ def test_the_end_of_a_run_whose_task_became_invalid_or_was_deleted_meanwhile_is_
     assert len(invalid.open_runs("next")) == 1
 
     deleted = driver.successor(follower)
+    deleted.do(m.TaskRemoved(uid=upstream.uid))
     assert len(deleted.open_runs("next")) == 1
 
 

@@ -196,8 +196,26 @@ def test_a_task_deleted_while_no_leader_watched_is_forgotten_by_the_next_one() -
     driver.at(1_000)
 
     new = driver.successor()
+    new.do(m.TaskRemoved(uid=task_spec().uid))
 
     assert new.engine.state.by_uid == {}
+    assert new.engine.scheduler.unheard == set()
+
+
+def test_a_task_that_a_new_leader_has_not_heard_of_keeps_its_runs_and_its_watermark() -> None:
+    driver = Driver.leading(task_spec())
+    driver.at(1_000)
+    [run] = driver.open_runs()
+
+    new = driver.successor()
+    assert new.engine.scheduler.unheard == {task_spec().uid}
+    assert [kept.number for kept in new.open_runs()] == [run.number]
+    assert not deliveries(new.pull()), "its handler is not known"
+    new.at(1_500, m.TaskApplied(spec=task_spec()))
+
+    assert new.engine.scheduler.unheard == set()
+    assert [delivery.task.name for delivery in deliveries(new.pull())] == ["hello"]
+    assert _instants(new) == [1_000], "it has fired, and does not fire again"
 
 
 def test_a_clock_that_goes_back_fires_nothing_twice() -> None:

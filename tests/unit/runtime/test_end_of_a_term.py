@@ -15,7 +15,7 @@ from tickwheel_operator.engine import messages as m
 from tickwheel_operator.engine.spec import PoolSpec, TaskSpec
 from tickwheel_operator.engine.triggers import FixedRateTrigger
 from tickwheel_operator.ledger.log import Ledger
-from tickwheel_operator.ledger.protocol import Deposed
+from tickwheel_operator.ledger.protocol import Deposed, Segment
 from tickwheel_operator.runtime.partition import PartitionHost, TermEnded
 
 _CLOCK = ManualClock()
@@ -168,3 +168,32 @@ async def test_a_leader_leases_ahead_of_the_first_instant_of_its_term(store: Mem
     assert [delivery.not_before_ms for delivery in pulled.deliveries] == [_NOW + 1_000]
     host.stop()
     await _ended(leading)
+
+
+class _SlowStore(MemorySegmentStore):
+    """Each append takes two seconds."""
+
+    def __init__(self, clock: ManualClock) -> None:
+        super().__init__()
+        self._moved = clock
+
+    async def create(self, segment: Segment) -> None:
+        await super().create(segment)
+        self._moved.advance(2_000)
+
+
+async def test_a_host_that_stops_fires_nothing_more_though_each_append_outlasts_an_instant(term: _Term) -> None:
+    clock = ManualClock()
+    store = _SlowStore(clock)
+    host = _host(store, term, clock)
+    each_second = _spec("often", FixedRateTrigger(1_000, _NOW))
+    await host.take_over(lambda: [_POOL, m.TaskApplied(spec=each_second)])
+    leading = asyncio.create_task(host.run())
+    while len(store.segments) < 5:
+        await asyncio.sleep(0)
+    before = len(store.segments)
+
+    host.stop()
+
+    await _ended(leading)
+    assert len(store.segments) <= before + 2, "the append that was on its way, and what was decided meanwhile"

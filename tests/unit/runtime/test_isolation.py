@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import itertools
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -67,7 +67,7 @@ class Replica:
         self.failures: list[Failure] = []
         self.leadership = Leadership(
             _Election(), self._ledger, self.catalog, self.clock, LeadershipConfig(retry_ms=20),
-            on_lead=self._lead, on_end=self.catalog.detach, on_failure=self._failed,
+            missing=self._missing, on_lead=self._lead, on_end=self.catalog.detach, on_failure=self._failed,
         )  # fmt: skip
         self.backend = HostBackend(
             lambda: self.leadership.host, lambda: ("", 0), lambda: "here", self.clock, self.faults
@@ -76,6 +76,9 @@ class Replica:
 
     def _ledger(self) -> Ledger:
         return Ledger(self.store, partition=0, leader="a", clock=self.clock, nonces=lambda: secrets.token_hex(8))
+
+    async def _missing(self, uids: Collection[str]) -> Collection[str]:
+        return set(uids) - self.catalog.uids("ScheduledTask")
 
     def _lead(self, host: PartitionHost) -> None:
         self.catalog.attach(host.post_all)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import pytest
 from tests.contract.clock import ManualClock
@@ -52,7 +52,9 @@ class _Replica:
         self.terms: list[_Term] = []
         self.hosts: asyncio.Queue[PartitionHost] = asyncio.Queue()
         config = LeadershipConfig(retry_ms=1, release_ms=release_ms)
-        self.leadership = Leadership(self, self.ledger, self, _CLOCK, config, on_lead=self.hosts.put_nowait)
+        self.leadership = Leadership(
+            self, self.ledger, self, _CLOCK, config, missing=self.missing, on_lead=self.hosts.put_nowait
+        )
 
     def ledger(self) -> Ledger:
         return Ledger(
@@ -67,6 +69,9 @@ class _Replica:
 
     async def wait_synced(self) -> None:
         await self.synced.wait()
+
+    async def missing(self, uids: Collection[str]) -> Collection[str]:
+        return ()
 
     def snapshot(self) -> Iterable[m.Command]:
         return [m.PoolApplied(spec=PoolSpec(namespace="default", name="p")), m.TaskApplied(spec=_SPEC)]
