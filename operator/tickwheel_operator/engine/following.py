@@ -16,7 +16,7 @@ from tickwheel_operator.engine.messages import RunState
 from tickwheel_operator.engine.misfire import settle
 from tickwheel_operator.engine.overlap import REASONS
 from tickwheel_operator.engine.runs import Run
-from tickwheel_operator.engine.spec import Completion, FixedDelay, Outcome
+from tickwheel_operator.engine.spec import Completion, FixedDelay, Outcome, TaskSpec
 from tickwheel_operator.engine.state import State
 from tickwheel_operator.engine.triggers import OnceTrigger
 from tickwheel_operator.engine.wheel import Timer
@@ -125,7 +125,7 @@ class Following:
             return
         # The wall clock may have been set back meanwhile: the instant is never ahead of it.
         now, watermark = self._journal.now_ms, entry.watermark_ms
-        self._scheduler.fire_at(max(watermark + 1, min(delay.instant_ms, now)), [entry])
+        self._fire(entry, max(watermark + 1, min(delay.instant_ms, now)))
         self._arm(entry)
 
     def _follow(self, entry: Entry, ended: Run) -> None:
@@ -148,11 +148,24 @@ class Following:
             return f.SkipReason.SUSPENDED
         if spec.filter is not None and not spec.filter.admits(self._journal.now_ms):
             return f.SkipReason.CALENDAR
+        return self._no_room(spec)
+
+    def _no_room(self, spec: TaskSpec) -> f.SkipReason | None:
         if self._scheduler.is_full(spec):
             return f.SkipReason.BACKLOG
         return REASONS.get(self._scheduler.overlaps.verdict(spec, b""))
 
     # --- fixed delays ---
+
+    def _fire(self, entry: Entry, instant_ms: int) -> None:
+        """Make the run of an instant. Where there is no room for it, the next delay counts from now: what has passed
+        since then is one instant, not one for each delay that would fit in."""
+        reason = self._no_room(entry.spec)
+        if reason is None:
+            self._scheduler.fire_at(instant_ms, [entry])
+        else:
+            until_ms = max(instant_ms, self._now(entry))
+            self._scheduler.skip(self._scheduler.name(entry), until_ms, 1, reason)
 
     def settle(self, entry: Entry) -> None:
         """Arm the task; if its instant has passed while nobody could fire it, the misfire policy decides."""
@@ -168,7 +181,7 @@ class Following:
         for skip in settlement.skipped:
             self._scheduler.skip(self._scheduler.name(entry), now, skip.count, skip.reason)
         if settlement.fire:
-            self._scheduler.fire_at(instant, [entry])
+            self._fire(entry, instant)
         self._arm(entry)
 
     def _arm(self, entry: Entry, since_ms: int = 0) -> None:

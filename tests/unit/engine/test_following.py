@@ -19,6 +19,8 @@ from tickwheel_operator.engine.spec import (
     Misfire,
     MisfirePolicy,
     Outcome,
+    Overlap,
+    OverlapPolicy,
     RetryPolicy,
     TaskSpec,
 )
@@ -242,6 +244,36 @@ def test_a_fixed_delay_that_was_missed_is_skipped_where_the_policy_says_so() -> 
     assert [skip.count for skip in later.of(f.Skipped)] == [1]
     later.at(63_000)
     assert [fact.scheduled_ms - T0 for fact in later.of(f.Fired)] == [3_000, 63_000]
+
+
+def _never_beside_another(**changes: Any) -> TaskSpec:
+    return _delayed(overlap=Overlap(policy=OverlapPolicy.FORBID, max_concurrent=1), **changes)
+
+
+@pytest.mark.parametrize("policy", MisfirePolicy)
+def test_a_missed_fixed_delay_without_room_is_one_skip_however_many_delays_have_passed(policy: MisfirePolicy) -> None:
+    driver = Driver.leading(_never_beside_another(misfire=Misfire(policy=policy)))
+    driver.submit("by hand")  # for hours
+    driver.at(1_000, m.IntakeHeld(reason="the store is full"))
+    driver.at(86_400_000)
+    driver.do(m.IntakeHeld(reason=""))
+    assert [skip.count for skip in driver.of(f.Skipped)] == [1]
+    assert driver.engine.scheduler.following.next_ms("uid-hello") == T0 + 86_400_000 + 3_000
+
+    new = driver.successor(_never_beside_another())
+    assert new.engine.scheduler.following.next_ms("uid-hello") == T0 + 86_400_000 + 3_000
+
+
+def test_a_fixed_delay_without_room_counts_its_next_from_now_where_the_wall_clock_was_set_ahead() -> None:
+    driver = Driver.leading(_delayed(), config=EngineConfig(max_backlog=1))
+    driver.submit("by hand")
+    driver.now_ms, driver.boot_ms = T0 + 86_400_000, T0 + 2_000
+    for passed_ms in (0, 1_000, 2_999, 1):
+        driver.now_ms += passed_ms
+        driver.boot_ms += passed_ms
+        driver.do(m.Tick())
+        driver.do(m.Tick())
+    assert [skip.until_ms - T0 for skip in driver.of(f.Skipped)] == [86_401_000, 86_404_000]
 
 
 @pytest.mark.parametrize("first", ["invalid", "follower"])
