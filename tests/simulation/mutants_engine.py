@@ -55,7 +55,7 @@ LEASING = (
     ("token_given_back_twice", "for t in dict.fromkeys(command.returned) if", "for t in command.returned if"),
     ("given_back_and_to_stop_waits_again", "                if dispatch.run.cancelling is None:\n                    self._waiting",
      "                if True:\n                    self._waiting"),
-    ("renewal_not_told_to_stop", "if dispatch.run.cancelling is not None and dispatch.token and token not in told:", "if False:"),
+    ("renewal_not_told_to_stop", "if dispatch.run.cancelling is not None and dispatch.token:", "if False:"),
     ("leaving_unheard", "        if command.leaving:\n", "        if False:\n"),
     ("overdue_attempt_renewed_for_ever", "if limit is not None and now > begun +", "if False and limit is not None and now > begun +"),
     ("overdue_from_the_wall_clock", "begun = max(dispatch.leased_boot_ms, dispatch.starts_boot_ms)",

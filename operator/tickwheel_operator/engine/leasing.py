@@ -313,12 +313,14 @@ class Leasing:
                     self._waiting.ready(dispatch)
                 else:
                     self._journal.emit(f.Cancelled(dispatch.run.number, dispatch.run.cancelling))
-        told = worker.take_cancelled()
+        stopping = []
         for token in command.renew:
             if (dispatch := self._held(token, number, fenced)) is not None:
                 self._renew(dispatch, fenced)
-                if dispatch.run.cancelling is not None and dispatch.token and token not in told:
-                    told.append(token)  # the answer that said it first may have been lost
+                if dispatch.run.cancelling is not None and dispatch.token:
+                    stopping.append(token)  # the answer that said it first may have been lost
+        told = worker.take_cancelled()  # the end of an overdue one may just have stopped another
+        told += [token for token in dict.fromkeys(stopping) if token not in told]
         for token, fraction, note in command.progress:
             progressing = attempts.get(token)
             if progressing is not None and progressing.worker == number:

@@ -91,6 +91,25 @@ def test_the_progress_of_an_attempt_is_said_by_its_own_worker_only() -> None:
     assert [(run.fraction, run.note) for run in task.runs] == [(0.25, "a quarter")]
 
 
+def test_a_report_that_ends_an_overdue_attempt_is_answered_with_what_must_stop_since() -> None:
+    """The end of one attempt, which is renewed long after its time-out, replaces another that was renewed just before
+    it."""
+    replace = Overlap(policy=OverlapPolicy.REPLACE, max_concurrent=1)
+    driver = Driver.leading(
+        task_spec(trigger=None, timeout_ms=1_000, grace_ms=0, retry=RetryPolicy(limit=0)),
+        task_spec("next", trigger=None, after=Completion("hello", Outcome.FAILED), overlap=replace),
+    )
+    driver.submit("1", "next")
+    driver.submit("2")
+    first, second = (delivery.token for delivery in deliveries(driver.pull()))
+    for passed in range(0, _BEYOND_THE_TIMEOUT_MS, 5_000):
+        driver.now_ms = T0 + passed
+        assert driver.report(renew=[first, second]).cancel == []
+    driver.now_ms = T0 + 1_000 + _BEYOND_THE_TIMEOUT_MS + 1
+    last = driver.report(renew=[first, second])
+    assert (last.fenced, last.cancel) == ([second], [first])
+
+
 def test_a_worker_that_waits_is_told_to_stop_what_it_does_for_a_task_that_is_deleted() -> None:
     driver = Driver.leading(task_spec(trigger=None))
     driver.submit("k")
