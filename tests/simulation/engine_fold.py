@@ -42,6 +42,8 @@ class Run:
         """And at the soonest."""
         self.waits_boot_ms = 0
         """Since when it may have waited for a worker, at the soonest."""
+        self.undecided = False
+        """Nobody may have worked out yet when its wait is over: it may wait for other runs, or for its task."""
         self.delayed = False
         self.made_ms = 0
 
@@ -147,6 +149,13 @@ class Fold:
 
     def broken(self, what: str) -> None:
         raise Broken(what)
+
+    def _runs_of(self, uid: str) -> list[Run]:
+        return [run for run in self.runs.values() if self.uids[run.task] == uid]
+
+    def _is_unlimited(self, run: Run) -> bool:
+        spec = self.specs.get(self.uids[run.task])
+        return spec is not None and spec.overlap.max_concurrent is None
 
     def _spec(self, run: Run) -> TaskSpec | None:
         uid = self.uids.get(run.task, "")
@@ -270,10 +279,10 @@ class Fold:
         return int(min(backoff.initial_ms * backoff.factor ** (run.deliveries - 1), backoff.max_ms))
 
     def _settle_wait(self, run: Run) -> None:
-        """What waited for other runs works out the rest of its wait when they have ended, by the clocks of then."""
-        spec = self._spec(run)
-        if spec is not None and self.most_limits.get(spec.uid) is not None:
+        """What waited for other runs, or for its task, may work out the rest of its wait by the clocks of now."""
+        if run.undecided:
             run.soonest_boot_ms = min(run.soonest_boot_ms, self.boot_ms + max(0, run.ready_ms - self.now_ms))
+            run.due_boot_ms = max(run.due_boot_ms, self.boot_ms + max(0, run.latest_ms - self.now_ms))
 
     def _must_tell(self, run: Run) -> None:
         """Its worker must stop, and hears of it at once if it waits."""
@@ -320,6 +329,7 @@ class Fold:
         run.ready_ms = ready_ms
         latest = ready_ms
         spec = self._spec(run)
+        run.undecided = not self._is_unlimited(run)
         if spec is not None and spec.jitter_ms and run.origin in (Origin.SCHEDULE, Origin.COMPLETION):
             missed = run.made_ms - run.scheduled_ms > self.config.misfire_threshold_ms
             since_ms, most_ms = run.made_ms if missed else run.scheduled_ms, spec.jitter_ms

@@ -106,6 +106,8 @@ class Account(FactChecks):
                 self.doubtful.add(uid)
                 if not forget and spec is not None:
                     self.paused[uid] = spec
+                for run in self._runs_of(uid) if not self.synced else ():
+                    run.undecided = True  # its leader does not know the task
             case m.PoolApplied(spec=spec):
                 self.silences.setdefault(spec.name, set()).add(spec.silence_ms)
             case m.CatalogSynced():
@@ -125,6 +127,9 @@ class Account(FactChecks):
         self.unknown.discard(uid)
         self.known.add(uid)
         self.specs[uid] = spec
+        for run in self._runs_of(uid):
+            self._settle_wait(run)
+            run.undecided = not self._is_unlimited(run)
 
     # --- answers to pulls ---
 
