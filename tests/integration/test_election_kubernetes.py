@@ -18,7 +18,7 @@ from tickwheel_operator.election.identity import make_identity
 from tickwheel_operator.election.kubernetes import KubernetesLeaseStore
 from tickwheel_operator.election.lease import LeaseConflict, LeaseRefused, LeaseUnavailable
 from tickwheel_operator.election.peers import Peers
-from tickwheel_operator.ledger.transport import Transport
+from tickwheel_operator.kube.client import KubeClient
 
 _numbers = itertools.count()
 
@@ -28,7 +28,7 @@ async def leases(client):
     """A namespace of the test's own."""
     namespace = f"election-{uuid.uuid4().hex[:6]}-{next(_numbers)}"
     body = {"metadata": {"name": namespace}}
-    assert (await Transport(client).request("POST", "/api/v1/namespaces", what="namespace", body=body)).ok
+    assert (await KubeClient(client).request("POST", "/api/v1/namespaces", what="namespace", body=body)).ok
     return namespace
 
 
@@ -49,7 +49,7 @@ async def test_a_leader_hands_over_and_the_lease_reads_like_any_other(client, le
 
     term = await elector("a").acquire()
     path = f"/apis/coordination.k8s.io/v1/namespaces/{leases}/leases/tickwheel-p0"
-    found = json.loads((await Transport(client).request("GET", path, what="get")).body)
+    found = json.loads((await KubeClient(client).request("GET", path, what="get")).body)
     assert found["spec"]["holderIdentity"] == "a"
     assert found["spec"]["leaseDurationSeconds"] == 15
     assert found["metadata"]["annotations"]["tickwheel.io/endpoint"] == "https://a:8443"
@@ -66,7 +66,7 @@ async def test_a_leader_hands_over_and_the_lease_reads_like_any_other(client, le
 async def test_a_lease_that_another_tool_made_is_read(client, leases):
     path = f"/apis/coordination.k8s.io/v1/namespaces/{leases}/leases"
     body = {"metadata": {"name": "bare"}, "spec": {}}
-    assert (await Transport(client).request("POST", path, what="bare lease", body=body)).ok
+    assert (await KubeClient(client).request("POST", path, what="bare lease", body=body)).ok
     lease = await KubernetesLeaseStore(client, namespace=leases).get("bare")
     assert (lease.holder, lease.transitions, lease.duration_ms) == ("", 0, 0)
 
@@ -75,7 +75,7 @@ async def test_a_lease_that_a_person_deleted_is_not_made_again_by_a_renewal(clie
     store = KubernetesLeaseStore(client, namespace=leases)
     lease = await store.create("p0", a_lease())
     path = f"/apis/coordination.k8s.io/v1/namespaces/{leases}/leases/p0"
-    assert (await Transport(client).request("DELETE", path, what="delete")).ok
+    assert (await KubeClient(client).request("DELETE", path, what="delete")).ok
     with pytest.raises(LeaseConflict):
         await store.update("p0", lease)
     assert await store.get("p0") is None
@@ -84,7 +84,7 @@ async def test_a_lease_that_a_person_deleted_is_not_made_again_by_a_renewal(clie
 async def test_without_rights_the_refusal_names_them(cluster, client, leases):
     account = {"metadata": {"name": "nobody"}}
     path = f"/api/v1/namespaces/{leases}/serviceaccounts"
-    assert (await Transport(client).request("POST", path, what="account", body=account)).ok
+    assert (await KubeClient(client).request("POST", path, what="account", body=account)).ok
     kubeconfig = cluster.service_account_kubeconfig(leases, "nobody")
     async with await new_client_from_config(config_file=str(kubeconfig)) as poor:
         store = KubernetesLeaseStore(poor, namespace=leases)
@@ -104,14 +104,14 @@ async def test_a_server_that_is_not_there_is_unavailable(client, leases):
 class Pods:
     """Pods of one namespace, whose statuses are written as kubelet would."""
 
-    def __init__(self, transport: Transport, namespace: str) -> None:
-        self._transport = transport
+    def __init__(self, client: KubeClient, namespace: str) -> None:
+        self._client = client
         self._path = f"/api/v1/namespaces/{namespace}/pods"
 
     async def create(self, name: str) -> None:
         spec = {"containers": [{"name": "operator", "image": "x"}, {"name": "sidecar", "image": "x"}]}
         body = {"metadata": {"name": name, "labels": {"app": "tickwheel"}}, "spec": spec}
-        assert (await self._transport.request("POST", self._path, what="create", body=body)).ok
+        assert (await self._client.request("POST", self._path, what="create", body=body)).ok
 
     async def report(self, name: str, container: str, *, ended: str, second: int, restarted: int | None = None) -> None:
         """The container `ended` in this second of the minute; another one of its name runs since `restarted`."""
@@ -122,9 +122,9 @@ class Pods:
             "state": {"running": running} if running is not None else {"terminated": terminated},
             "lastState": {"terminated": terminated} if running is not None else {},
         }  # fmt: skip
-        found = json.loads((await self._transport.request("GET", f"{self._path}/{name}", what="get")).body)
+        found = json.loads((await self._client.request("GET", f"{self._path}/{name}", what="get")).body)
         found["status"] = {"phase": "Running", "containerStatuses": [of_container]}
-        assert (await self._transport.request("PUT", f"{self._path}/{name}/status", what="status", body=found)).ok
+        assert (await self._client.request("PUT", f"{self._path}/{name}/status", what="status", body=found)).ok
 
 
 async def _until(holds: Callable[[], object]) -> None:
@@ -138,7 +138,7 @@ _TEN_MS = 1_796_032_800_000
 
 
 async def test_the_end_of_a_replicas_container_is_heard_of_once(client, leases):
-    transport = Transport(client)
+    transport = KubeClient(client)
     pods = Pods(transport, leases)
     await pods.create("before")
     await pods.report("before", "operator", ended="containerd://old", second=1)
@@ -161,7 +161,7 @@ async def test_the_end_of_a_replicas_container_is_heard_of_once(client, leases):
 
 
 async def test_the_end_of_a_leaders_container_that_is_told_late_does_not_depose_the_process_after_it(client, leases):
-    transport = Transport(client)
+    transport = KubeClient(client)
     pods = Pods(transport, leases)
     await pods.create("leader-0")
 

@@ -27,7 +27,7 @@ from tests.integration.processes import PATIENT_LEASE, OperatorProcess, WorkerPr
 from tests.integration.soak.scenario import until
 
 from tickwheel_cluster import Access
-from tickwheel_operator.ledger.transport import Transport
+from tickwheel_operator.kube.client import KubeClient
 from tickwheel_operator.tls.authority import make_authority
 from tickwheel_operator.tls.rotation import Authorities, bundle
 from tickwheel_operator.tls.store import AuthorityStore, BadSecret
@@ -284,7 +284,7 @@ async def test_of_two_replicas_that_write_the_authorities_the_second_reads_what_
     kubeconfig = str(cluster.service_account_kubeconfig(system, OPERATOR_ACCOUNT))
     await kubernetes_config.load_kube_config(kubeconfig, client_configuration=configuration)
     async with kubernetes_client.ApiClient(configuration) as client:
-        store = AuthorityStore(Transport(client), namespace=system)
+        store = AuthorityStore(KubeClient(client), namespace=system)
         assert await store.read() is None
         now_ms = time.time_ns() // 1_000_000
         made, other = (Authorities(make_authority(now_ms, 86_400_000)) for _ in range(2))

@@ -16,6 +16,7 @@ from tests.contract.segment_store import SegmentStoreContract, a_segment
 from tests.integration.installation import create_namespace
 
 from tickwheel_cluster import Access
+from tickwheel_operator.kube.client import KubeClient
 from tickwheel_operator.ledger.kubernetes import KubernetesSegmentStore
 from tickwheel_operator.ledger.protocol import (
     LedgerCorrupt,
@@ -23,7 +24,6 @@ from tickwheel_operator.ledger.protocol import (
     StoreRefused,
     StoreUnavailable,
 )
-from tickwheel_operator.ledger.transport import Transport
 
 _RUN = uuid.uuid4().hex[:6]
 _prefixes = (f"t{_RUN}-{number}-" for number in itertools.count())
@@ -53,7 +53,7 @@ class TestLedger(LedgerContract):
 @pytest.fixture
 def get(client: ApiClient):
     async def get(path: str) -> dict:
-        answer = await Transport(client).request("GET", path, what="get")
+        answer = await KubeClient(client).request("GET", path, what="get")
         assert answer.ok, answer.message
         return json.loads(answer.body)
 
@@ -96,7 +96,7 @@ class TestObjects:
         store = KubernetesSegmentStore(client, namespace=NAMESPACE, prefix=f"edited-{_RUN}-")
         await store.create(a_segment(1, kind=SegmentKind.EPOCH))
         path = f"/apis/tickwheel.io/v1alpha1/namespaces/{NAMESPACE}/ledgersegments/edited-{_RUN}-p0-000000000001"
-        transport = Transport(client)
+        transport = KubeClient(client)
         found = json.loads((await transport.request("GET", path, what="get")).body)
         found["metadata"]["labels"]["tickwheel.io/kind"] = "Nonsense"
         assert (await transport.request("PUT", path, what="put", body=found)).ok
@@ -114,7 +114,7 @@ class TestErrors:
 
     async def test_without_rights_the_refusal_names_them(self, cluster, client):
         account = {"metadata": {"name": "nobody"}}
-        await Transport(client).request(
+        await KubeClient(client).request(
             "POST", f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts", what="account", body=account
         )
         kubeconfig = cluster.service_account_kubeconfig(NAMESPACE, "nobody")

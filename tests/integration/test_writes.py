@@ -33,9 +33,9 @@ from tickwheel_operator.election.kubernetes import KubernetesLeaseStore
 from tickwheel_operator.election.lease import Lease, LeaseConflict
 from tickwheel_operator.engine.messages import RunState
 from tickwheel_operator.engine.views import HandlerState, RunView, TaskView
+from tickwheel_operator.kube.client import KubeClient
 from tickwheel_operator.ledger.kubernetes import KubernetesSegmentStore
 from tickwheel_operator.ledger.protocol import SegmentExists
-from tickwheel_operator.ledger.transport import Transport
 from tickwheel_operator.pools.cluster import PoolCluster
 from tickwheel_operator.pools.template import Surroundings, deployment
 from tickwheel_operator.projection.bucket import Bucket
@@ -330,7 +330,7 @@ async def test_the_lease_and_the_authority_are_replaced_only_as_they_were_read(c
     with pytest.raises(LeaseConflict):
         await leases.update("twice", first)
 
-    store = AuthorityStore(Transport(client), namespace=system)
+    store = AuthorityStore(KubeClient(client), namespace=system)
     made = Authorities(make_authority(int(time.time() * 1000), 86_400_000))
     stored = await store.write(made, None)
     assert stored is not None

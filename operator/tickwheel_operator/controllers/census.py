@@ -15,8 +15,8 @@ import msgspec
 from kubernetes.aio.client import ApiClient
 
 from tickwheel_operator.api import GROUP, VERSION
-from tickwheel_operator.ledger.protocol import OutcomeUnknown, StoreUnavailable
-from tickwheel_operator.ledger.transport import Transport
+from tickwheel_operator.kube.client import KubeClient
+from tickwheel_operator.kube.errors import ApiUnanswered
 
 __all__ = ["Census", "CensusUnavailable"]
 
@@ -60,7 +60,7 @@ class Census:
 
     def __init__(self, client: ApiClient, namespaces: Sequence[str] = (), *, timeout_s: float = 20.0) -> None:
         """`namespaces` empty: all of them. `timeout_s` bounds each request."""
-        self._transport = Transport(client, timeout_s=timeout_s)
+        self._client = KubeClient(client, timeout_s=timeout_s)
         self._namespaces = tuple(namespaces)
 
     async def uids(self, plural: str, label_selector: str = "", *, api: str = _OURS) -> set[str]:
@@ -112,8 +112,8 @@ class Census:
             query["labelSelector"] = label_selector
         path = f"{api}/namespaces/{namespace}/{plural}" if namespace else f"{api}/{plural}"
         try:
-            answer = await self._transport.request("GET", path, what=f"list {plural}", query=query, accept=_METADATA)
-        except (StoreUnavailable, OutcomeUnknown) as error:
+            answer = await self._client.request("GET", path, what=f"list {plural}", query=query, accept=_METADATA)
+        except ApiUnanswered as error:
             raise CensusUnavailable(str(error)) from error
         if answer.status == _GONE:
             raise _Expired

@@ -15,8 +15,8 @@ import msgspec
 from kubernetes.aio.client import ApiClient
 
 from tickwheel_operator.election.lease import Lease, LeaseConflict, LeaseRefused, LeaseUnavailable
-from tickwheel_operator.ledger.protocol import OutcomeUnknown, StoreUnavailable
-from tickwheel_operator.ledger.transport import Answer, Transport
+from tickwheel_operator.kube.client import Answer, KubeClient
+from tickwheel_operator.kube.errors import ApiError, ApiUnanswered
 
 __all__ = ["KubernetesLeaseStore"]
 
@@ -59,7 +59,7 @@ class KubernetesLeaseStore:
 
     def __init__(self, client: ApiClient, *, namespace: str, timeout_s: float = 5.0) -> None:
         """`timeout_s` bounds a request; well below the renew deadline, so that a renewal can be tried twice."""
-        self._transport = Transport(client, timeout_s=timeout_s)
+        self._client = KubeClient(client, timeout_s=timeout_s)
         self._path = f"/apis/{_API_VERSION}/namespaces/{namespace}/leases"
         self._namespace = namespace
 
@@ -85,7 +85,7 @@ class KubernetesLeaseStore:
         query: dict[str, str | int] = {
             "watch": "1", "fieldSelector": f"metadata.name={name}", "timeoutSeconds": _WATCH_S,
         }  # fmt: skip
-        lines = self._transport.lines(self._path, what=f"watch lease {name}", query=query, timeout_s=_WATCH_S + 30)
+        lines = self._client.lines(self._path, what=f"watch lease {name}", query=query, timeout_s=_WATCH_S + 30)
         try:
             async with contextlib.aclosing(lines):
                 async for line in lines:
@@ -94,7 +94,7 @@ class KubernetesLeaseStore:
                         yield None
                     elif event.type in ("ADDED", "MODIFIED"):
                         yield _from_object(_decoder.decode(event.object))
-        except (StoreUnavailable, OutcomeUnknown, msgspec.MsgspecError) as error:
+        except (ApiError, msgspec.MsgspecError) as error:
             raise LeaseUnavailable(str(error)) from error
 
     async def close(self) -> None:
@@ -102,9 +102,9 @@ class KubernetesLeaseStore:
 
     async def _request(self, method: str, path: str, what: str, body: dict[str, Any] | None = None) -> Answer:
         try:
-            answer = await self._transport.request(method, path, what=what, body=body)
-            answer.raise_uncertain(what)
-        except (StoreUnavailable, OutcomeUnknown) as error:
+            answer = await self._client.request(method, path, what=what, body=body)
+            answer.raise_unanswered(what)
+        except ApiUnanswered as error:
             raise LeaseUnavailable(str(error)) from error
         return answer
 

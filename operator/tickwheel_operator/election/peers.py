@@ -16,8 +16,8 @@ from typing import Any
 import msgspec
 
 from tickwheel_operator.election.containers import ended_before_ms
-from tickwheel_operator.ledger.protocol import OutcomeUnknown, StoreUnavailable
-from tickwheel_operator.ledger.transport import Transport
+from tickwheel_operator.kube.client import KubeClient
+from tickwheel_operator.kube.errors import ApiError
 
 __all__ = ["CONTAINER", "Peers"]
 
@@ -62,11 +62,11 @@ class Peers:
     """Watches the pods of one Deployment in one namespace. Needs `watch` of pods there."""
 
     def __init__(
-        self, transport: Transport, *, namespace: str, selector: str, on_end: Callable[[str, int], None]
+        self, client: KubeClient, *, namespace: str, selector: str, on_end: Callable[[str, int], None]
     ) -> None:
         """`on_end` is called once for each end of a pod's container that was not known before: with the pod's name, and
         the instant of its node's clock before which processes of it had begun that have ended now."""
-        self._transport = transport
+        self._client = client
         self._path = f"/api/v1/namespaces/{namespace}/pods"
         self._selector = selector
         self._on_end = on_end
@@ -80,7 +80,7 @@ class Peers:
             try:
                 await self._watch()
                 complained = False
-            except (StoreUnavailable, OutcomeUnknown, msgspec.MsgspecError) as error:
+            except (ApiError, msgspec.MsgspecError) as error:
                 if not complained:
                     _log.warning("the other replicas' pods cannot be watched; a dead leader's Lease expires: %s", error)
                 complained = True
@@ -88,7 +88,7 @@ class Peers:
 
     async def _watch(self) -> None:
         query: dict[str, str | int] = {"watch": "1", "labelSelector": self._selector, "timeoutSeconds": _WATCH_S}
-        lines = self._transport.lines(self._path, what="watch the replicas", query=query, timeout_s=_WATCH_S + 30)
+        lines = self._client.lines(self._path, what="watch the replicas", query=query, timeout_s=_WATCH_S + 30)
         async with contextlib.aclosing(lines):
             async for line in lines:
                 event = _event_decoder.decode(line)

@@ -17,8 +17,8 @@ import msgspec
 
 from tickwheel_operator.api import GROUP
 from tickwheel_operator.clock import Clock
-from tickwheel_operator.ledger.protocol import OutcomeUnknown, StoreUnavailable
-from tickwheel_operator.ledger.transport import Transport
+from tickwheel_operator.kube.client import KubeClient
+from tickwheel_operator.kube.errors import ApiUnanswered
 from tickwheel_operator.turns import Crowded, Turns
 
 __all__ = ["Controller", "OwnerUnknown", "PodOwners", "PoolOwner", "controller_of"]
@@ -82,9 +82,9 @@ class _Known(msgspec.Struct, frozen=True):
 class PodOwners:
     """Answers from memory where it can. On the operator's loop only."""
 
-    def __init__(self, transport: Transport, clock: Clock, *, size: int = 20_000) -> None:
+    def __init__(self, client: KubeClient, clock: Clock, *, size: int = 20_000) -> None:
         """`size` bounds how many objects, and how many pods' owners, are remembered."""
-        self._transport = transport
+        self._client = client
         self._clock = clock
         self._size = size
         self._watched: dict[str, Controller | None] = {}
@@ -160,8 +160,8 @@ class PodOwners:
         path = _PATHS[thing.group, thing.kind].format(namespace=namespace, name=thing.name)
         what = f"look up the owner of {thing.kind} {namespace}/{thing.name}"
         try:
-            answer = await self._transport.request("GET", path, what=what, accept=_METADATA)
-        except (StoreUnavailable, OutcomeUnknown) as error:
+            answer = await self._client.request("GET", path, what=what, accept=_METADATA)
+        except ApiUnanswered as error:
             raise OwnerUnknown(str(error)) from error
         if answer.status == 404:
             return None

@@ -13,8 +13,8 @@ import msgspec
 from kubernetes.aio.client import ApiClient
 
 from tickwheel_operator.identity.callers import Principal
-from tickwheel_operator.ledger.protocol import OutcomeUnknown, StoreUnavailable
-from tickwheel_operator.ledger.transport import Transport
+from tickwheel_operator.kube.client import KubeClient
+from tickwheel_operator.kube.errors import ApiUnanswered
 
 __all__ = ["KubernetesReviewer", "Review", "ReviewUnavailable", "Reviewer"]
 
@@ -84,7 +84,7 @@ class KubernetesReviewer:
     (the ClusterRole `system:auth-delegator`)."""
 
     def __init__(self, api_client: ApiClient, *, timeout_s: float = 10.0) -> None:
-        self._transport = Transport(api_client, timeout_s=timeout_s)
+        self._client = KubeClient(api_client, timeout_s=timeout_s)
 
     async def review_token(self, token: str, audience: str) -> Review:
         spec = {"token": token, "audiences": [audience]}
@@ -117,10 +117,10 @@ class KubernetesReviewer:
     ) -> _Answer:
         body = {"apiVersion": f"{group}/v1", "kind": kind, "spec": spec}
         try:
-            answer = await self._transport.request(
+            answer = await self._client.request(
                 "POST", f"/apis/{group}/v1/{kind.lower()}s", what=f"create a {kind}", body=body
             )
-        except (StoreUnavailable, OutcomeUnknown) as error:
+        except ApiUnanswered as error:
             # Callers read this: they need not learn where the API server is.
             cause = type(error.__cause__ or error).__name__
             raise ReviewUnavailable(f"the API server could not be asked to create a {kind}: {cause}") from None

@@ -15,11 +15,13 @@ from __future__ import annotations
 
 import binascii
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import msgspec
 from kubernetes.aio.client import ApiClient
 
+from tickwheel_operator.kube.client import Answer, KubeClient
+from tickwheel_operator.kube.errors import ApiUnavailable, ApiUncertain
 from tickwheel_operator.ledger.codec import version_of
 from tickwheel_operator.ledger.protocol import (
     LedgerCorrupt,
@@ -34,7 +36,6 @@ from tickwheel_operator.ledger.protocol import (
     StoreUnavailable,
     segment_name,
 )
-from tickwheel_operator.ledger.transport import Answer, Transport
 
 __all__ = ["KubernetesSegmentStore"]
 
@@ -102,7 +103,7 @@ class KubernetesSegmentStore:
 
         The client is the caller's: `close` leaves it open.
         """
-        self._transport = Transport(client, timeout_s=timeout_s)
+        self._client = KubeClient(client, timeout_s=timeout_s)
         self._path = f"/apis/{_API_VERSION}/namespaces/{namespace}/ledgersegments"
         self._namespace = namespace
         self._prefix = prefix
@@ -111,7 +112,7 @@ class KubernetesSegmentStore:
     async def create(self, segment: Segment) -> None:
         name = self._name(segment.partition, segment.sequence)
         what = f"create {name}"
-        answer = await self._transport.request(
+        answer = await self._ask(
             "POST", self._path, what=what, query=_MANAGER, body=self._object(segment), accept=_METADATA
         )
         if answer.ok:
@@ -120,7 +121,6 @@ class KubernetesSegmentStore:
             if answer.reason == "AlreadyExists":
                 raise SegmentExists(f"{name} exists in namespace {self._namespace}")
             raise StoreUnavailable(f"{what}: the API server answers {answer.message}")
-        answer.raise_uncertain(what)
         raise self._refused(what, answer)
 
     async def read(self, partition: int, sequence: int) -> Segment | None:
@@ -149,7 +149,7 @@ class KubernetesSegmentStore:
             batch = sequences[start : start + _DELETE_BATCH]
             what = f"delete {len(batch)} segments of partition {partition}"
             named = ",".join(map(str, batch))
-            answer = await self._transport.request(
+            answer = await self._ask(
                 "DELETE",
                 self._path,
                 what=what,
@@ -158,7 +158,6 @@ class KubernetesSegmentStore:
                 timeout_s=_DELETE_S,
             )
             if not answer.ok:
-                answer.raise_uncertain(what)
                 raise self._refused(what, answer)
 
     async def close(self) -> None:
@@ -186,10 +185,19 @@ class KubernetesSegmentStore:
     async def _get(self, path: str, what: str, query: dict[str, str], *, accept: str = "application/json") -> Answer:
         """A read changes nothing, so that no outcome of it is unknown."""
         try:
-            answer = await self._transport.request("GET", path, what=what, query=query, accept=accept)
-            answer.raise_uncertain(what)
+            return await self._ask("GET", path, what=what, query=query, accept=accept)
         except OutcomeUnknown as error:
             raise StoreUnavailable(str(error)) from error
+
+    async def _ask(self, method: str, path: str, *, what: str, **options: Any) -> Answer:
+        """The answer, if it is a yes or a no; else the store's errors for it."""
+        try:
+            answer = await self._client.request(method, path, what=what, **options)
+            answer.raise_unanswered(what)
+        except ApiUnavailable as error:
+            raise StoreUnavailable(str(error)) from error
+        except ApiUncertain as error:
+            raise OutcomeUnknown(str(error)) from error
         return answer
 
     def _name(self, partition: int, sequence: int) -> str:

@@ -16,8 +16,8 @@ from urllib.parse import quote
 import msgspec
 from kubernetes.utils.quantity import parse_quantity
 
-from tickwheel_operator.ledger.protocol import OutcomeUnknown, StoreUnavailable
-from tickwheel_operator.ledger.transport import Transport
+from tickwheel_operator.kube.client import KubeClient
+from tickwheel_operator.kube.errors import ApiError
 from tickwheel_operator.pools.template import POOL_LABEL
 
 __all__ = ["PodMetrics", "PoolUsage", "read_usage"]
@@ -71,7 +71,7 @@ class PodMetrics:
 
     def __init__(
         self,
-        transport: Transport,
+        client: KubeClient,
         *,
         namespaces: tuple[str, ...] = (),
         interval_s: float = 15.0,
@@ -79,7 +79,7 @@ class PodMetrics:
     ) -> None:
         """`namespaces`: those that are served; empty: all. `interval_s`: a metrics server measures every 15 s itself.
         `changed` is called with each pool whose figures are others."""
-        self._transport = transport
+        self._client = client
         self._namespaces = namespaces
         self._interval_s = interval_s
         self._changed = changed
@@ -112,8 +112,11 @@ class PodMetrics:
         try:
             usage: dict[PoolKey, PoolUsage] = {}
             for path in _paths(self._namespaces):
-                usage |= read_usage(await self._list(path))
-        except (_Unserved, StoreUnavailable, OutcomeUnknown) as error:
+                listed = await self._client.call(
+                    "GET", path, what="cannot read the metrics of worker pods", query={"labelSelector": POOL_LABEL}
+                )
+                usage |= read_usage(listed)
+        except ApiError as error:  # the API is not there (404), its server is not (503), or says no
             self._say(str(error))
             usage = {}
         else:
@@ -122,17 +125,6 @@ class PodMetrics:
         for key in before.keys() | self._usage.keys():
             if before.get(key) != self._usage.get(key):
                 self._changed(*key)
-
-    async def _list(self, path: str) -> Mapping[str, Any]:
-        what = "read the metrics of worker pods"
-        answer = await self._transport.request("GET", path, what=what, query={"labelSelector": POOL_LABEL})
-        if not answer.ok:
-            raise _Unserved(f"cannot {what}: the API server answers {answer.message}")
-        try:
-            listed: Mapping[str, Any] = msgspec.json.decode(answer.body)
-        except msgspec.MsgspecError as error:
-            raise _Unserved(f"cannot {what}: {error}") from error
-        return listed
 
     def _say(self, problem: str) -> None:
         """Tell once that it does not work, and once that it does again."""
@@ -143,10 +135,6 @@ class PodMetrics:
             _log.info("%s; status.usage of pools stays empty until a metrics server answers", problem)
         else:
             _log.info("the metrics of worker pods can be read now")
-
-
-class _Unserved(Exception):
-    """The API is not there (404), its server is not (503), or says no."""
 
 
 def _paths(namespaces: Iterable[str]) -> list[str]:

@@ -23,7 +23,7 @@ from tickwheel_operator.identity.permission import SubjectAccessAuthorizer
 from tickwheel_operator.identity.pod_owners import PodOwners
 from tickwheel_operator.identity.reviewer import KubernetesReviewer
 from tickwheel_operator.identity.token_review import TokenReviewAuthenticator
-from tickwheel_operator.ledger.transport import Transport
+from tickwheel_operator.kube.client import KubeClient
 from tickwheel_operator.runtime.settings import Settings
 from tickwheel_operator.tls.files import CertificateFiles
 from tickwheel_operator.tls.own import OwnCertificates
@@ -56,7 +56,7 @@ def certificates(settings: Settings, client: ApiClient, clock: Clock) -> Certifi
         return None
     terms = settings.tls_terms()
     return OwnCertificates(
-        AuthorityStore(Transport(client), namespace=settings.namespace),
+        AuthorityStore(KubeClient(client), namespace=settings.namespace),
         clock,
         names=gateway_names(settings),
         terms=terms,

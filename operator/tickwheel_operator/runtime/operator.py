@@ -40,10 +40,10 @@ from tickwheel_operator.gateway.config import GatewayConfig
 from tickwheel_operator.gateway.connections import ConnectionLimits
 from tickwheel_operator.gateway.server import Gateway
 from tickwheel_operator.identity.pod_owners import PodOwners
+from tickwheel_operator.kube.client import KubeClient
 from tickwheel_operator.ledger.kubernetes import KubernetesSegmentStore
 from tickwheel_operator.ledger.limits import LedgerLimits
 from tickwheel_operator.ledger.log import Ledger
-from tickwheel_operator.ledger.transport import Transport
 from tickwheel_operator.objectfaults import ObjectFaults
 from tickwheel_operator.pools.deployments import Deployments
 from tickwheel_operator.pools.reconciler import PoolConfig
@@ -92,7 +92,7 @@ class Operator:
         requests = Requests(clock.now_ms, faults=faults)
         unbuilt = Unbuilt()
         deployments = Deployments()
-        owners = PodOwners(Transport(clients.reviews), clock)
+        owners = PodOwners(KubeClient(clients.reviews), clock)
         certificates = identity.certificates(settings, client, clock)
         marks = OwnerMarks(client, namespaces=settings.watch_namespaces, lease_name=LEASE_NAME)
         ownership = Ownership(marks, clock, own=settings.namespace, config=self._ownership_config())
@@ -223,7 +223,7 @@ class Operator:
             background.append(asyncio.create_task(certificates.run(), name="certificates"))
         if settings.replica_selector:
             peers = Peers(
-                Transport(clients.lease),
+                KubeClient(clients.lease),
                 namespace=settings.namespace,
                 selector=settings.replica_selector,
                 on_end=elector.replica_ended,

@@ -17,7 +17,7 @@ from tickwheel_operator.clock import Clock
 from tickwheel_operator.controllers.catalog import Catalog
 from tickwheel_operator.engine.core import Engine
 from tickwheel_operator.engine.views import slots_in_use
-from tickwheel_operator.ledger.transport import Transport
+from tickwheel_operator.kube.client import KubeClient
 from tickwheel_operator.objectfaults import ObjectFaults
 from tickwheel_operator.pools.autoscaling import Autoscaler, PoolUnknown
 from tickwheel_operator.pools.cluster import ClusterUnavailable, PoolCluster, Refused
@@ -74,7 +74,7 @@ class Pools:
             seen=observability.show_pools,
             faults=faults,
         )
-        self._metrics = PodMetrics(Transport(client), namespaces=namespaces, changed=observability.pool_changed)
+        self._metrics = PodMetrics(KubeClient(client), namespaces=namespaces, changed=observability.pool_changed)
         self._reconciler = PoolReconciler(
             self._cluster,
             deployments,

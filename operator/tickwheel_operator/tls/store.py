@@ -19,8 +19,8 @@ from typing import Any
 
 import msgspec
 
-from tickwheel_operator.ledger.protocol import OutcomeUnknown, StoreUnavailable
-from tickwheel_operator.ledger.transport import Answer, Transport
+from tickwheel_operator.kube.client import Answer, KubeClient
+from tickwheel_operator.kube.errors import ApiUnanswered
 from tickwheel_operator.tls.authority import Authority, BadCertificate, certificates, pem
 from tickwheel_operator.tls.rotation import Authorities, bundle
 
@@ -45,8 +45,8 @@ class Stored(msgspec.Struct, frozen=True):
 class AuthorityStore:
     """The Secret."""
 
-    def __init__(self, transport: Transport, *, namespace: str, name: str = "tickwheel-ca") -> None:
-        self._transport = transport
+    def __init__(self, client: KubeClient, *, namespace: str, name: str = "tickwheel-ca") -> None:
+        self._client = client
         self._collection = f"/api/v1/namespaces/{namespace}/secrets"
         self._namespace = namespace
         self._name = name
@@ -76,8 +76,8 @@ class AuthorityStore:
 
     async def _ask(self, method: str, path: str, what: str, body: Mapping[str, Any] | None = None) -> Answer:
         try:
-            return await self._transport.request(method, path, what=f"{what} {self._place}", body=body)
-        except (StoreUnavailable, OutcomeUnknown) as error:
+            return await self._client.request(method, path, what=f"{what} {self._place}", body=body)
+        except ApiUnanswered as error:
             raise StoreFailed(str(error)) from error
 
     @property

@@ -11,7 +11,7 @@ from kubernetes.aio import client as kubernetes_client
 
 from tickwheel_operator.controllers.pods import PodWatch
 from tickwheel_operator.identity.pod_owners import OwnerUnknown, PodOwners, PoolOwner, controller_of
-from tickwheel_operator.ledger.transport import Transport
+from tickwheel_operator.kube.client import KubeClient
 
 OWN = PoolOwner("shops", "u-pool")
 
@@ -91,7 +91,7 @@ def clock() -> ManualClock:
 @pytest.fixture
 async def owners(api: Any, clock: ManualClock) -> Any:
     async with kubernetes_client.ApiClient(kubernetes_client.Configuration(host=api.url)) as client:
-        yield PodOwners(Transport(client), clock)
+        yield PodOwners(KubeClient(client), clock)
 
 
 async def test_a_pods_pool_is_found_up_its_controllers_and_remembered(api, owners):
@@ -199,7 +199,7 @@ async def test_many_pods_that_start_together_ask_little(api, owners):
 
 async def test_what_is_remembered_is_bounded(api, clock):
     async with kubernetes_client.ApiClient(kubernetes_client.Configuration(host=api.url)) as client:
-        owners = PodOwners(Transport(client), clock, size=10)
+        owners = PodOwners(KubeClient(client), clock, size=10)
         for number in range(30):
             assert await owners.owner("ns", f"none-{number}", f"u-{number}") is None
             owners.note(f"u-watched-{number}", None)

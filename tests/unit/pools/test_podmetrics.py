@@ -10,7 +10,7 @@ import pytest
 from aiohttp import web
 from kubernetes.aio.client import ApiClient, Configuration
 
-from tickwheel_operator.ledger.transport import Transport
+from tickwheel_operator.kube.client import KubeClient
 from tickwheel_operator.pools.podmetrics import PodMetrics, PoolUsage, read_usage
 
 KEY = ("shops", "shop")
@@ -92,7 +92,7 @@ async def client(server: Server) -> AsyncIterator[ApiClient]:
 
 async def test_a_change_is_told_and_the_end_of_the_term_forgets(server: Server, client: ApiClient) -> None:
     changed: list[tuple[str, str]] = []
-    metrics = PodMetrics(Transport(client), changed=lambda namespace, name: changed.append((namespace, name)))
+    metrics = PodMetrics(KubeClient(client), changed=lambda namespace, name: changed.append((namespace, name)))
     metrics.lead()
     await metrics.poll()
     assert server.asked == ["/apis/metrics.k8s.io/v1beta1/pods?labelSelector=tickwheel.io/pool"]
@@ -105,7 +105,7 @@ async def test_a_change_is_told_and_the_end_of_the_term_forgets(server: Server, 
 
 
 async def test_only_the_namespaces_that_are_served_are_asked(server: Server, client: ApiClient) -> None:
-    await PodMetrics(Transport(client), namespaces=("a", "b")).poll()
+    await PodMetrics(KubeClient(client), namespaces=("a", "b")).poll()
     assert [path.partition("?")[0].partition("v1beta1")[2] for path in server.asked] == [
         "/namespaces/a/pods",
         "/namespaces/b/pods",
@@ -117,7 +117,7 @@ async def test_a_cluster_without_a_metrics_server_is_told_of_once(
     server: Server, client: ApiClient, caplog: pytest.LogCaptureFixture, status: int
 ) -> None:
     caplog.set_level(logging.INFO)
-    metrics = PodMetrics(Transport(client))
+    metrics = PodMetrics(KubeClient(client))
     metrics.lead()
     await metrics.poll()
     server.status = status

@@ -13,8 +13,8 @@ import pytest
 from aiohttp import web
 from kubernetes.aio.config import incluster_config
 
-from tickwheel_operator.ledger.protocol import StoreUnavailable
-from tickwheel_operator.ledger.transport import Transport
+from tickwheel_operator.kube.client import KubeClient
+from tickwheel_operator.kube.errors import ApiUnavailable
 from tickwheel_operator.runtime.api_clients import ApiClients, CredentialsUnreadable, open_clients
 from tickwheel_operator.tls.authority import make_authority, pem
 
@@ -61,7 +61,7 @@ def kubeconfig(folder: Path, url: str, user: dict[str, object]) -> str:
 
 async def test_no_number_of_requests_through_one_client_delays_those_of_the_others(api, tmp_path):
     async with open_clients(kubeconfig(tmp_path, api.url, {"token": "t"})) as clients:
-        reviews = Transport(clients.reviews)
+        reviews = KubeClient(clients.reviews)
         flood = [asyncio.create_task(reviews.request("POST", "/slow", what="review", timeout_s=60)) for _ in range(300)]
         async with asyncio.timeout(30):
             while api.slow < 64:
@@ -69,7 +69,7 @@ async def test_no_number_of_requests_through_one_client_delays_those_of_the_othe
         for field in fields(ApiClients):
             if field.name != "reviews":
                 client = getattr(clients, field.name)
-                assert (await Transport(client).request("GET", "/", what=field.name, timeout_s=30)).ok
+                assert (await KubeClient(client).request("GET", "/", what=field.name, timeout_s=30)).ok
         assert api.slow == 64, "no more connections than it may have"
         for task in flood:
             task.cancel()
@@ -99,10 +99,10 @@ async def test_credentials_that_cannot_be_read_are_an_error_that_callers_know_an
             wrong()
             with pytest.raises(CredentialsUnreadable, match="credentials cannot be read"):
                 await shown()
-            with pytest.raises(StoreUnavailable, match="credentials cannot be read"):
-                await Transport(clients.lease).request("GET", "/", what="get", timeout_s=30)
-            with pytest.raises(StoreUnavailable, match="credentials cannot be read"):
-                async for _ in Transport(clients.lease).lines("/", what="watch", query={}, timeout_s=30):
+            with pytest.raises(ApiUnavailable, match="credentials cannot be read"):
+                await KubeClient(clients.lease).request("GET", "/", what="get", timeout_s=30)
+            with pytest.raises(ApiUnavailable, match="credentials cannot be read"):
+                async for _ in KubeClient(clients.lease).lines("/", what="watch", query={}, timeout_s=30):
                     pass
         token.write_text("second")
         assert await shown() == "bearer second"

@@ -1,8 +1,8 @@
 """Requests to the Kubernetes API whose failures say whether they were carried out.
 
-For the two that must know it: the store of segments and the store of Leases. It goes through the REST layer of
-`kubernetes.aio` (its connections, TLS, proxy and token refresh) but past the generated models: those turn a body into
-objects and back, which costs more than the request itself. Nothing is retried here.
+For everything that the operator asks, but for kopf's watches. It goes through the REST layer of `kubernetes.aio` (its
+connections, TLS, proxy and token refresh) but past the generated models: those turn a body into objects and back,
+which costs more than the request itself, and drop fields that their version does not know. Nothing is retried here.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ import msgspec
 from kubernetes.aio.client import ApiClient
 from kubernetes.aio.client.rest import RESTResponse
 
-from tickwheel_operator.ledger.protocol import OutcomeUnknown, StoreUnavailable
+from tickwheel_operator.api.nesting import cut
+from tickwheel_operator.kube.errors import ApiRefused, ApiUnavailable, ApiUncertain
 
-__all__ = ["Answer", "Transport"]
+__all__ = ["Answer", "KubeClient"]
 
 _CONNECT_S = 5.0
 
@@ -60,19 +61,40 @@ class Answer(msgspec.Struct, frozen=True):
         except msgspec.MsgspecError:
             return _Status(message=self.body[:200].decode(errors="replace").strip())
 
-    def raise_uncertain(self, what: str) -> None:
-        """Raise for the answers that do not say no: try again, or find out.
+    def json(self, what: str) -> Any:
+        """The body, decoded; what is nested too deeply for that is cut. Raises `ApiUncertain` for what is no JSON."""
+        try:
+            return msgspec.json.decode(self.body)
+        except RecursionError:
+            return msgspec.json.decode(cut(self.body))
+        except msgspec.MsgspecError as error:
+            raise ApiUncertain(f"{what}: the API server's answer cannot be read: {error}") from error
 
-        401 is among them, since a rotated token heals it; 500, 502 and 504 come from servers that lost sight of etcd,
-        which may have done it.
+    def check(self, what: str, *, hint: str = "") -> None:
+        """Raise what the answer means, unless it is a yes. `hint` says what to do about a 403."""
+        self.raise_unanswered(what)
+        if not self.ok:
+            raise self.refusal(what, hint=hint)
+
+    def raise_unanswered(self, what: str) -> None:
+        """Raise for the answers that say neither yes nor no: try again, or find out.
+
+        401 is among them, since a rotated token heals it; 5xx come from servers that lost sight of etcd, which may have
+        done it.
         """
         if self.status in (401, 429, 503):
-            raise StoreUnavailable(f"{what}: the API server answers {self.message}")
-        if self.status in (408, 500, 502, 504):
-            raise OutcomeUnknown(f"{what}: the API server answers {self.message}")
+            raise ApiUnavailable(f"{what}: the API server answers {self.message}")
+        if self.status == 408 or self.status >= 500:
+            raise ApiUncertain(f"{what}: the API server answers {self.message}")
+
+    def refusal(self, what: str, *, hint: str = "") -> ApiRefused:
+        """The error for a no."""
+        failure = self._failure()
+        text = f"{what}: the API server answers {self.message}{hint if self.status == 403 else ''}"
+        return ApiRefused(text, status=self.status, reason=failure.reason, message=failure.message)
 
 
-class Transport:
+class KubeClient:
     """One API server. The client is the caller's: it is not closed here."""
 
     def __init__(self, client: ApiClient, *, timeout_s: float = 10.0) -> None:
@@ -94,8 +116,8 @@ class Transport:
     ) -> Answer:
         """Send one request and read its answer, whatever it is.
 
-        `what` says in an error what was being done. Raises `StoreUnavailable` where the request certainly did not
-        reach the server and `OutcomeUnknown` where it may have.
+        `what` says in an error what was being done. Raises `ApiUnavailable` where the request certainly did not
+        reach the server and `ApiUncertain` where it may have.
         """
         total_s = timeout_s or self._timeout_s
         timeout = aiohttp.ClientTimeout(total=total_s, connect=min(_CONNECT_S, total_s))
@@ -104,30 +126,41 @@ class Transport:
             response = await self._send(method, self._url(path, query), headers, body, timeout)
             return Answer(response.status, await response.response.read())
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            raise StoreUnavailable(f"{what}: {self._host} cannot be reached: {error}") from error
+            raise ApiUnavailable(f"{what}: {self._host} cannot be reached: {error}") from error
         except TimeoutError as error:
-            raise OutcomeUnknown(f"{what}: {self._host} did not answer within {total_s:g} s") from error
+            raise ApiUncertain(f"{what}: {self._host} did not answer within {total_s:g} s") from error
         except (aiohttp.ClientError, OSError) as error:
-            raise OutcomeUnknown(f"{what}: the connection to {self._host} failed: {error!r}") from error
+            raise ApiUncertain(f"{what}: the connection to {self._host} failed: {error!r}") from error
+
+    async def call(self, method: str, path: str, *, what: str, hint: str = "", **options: Any) -> dict[str, Any]:
+        """What the server made of a request that it carried out: as `request`, and raises `ApiRefused` for a no.
+
+        `hint` says what to do about a 403.
+        """
+        answer = await self.request(method, path, what=what, **options)
+        answer.check(what, hint=hint)
+        body = answer.json(what)
+        if not isinstance(body, dict):
+            raise ApiUncertain(f"{what}: the API server's answer is not an object")
+        return body
 
     async def lines(
         self, path: str, *, what: str, query: Mapping[str, str | int], timeout_s: float
     ) -> AsyncGenerator[bytes, None]:
-        """The lines of a watch, as they come. Ends with the watch; raises as `request`, and for any answer but 200."""
+        """The lines of a watch, as they come. Ends with the watch. Raises `ApiError`, for a no as well."""
         timeout = aiohttp.ClientTimeout(total=timeout_s, connect=_CONNECT_S)
         headers = await self._headers("application/json", what)
         try:
             response = await self._send("GET", self._url(path, query), headers, None, timeout)
             try:
                 if response.status != 200:
-                    answer = Answer(response.status, await response.response.read())
-                    raise StoreUnavailable(f"{what}: the API server answers {answer.message}")
+                    Answer(response.status, await response.response.read()).check(what)
                 async for line in response.response.content:
                     yield line
             finally:
                 response.response.close()
         except (aiohttp.ClientError, OSError) as error:
-            raise StoreUnavailable(f"{what}: the watch at {self._host} broke off: {error!r}") from error
+            raise ApiUnavailable(f"{what}: the watch at {self._host} broke off: {error!r}") from error
 
     async def _send(
         self,
@@ -152,7 +185,7 @@ class Transport:
             bearer = (await self._client.configuration.auth_settings()).get("BearerToken")
         except Exception as error:
             # The hook reads files and may run programs: whatever it raises, nothing was sent, and it may work again.
-            raise StoreUnavailable(f"{what}: the operator's own credentials cannot be read: {error!r}") from error
+            raise ApiUnavailable(f"{what}: the operator's own credentials cannot be read: {error!r}") from error
         if bearer:
             headers["Authorization"] = bearer["value"]
         return headers
