@@ -263,7 +263,6 @@ class Ledger:
                 async with self._lane:
                     if self._unresolved is not None:
                         await self._write(self._unresolved)
-                    self._require_leadership()
                     segment = Segment(
                         partition=self._partition,
                         sequence=self._last + 1,
@@ -336,6 +335,7 @@ class Ledger:
 
     async def _write(self, segment: Segment) -> None:
         """Put one segment at the end of the log. Raises `Deposed` for good when a rival's is there."""
+        self._require_leadership()  # who waited for the lane may have lost it meanwhile
         if segment is not self._unresolved:
             self._unresolved = segment
             self._may_arrive = False

@@ -15,6 +15,7 @@ from tests.contract.ledger import LIMITS, a_ledger, everything, facts
 from tests.contract.memory_store import Fault, MemorySegmentStore
 from tests.contract.segment_store import a_segment
 
+from tickwheel_operator.ledger.codec import decode_epoch, encode_epoch
 from tickwheel_operator.ledger.facts import Fired, SucceededWith
 from tickwheel_operator.ledger.inspect import Finding, Severity, status, verify
 from tickwheel_operator.ledger.protocol import (
@@ -539,16 +540,52 @@ async def test_who_was_deposed_asks_the_store_for_nothing_more(store):
     assert len(store.created) == tried
 
 
-async def test_what_a_takeover_replays_counts_towards_the_next_checkpoint(store):
+@pytest.mark.parametrize("limit", [{"checkpoint_every_segments": 4}, {"checkpoint_every_bytes": 1_000}], ids=str)
+async def test_what_a_takeover_replays_counts_towards_the_next_checkpoint(store, limit):
     first = a_ledger(store)
     await first.open(0)
+    size_bytes = 0
     for number in range(4):
-        await first.append(facts(number))
+        size_bytes += (await first.append(facts(number, count=400))).size_bytes
+    assert size_bytes > 1_000
 
-    second = a_ledger(store, "b", limits=msgspec.structs.replace(LIMITS, checkpoint_every_segments=4))
+    second = a_ledger(store, "b", limits=msgspec.structs.replace(LIMITS, **limit))
     await second.open(0)
 
     assert second.checkpoint_due
+
+
+async def test_a_takeover_of_another_ledger_among_the_segments_is_corruption(store):
+    """Such as part of a backup that was restored over a ledger that had begun anew."""
+    await a_ledger(store).open(0)
+    await a_ledger(store, "b").open(0)
+    mine, newest = store.segments[0, 1], store.segments[0, 2]
+    record = msgspec.structs.replace(decode_epoch(mine.data, where=""), ledger="another")
+    store.segments[0, 1] = msgspec.structs.replace(mine, data=encode_epoch(record))
+
+    opened = await a_ledger(store, "c").open(0)
+
+    with pytest.raises(LedgerCorrupt, match=r"p0-0*1: it is of ledger another, but the newest takeover is of ledger"):
+        await everything(opened)
+    assert opened.identity == decode_epoch(newest.data, where="").ledger
+
+
+@pytest.mark.parametrize("first", [SegmentKind.FACTS, SegmentKind.CHECKPOINT])
+async def test_who_waited_while_its_leader_was_deposed_asks_the_store_for_nothing_more(store, first):
+    ledger = a_ledger(store)
+    await ledger.open(0)
+    await a_ledger(MemorySegmentStore(store.segments), "b").open(0)
+    writing = [ledger.append(facts(1)), ledger.checkpoint([b"state"], stands_for=ledger.last_sequence)]
+    if first is SegmentKind.CHECKPOINT:
+        writing.reverse()
+    begun = asyncio.create_task(writing[0])
+    while not ledger._lane.locked():
+        await asyncio.sleep(0)
+
+    ended = await asyncio.gather(begun, writing[1], return_exceptions=True)
+
+    assert [type(error) for error in ended] == [Deposed, Deposed]
+    assert [segment.kind for segment in store.created] == [SegmentKind.EPOCH, first]
 
 
 def test_an_epoch_that_is_taken_twice_is_a_fault():
