@@ -90,7 +90,7 @@ LEASING = (
     ("stale_pull_taken", "        if self._is_outrun(command):", "        if False:"),
     ("pulls_not_counted", "        worker.last_pull = command.sequence\n", ""),
     ("asked_to_stop_by_the_leader_before_unheard", "if d.run.cancelling is not None]\n        worker.seen_ms", "if False]\n        worker.seen_ms"),
-    ("ends_of_watched_runs_in_one_fact", "if attempts[token].run.task.watched or attempts[token].run.backfill]", "if False]"),
+    ("ends_of_watched_runs_in_one_fact", "if attempts[token].run.task.watched]", "if False]"),
     ("jitter_of_an_early_lease_unknown_after_a_takeover", "dispatch.attempts - 1)\n                ahead_ms", "dispatch.attempts)\n                ahead_ms"),
 )  # fmt: skip
 

@@ -355,8 +355,7 @@ class Engine:
         task = self.state.by_uid.get(command.uid)
         if task is None or self.scheduler.synced:
             return
-        # Those that stand for others first: the end of one of a backfill's runs would make the next.
-        for run in sorted(task.runs.values(), key=lambda run: run.span is None):
+        for run in list(task.runs.values()):
             self.journal.emit(f.Cancelled(run.number, command.why))
 
     def _pool_applied(self, command: m.PoolApplied, _: list[m.Effect]) -> None:

@@ -133,7 +133,7 @@ class Leasing:
         lost_on_the_way = []
         if command.received < worker.last_token or worker.last_token == 0:
             lost_on_the_way = [d for d in self._state.attempts_of(worker.number) if d.token > command.received]
-        worker.last_token = max([worker.last_token, command.received, *(d.token for d in lost_on_the_way)])
+        worker.last_token = max([worker.last_token, *(d.token for d in lost_on_the_way)])
         again = []
         for dispatch in lost_on_the_way:
             if dispatch.run.cancelling is not None:
@@ -335,7 +335,7 @@ class Leasing:
     def _succeed(self, tokens: list[int]) -> None:
         """One fact for all, but for those that others follow: what follows from an end stands right behind it."""
         attempts = self._state.attempts
-        watched = [token for token in tokens if attempts[token].run.task.watched or attempts[token].run.backfill]
+        watched = [token for token in tokens if attempts[token].run.task.watched]
         if watched:
             apart = set(watched)
             tokens = [token for token in tokens if token not in apart]

@@ -217,8 +217,6 @@ class Overlaps:
             if not len(group):
                 self._groups.pop(group.key, None)
             return admitted
-        if not len(group):
-            del self._unknown[namespace]
         waits = [g for g in self._groups.values() if g.held and isinstance(g.key, tuple) and g.key[0] == namespace]
         return [run for other in waits for run in self._admit(other, spec_of)]
 
