@@ -73,7 +73,9 @@ class FactChecks(Fold):
             case f.Fired(tasks=tasks):
                 for task in tasks:
                     self._check_fired(task, fact.scheduled_ms)
-            case f.Backfilled(backfill=backfill, instants=instants):
+            case f.Backfilled(backfill=backfill, until_ms=until_ms, instants=instants):
+                if until_ms >= self.runs[backfill].to_ms:
+                    self.broken(f"{fact}: that is beyond the end of its span, {self.runs[backfill].to_ms}")
                 for instant in instants:
                     state = self.made_up.get((self.runs[backfill].task, instant))
                     if state in ("open", "ok"):

@@ -35,6 +35,8 @@ class Run:
         self.token, self.worker, self.deliveries = 0, 0, 0
         self.cancelling = False
         self.backfill = 0
+        self.to_ms = 0
+        """Of a backfill: the end of its span."""
         self.open_children = 0
         self.due_boot_ms = 0
         """When its wait for an instant is over, at the latest."""
@@ -198,7 +200,7 @@ class Fold:
                 self._make(run)
             case f.BackfillStarted():
                 run = Run(fact.run, fact.task, fact.from_ms, now, Origin.SPAN)
-                run.key = fact.key
+                run.key, run.to_ms = fact.key, fact.to_ms
                 self._make(run)
             case f.Backfilled(backfill=backfill, first_run=first, instants=instants):
                 whole = self.runs[backfill]

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import pytest
 from tests.simulation import mutants_durable as durable
 from tests.simulation import mutants_engine as engine
+from tests.simulation import mutants_fresh as fresh
 from tests.simulation import mutants_more as more
 
 __all__ = ["MUTANTS", "Mutant"]
@@ -122,4 +123,9 @@ _EDITS = {
     "runtime.checkpoints": durable.CHECKPOINTS,
     "runtime.leadership": durable.LEADERSHIP,
 }
-MUTANTS = tuple(Mutant(name, module, *edit) for module, edits in _EDITS.items() for name, *edit in edits)
+MUTANTS = tuple(
+    Mutant(name, module, *edit)
+    for by_module in (_EDITS, fresh.EDITS)
+    for module, edits in by_module.items()
+    for name, *edit in edits
+)

@@ -7,6 +7,7 @@ Those that nobody finds are listed at the end, and the exit status is 1. All of 
 from __future__ import annotations
 
 import argparse
+import functools
 import logging
 import multiprocessing
 import os
@@ -118,7 +119,7 @@ def _apart(find: str, mutant: Mutant, seeds: range) -> str:
     process = multiprocessing.get_context("fork").Process(target=work, daemon=True)
     process.start()
     try:
-        return answers.get(timeout=_PATIENCE_S)
+        return answers.get(timeout=_PATIENCE_S * max(1, len(seeds) // STORIES))
     except queue.Empty:
         return f"{find}: it hangs"
     finally:
@@ -126,12 +127,12 @@ def _apart(find: str, mutant: Mutant, seeds: range) -> str:
         process.join()
 
 
-def find(mutant: Mutant) -> str:
+def find(mutant: Mutant, stories: int = STORIES) -> str:
     """Who finds it, and how; empty: nobody."""
     ways = {
         "driver": lambda: _apart("driver", mutant, range(DRIVER_SEEDS)),
         "unit": lambda: _unit_finds(mutant),
-        "simulation": lambda: _apart("simulation", mutant, range(STORIES)),
+        "simulation": lambda: _apart("simulation", mutant, range(stories)),
     }
     order = ("driver", "unit", "simulation") if mutant.module.startswith("engine") else ("unit", "driver", "simulation")
     return next((found for way in order if (found := ways[way]())), "")
@@ -141,6 +142,7 @@ def main(arguments: list[str]) -> int:
     """Print who finds each mutant; 1 where somebody finds too little."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", help="of mutants or of modules (`engine.state`); default: all")
+    parser.add_argument("--stories", type=int, default=STORIES, help="seeds of the simulation, the last to be asked")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args(arguments)
     chosen = [m for m in MUTANTS if not options.names or m.name in options.names or m.module in options.names]
@@ -148,7 +150,9 @@ def main(arguments: list[str]) -> int:
     by: Counter[str] = Counter()
     nobody = []
     with ThreadPoolExecutor(options.jobs) as pool:
-        for mutant, found in zip(chosen, pool.map(find, chosen), strict=True):
+        for mutant, found in zip(
+            chosen, pool.map(functools.partial(find, stories=options.stories), chosen), strict=True
+        ):
             by[found.partition(":")[0].partition(",")[0] or "nobody"] += 1
             print(f"{mutant.module}: {mutant.name}: {found or 'NOBODY'}", flush=True)
             if not found and not mutant.equivalent:

@@ -104,6 +104,16 @@ def test_what_failed_is_run_again_by_the_next_backfill_and_what_succeeded_is_not
     assert ended[third.runs[0].run_id].succeeded == 10, "six of them by the one before"
 
 
+def test_a_backfill_counts_what_is_made_up_for_only_as_far_as_it_goes() -> None:
+    driver = _leading()
+    driver.backfill(0, 10_000)
+    _work(driver)
+    driver.backfill(2_000, 5_000)
+    ended = driver.engine.state.by_uid["uid-hello"].history_succeeded[-1]
+    assert (ended.total, ended.succeeded) == (3, 3)
+    assert driver.of(f.Backfilled)[-1].until_ms == T0 + 4_999
+
+
 def test_a_backfill_waits_for_what_another_has_begun() -> None:
     driver = _leading()
     driver.backfill(1_000, 3_000)

@@ -296,3 +296,29 @@ def test_an_early_lease_that_is_lost_under_a_leader_whose_clock_is_behind_is_tri
     assert deliveries(new.at(1_979)) == []
     [again] = deliveries(new.at(1_980))
     assert (again.run_id, again.not_before_ms) == (early.run_id, T0 + 2_000)
+
+
+def test_an_edit_costs_a_run_that_is_expected_at_a_worker_no_turn() -> None:
+    driver = Driver.leading(task_spec(), task_spec("other"))
+    driver.do(m.LeadSet(lead_ms=20))
+    driver.at(1_000)
+    driver.report(succeeded=[delivery.token for delivery in deliveries(driver.pull())])
+    driver.at(1_980)
+    driver.at(1_985, m.TaskApplied(spec=task_spec(generation=2, parameters=b'{"edited":true}')))
+
+    [first] = deliveries(driver.pull(free=1, error_us=300, received=2))
+
+    assert (first.task.name, first.not_before_ms) == ("hello", T0 + 2_000)
+
+
+def test_a_jittered_run_that_was_given_back_waits_for_its_instant_where_a_clock_is_behind() -> None:
+    """As one without jitter: a leader whose clock is behind goes by what the facts say."""
+    spec = task_spec(trigger=OnceTrigger(T0 + 2_000), jitter_ms=100)
+    driver = Driver.leading(spec)
+    driver.at(2_500)
+    [delivery] = deliveries(driver.pull())
+    driver.report(returned=[delivery.token])
+
+    new = driver.successor(spec, now_ms=T0 + 2_400)
+    assert deliveries(new.pull("w1")) == []
+    assert len(deliveries(new.at(2_500))) == 1

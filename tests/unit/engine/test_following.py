@@ -27,8 +27,8 @@ from tickwheel_operator.engine.spec import (
 from tickwheel_operator.ledger import facts as f
 
 
-def _delayed(**changes: Any) -> TaskSpec:
-    return task_spec(trigger=None, after=FixedDelay(3_000), **changes)
+def _delayed(delay_ms: int = 3_000, **changes: Any) -> TaskSpec:
+    return task_spec(trigger=None, after=FixedDelay(delay_ms), **changes)
 
 
 def _pair(outcome: Outcome = Outcome.SUCCEEDED, **changes: Any) -> tuple[TaskSpec, TaskSpec]:
@@ -52,7 +52,8 @@ def test_a_fixed_delay_counts_from_the_end_of_the_last_run() -> None:
     assert second.scheduled_ms == T0 + 13_000
 
 
-def test_a_fixed_delay_looks_on_where_the_search_behind_calendars_gave_up() -> None:
+@pytest.mark.parametrize("delay_ms", [3_000, 2_700_000], ids=["short", "longer than what is left to look at"])
+def test_a_fixed_delay_looks_on_where_the_search_behind_calendars_gave_up(delay_ms: int) -> None:
     """Two calendars refuse second after second up to midnight, far more than one search asks for."""
     midnight = 86_400_000 - T0 % 86_400_000
     day = datetime.fromtimestamp(T0 / 1000, UTC).day
@@ -60,7 +61,7 @@ def test_a_fixed_delay_looks_on_where_the_search_behind_calendars_gave_up() -> N
         CalendarDates(name, crons=[parse(f"{seconds} * * {day} * *")])
         for name, seconds in (("even", "*/2"), ("odd", "1/2"))
     ]
-    spec = _delayed(filter=Filter(exclude=tuple(calendars)))
+    spec = _delayed(delay_ms, filter=Filter(exclude=tuple(calendars)))
     driver = Driver.leading(spec)
     looked = driver.engine.scheduler.following
     assert looked.next_ms(spec.uid) is None, "nobody knows it yet"

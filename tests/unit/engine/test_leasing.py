@@ -157,6 +157,17 @@ def test_a_dispatch_that_no_worker_takes_in_time_fails() -> None:
     assert driver.engine.state.by_uid["uid-hello"].history_failed[0].error_type == "Undelivered"
 
 
+def test_a_dispatch_waits_for_a_worker_as_long_as_its_timeout_says_and_no_lead_longer() -> None:
+    driver = Driver.leading(task_spec(trigger=None, dispatch_timeout_ms=500, retry=RetryPolicy(limit=0)))
+    driver.do(m.LeadSet(lead_ms=250))
+    driver.submit("k")
+
+    driver.at(499)
+    assert driver.engine.state.by_uid["uid-hello"].failed == 0
+    driver.at(500)
+    assert driver.engine.state.by_uid["uid-hello"].failed == 1
+
+
 def test_a_worker_that_waited_long_for_work_is_not_silent_the_moment_that_it_gets_some() -> None:
     driver = Driver.leading(task_spec(trigger=None))
     driver.pull()
