@@ -278,7 +278,7 @@ async def test_who_leads_is_told_at_each_term(cluster: Access, told: Told) -> No
 async def test_a_deployment_and_its_authority_are_applied_again_and_again(
     client: ApiClient, cluster: Access, place: str
 ) -> None:
-    pools = PoolCluster(client)
+    pools = PoolCluster(KubeClient(client))
     uid = create(cluster, place, "WorkerPool", "shops")["metadata"]["uid"]
     versions = []
     for image, replicas, labels in (("a:1", 1, {}), ("a:1", 1, {}), ("b:1", 3, {"team": "x"}), ("b:1", 0, {})):
@@ -313,7 +313,9 @@ async def test_a_pods_annotation_is_set_changed_and_taken_away(client: ApiClient
     metadata = {"name": "w", "namespace": place, "labels": {"tickwheel.io/pool": "shops"}}
     apply(cluster, {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
     for value in ("-1", "-2", None, None):
-        await PoolCluster(client).annotate_pod(place, "w", {"controller.kubernetes.io/pod-deletion-cost": value})
+        await PoolCluster(KubeClient(client)).annotate_pod(
+            place, "w", {"controller.kubernetes.io/pod-deletion-cost": value}
+        )
         annotations = get(cluster, "Pod", place, "w")["metadata"].get("annotations") or {}
         assert annotations.get("controller.kubernetes.io/pod-deletion-cost") == value
 

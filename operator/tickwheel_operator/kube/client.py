@@ -7,7 +7,7 @@ which costs more than the request itself, and drop fields that their version doe
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlencode
 
@@ -19,8 +19,12 @@ from kubernetes.aio.client.rest import RESTResponse
 from tickwheel_operator.api.nesting import cut
 from tickwheel_operator.kube.errors import ApiRefused, ApiUnavailable, ApiUncertain
 
-__all__ = ["Answer", "KubeClient"]
+__all__ = ["APPLY", "JSON_PATCH", "MERGE_PATCH", "Answer", "KubeClient"]
 
+APPLY = "application/apply-patch+yaml"
+"""Content types of a PATCH. This one is server-side apply."""
+JSON_PATCH = "application/json-patch+json"
+MERGE_PATCH = "application/merge-patch+json"
 _CONNECT_S = 5.0
 
 
@@ -32,6 +36,7 @@ class _Status(msgspec.Struct):
 
 
 _status_decoder = msgspec.json.Decoder(_Status)
+_object_decoder = msgspec.json.Decoder(dict[str, Any])
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -61,12 +66,13 @@ class Answer(msgspec.Struct, frozen=True):
         except msgspec.MsgspecError:
             return _Status(message=self.body[:200].decode(errors="replace").strip())
 
-    def json(self, what: str) -> Any:
-        """The body, decoded; what is nested too deeply for that is cut. Raises `ApiUncertain` for what is no JSON."""
+    def object(self, what: str) -> dict[str, Any]:
+        """The body; what is nested too deeply to be decoded is cut. Raises `ApiUncertain` unless it is an object."""
         try:
-            return msgspec.json.decode(self.body)
-        except RecursionError:
-            return msgspec.json.decode(cut(self.body))
+            try:
+                return _object_decoder.decode(self.body)
+            except RecursionError:
+                return _object_decoder.decode(cut(self.body))
         except msgspec.MsgspecError as error:
             raise ApiUncertain(f"{what}: the API server's answer cannot be read: {error}") from error
 
@@ -110,8 +116,9 @@ class KubeClient:
         *,
         what: str,
         query: Mapping[str, str | int] | None = None,
-        body: Mapping[str, Any] | None = None,
+        body: Mapping[str, Any] | Sequence[Any] | None = None,
         accept: str = "application/json",
+        content_type: str = "application/json",
         timeout_s: float | None = None,
     ) -> Answer:
         """Send one request and read its answer, whatever it is.
@@ -121,7 +128,7 @@ class KubeClient:
         """
         total_s = timeout_s or self._timeout_s
         timeout = aiohttp.ClientTimeout(total=total_s, connect=min(_CONNECT_S, total_s))
-        headers = await self._headers(accept, what)
+        headers = await self._headers(accept, content_type, what)
         try:
             response = await self._send(method, self._url(path, query), headers, body, timeout)
             return Answer(response.status, await response.response.read())
@@ -139,17 +146,14 @@ class KubeClient:
         """
         answer = await self.request(method, path, what=what, **options)
         answer.check(what, hint=hint)
-        body = answer.json(what)
-        if not isinstance(body, dict):
-            raise ApiUncertain(f"{what}: the API server's answer is not an object")
-        return body
+        return answer.object(what)
 
     async def lines(
         self, path: str, *, what: str, query: Mapping[str, str | int], timeout_s: float
     ) -> AsyncGenerator[bytes, None]:
         """The lines of a watch, as they come. Ends with the watch. Raises `ApiError`, for a no as well."""
         timeout = aiohttp.ClientTimeout(total=timeout_s, connect=_CONNECT_S)
-        headers = await self._headers("application/json", what)
+        headers = await self._headers("application/json", "application/json", what)
         try:
             response = await self._send("GET", self._url(path, query), headers, None, timeout)
             try:
@@ -167,7 +171,7 @@ class KubeClient:
         method: str,
         url: str,
         headers: dict[str, str],
-        body: Mapping[str, Any] | None,
+        body: Mapping[str, Any] | Sequence[Any] | None,
         timeout: aiohttp.ClientTimeout,
     ) -> RESTResponse:
         # The REST layer has no annotations.
@@ -178,8 +182,8 @@ class KubeClient:
     def _url(self, path: str, query: Mapping[str, str | int] | None) -> str:
         return f"{self._host}{path}?{urlencode(query)}" if query else f"{self._host}{path}"
 
-    async def _headers(self, accept: str, what: str) -> dict[str, str]:
-        headers = {**self._client.default_headers, "Accept": accept, "Content-Type": "application/json"}
+    async def _headers(self, accept: str, content_type: str, what: str) -> dict[str, str]:
+        headers = {**self._client.default_headers, "Accept": accept, "Content-Type": content_type}
         try:
             # Asks the configuration's hook each time, which refreshes a projected or short-lived token.
             bearer = (await self._client.configuration.auth_settings()).get("BearerToken")

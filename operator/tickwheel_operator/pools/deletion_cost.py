@@ -15,7 +15,8 @@ from typing import Any
 
 import msgspec
 
-from tickwheel_operator.pools.cluster import ClusterUnavailable, PoolCluster, Refused
+from tickwheel_operator.kube.errors import ApiError
+from tickwheel_operator.pools.cluster import PoolCluster
 from tickwheel_operator.pools.template import selector
 
 __all__ = ["ANNOTATION", "DeletionCost", "PodSlots", "choose"]
@@ -88,7 +89,7 @@ class DeletionCost:
         async with gate:
             try:
                 await self._cluster.annotate_pod(namespace, pod, {ANNOTATION: cost})
-            except (ClusterUnavailable, Refused) as error:
+            except ApiError as error:
                 _log.warning("pod %s/%s: its deletion cost could not be set: %s", namespace, pod, error)
 
 

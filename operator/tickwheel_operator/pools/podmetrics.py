@@ -8,23 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any
-from urllib.parse import quote
 
 import msgspec
 from kubernetes.utils.quantity import parse_quantity
 
 from tickwheel_operator.kube.client import KubeClient
 from tickwheel_operator.kube.errors import ApiError
+from tickwheel_operator.kube.resources import POD_METRICS
 from tickwheel_operator.pools.template import POOL_LABEL
 
 __all__ = ["PodMetrics", "PoolUsage", "read_usage"]
 
 _log = logging.getLogger(__name__)
 
-_API = "/apis/metrics.k8s.io/v1beta1"
 _MEBIBYTE = 1 << 20
 PoolKey = tuple[str, str]
 
@@ -111,9 +110,12 @@ class PodMetrics:
         """Ask once. Never raises for what a cluster may lack."""
         try:
             usage: dict[PoolKey, PoolUsage] = {}
-            for path in _paths(self._namespaces):
+            for namespace in self._namespaces or ("",):
                 listed = await self._client.call(
-                    "GET", path, what="cannot read the metrics of worker pods", query={"labelSelector": POOL_LABEL}
+                    "GET",
+                    POD_METRICS.path(namespace),
+                    what="cannot read the metrics of worker pods",
+                    query={"labelSelector": POOL_LABEL},
                 )
                 usage |= read_usage(listed)
         except ApiError as error:  # the API is not there (404), its server is not (503), or says no
@@ -135,10 +137,6 @@ class PodMetrics:
             _log.info("%s; status.usage of pools stays empty until a metrics server answers", problem)
         else:
             _log.info("the metrics of worker pods can be read now")
-
-
-def _paths(namespaces: Iterable[str]) -> list[str]:
-    return [f"{_API}/namespaces/{quote(namespace)}/pods" for namespace in namespaces] or [f"{_API}/pods"]
 
 
 def _quantity(text: object) -> Decimal:

@@ -17,7 +17,8 @@ from typing import Any
 import msgspec
 
 from tickwheel_operator.api import WorkerPool
-from tickwheel_operator.pools.cluster import PoolCluster, Refused
+from tickwheel_operator.kube.errors import ApiRefused
+from tickwheel_operator.pools.cluster import PoolCluster
 from tickwheel_operator.pools.deployments import DEADLINE_EXCEEDED, ObservedDeployment, PoolProblem
 from tickwheel_operator.pools.pod_problems import Refusal, creating, event_problem, pod_problem, unregistered
 from tickwheel_operator.pools.template import selector
@@ -89,7 +90,7 @@ class Progress:
     ) -> tuple[PoolProblem | None, float | None]:
         """What is in the way, and the seconds after which to look again (None: when something changes).
 
-        Raises `ClusterUnavailable`."""
+        Raises `ApiUnanswered`."""
         if live is None:
             self.forget(key)
             return None, None
@@ -140,14 +141,14 @@ class Progress:
     async def _pods(self, key: PoolKey) -> list[Mapping[str, Any]]:
         try:
             return await self._cluster.pods(key[0], selector(key[1]))
-        except Refused as error:
+        except ApiRefused as error:
             _log.warning("the pods of WorkerPool %s/%s cannot be read: %s", *key, error)
             return []
 
     async def _warnings(self, key: PoolKey, uid: str) -> list[Mapping[str, Any]]:
         try:
             return await self._cluster.warnings(key[0], uid)
-        except Refused as error:
+        except ApiRefused as error:
             _log.warning("the Events of the pods of WorkerPool %s/%s cannot be read: %s", *key, error)
             return []
 

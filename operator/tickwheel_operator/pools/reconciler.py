@@ -20,8 +20,9 @@ from typing import Any
 import msgspec
 
 from tickwheel_operator.api import WorkerPool, sentence
+from tickwheel_operator.kube.errors import ApiError, ApiRefused, ApiUnanswered
 from tickwheel_operator.objectfaults import Layer, ObjectFaults
-from tickwheel_operator.pools.cluster import ClusterUnavailable, PoolCluster, Refused
+from tickwheel_operator.pools.cluster import PoolCluster
 from tickwheel_operator.pools.constraints import TEMPLATE_NOT_ALLOWED, faults
 from tickwheel_operator.pools.deployments import Deployments, ObservedDeployment, PoolProblem
 from tickwheel_operator.pools.pod_problems import Refusal
@@ -204,7 +205,7 @@ class PoolReconciler:
             again_s = await self._look(key)
         except _TermOver:
             return None
-        except (ClusterUnavailable, Refused):
+        except ApiError:
             raise
         except Exception as error:
             self._faults.stand(Layer.POOLS, "WorkerPool", *key, error)
@@ -234,7 +235,7 @@ class PoolReconciler:
             return None
         try:
             return await self._ensure(key, pool, desired)
-        except ClusterUnavailable as error:
+        except ApiUnanswered as error:
             self._deployments.expect(*key, desired, PoolProblem(_UNAVAILABLE, str(error), False))
             raise
 
@@ -253,7 +254,7 @@ class PoolReconciler:
                 return wait
             try:
                 live = await self._write(key, pool, live, manifest, bundle)
-            except Refused as error:
+            except ApiRefused as error:
                 if error.status == 409:
                     await self._read_anew(key)
                 return self._note_refusal(key, desired, digest, error)
@@ -420,7 +421,7 @@ class PoolReconciler:
             drift.times,
         )
 
-    def _note_refusal(self, key: PoolKey, desired: int, digest: str, error: Refused) -> float | None:
+    def _note_refusal(self, key: PoolKey, desired: int, digest: str, error: ApiRefused) -> float | None:
         if error.status == 409:
             return 0.5  # it was replaced under our hands: look again
         if error.status == 404 or "being terminated" in error.message:

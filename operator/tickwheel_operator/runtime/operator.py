@@ -125,7 +125,7 @@ class Operator:
         census = Census(client, settings.watch_namespaces)
         vanished = Vanished(census, watched_kinds(worker_pods, deployments, unbuilt))
         pools = Pools(
-            client,
+            KubeClient(client),
             catalog,
             deployments,
             observability,

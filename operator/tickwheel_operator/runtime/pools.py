@@ -10,17 +10,16 @@ import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from kubernetes.aio.client import ApiClient
-
 from tickwheel_operator.api import WorkerPool
 from tickwheel_operator.clock import Clock
 from tickwheel_operator.controllers.catalog import Catalog
 from tickwheel_operator.engine.core import Engine
 from tickwheel_operator.engine.views import slots_in_use
 from tickwheel_operator.kube.client import KubeClient
+from tickwheel_operator.kube.errors import ApiError
 from tickwheel_operator.objectfaults import ObjectFaults
 from tickwheel_operator.pools.autoscaling import Autoscaler, PoolUnknown
-from tickwheel_operator.pools.cluster import ClusterUnavailable, PoolCluster, Refused
+from tickwheel_operator.pools.cluster import PoolCluster
 from tickwheel_operator.pools.deletion_cost import DeletionCost
 from tickwheel_operator.pools.demand import Need
 from tickwheel_operator.pools.deployments import Deployments, PoolProblem
@@ -44,7 +43,7 @@ class Pools:
 
     def __init__(
         self,
-        client: ApiClient,
+        client: KubeClient,
         catalog: Catalog,
         deployments: Deployments,
         observability: Observability,
@@ -74,7 +73,7 @@ class Pools:
             seen=observability.show_pools,
             faults=faults,
         )
-        self._metrics = PodMetrics(KubeClient(client), namespaces=namespaces, changed=observability.pool_changed)
+        self._metrics = PodMetrics(client, namespaces=namespaces, changed=observability.pool_changed)
         self._reconciler = PoolReconciler(
             self._cluster,
             deployments,
@@ -172,7 +171,7 @@ class Pools:
             return live.desired
         try:
             raw = await self._cluster.read(namespace, deployment_name(name))
-        except (ClusterUnavailable, Refused) as error:
+        except ApiError as error:
             raise PoolUnknown(str(error)) from error
         return None if raw is None else self._deployments.read(raw).desired
 

@@ -6,12 +6,17 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
-from tickwheel_operator.pools.cluster import PoolCluster, Refused
+from tickwheel_operator.kube.errors import ApiRefused
+from tickwheel_operator.pools.cluster import PoolCluster
 from tickwheel_operator.pools.template import FIELD_MANAGER
 
-__all__ = ["MemoryCluster"]
+__all__ = ["MemoryCluster", "refused"]
 
 Key = tuple[str, str]
+
+
+def refused(status: int, reason: str, message: str) -> ApiRefused:
+    return ApiRefused(f"{status} {reason}: {message}", status=status, reason=reason, message=message)
 
 
 class MemoryCluster(PoolCluster):
@@ -38,7 +43,7 @@ class MemoryCluster(PoolCluster):
         key = (metadata["namespace"], metadata["name"])
         live = self.stored.get(key)
         if "uid" in metadata and (live is None or live["metadata"]["uid"] != metadata["uid"]):
-            raise Refused(409, "Conflict", "the uid is another")
+            raise refused(409, "Conflict", "the uid is another")
         self._uids += 1
         made = copy.deepcopy(dict(manifest))
         made["metadata"] |= {

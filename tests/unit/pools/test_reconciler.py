@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 from tests.unit.pools.builders import NAMESPACE, a_pool, worker
-from tests.unit.pools.memory_cluster import MemoryCluster
+from tests.unit.pools.memory_cluster import MemoryCluster, refused
 
 from tickwheel_operator.api import WorkerPool
-from tickwheel_operator.pools.cluster import ClusterUnavailable, Refused
+from tickwheel_operator.kube.errors import ApiUnavailable
 from tickwheel_operator.pools.deployments import Deployments, PoolDeployment
 from tickwheel_operator.pools.reconciler import PoolConfig, PoolReconciler
 
@@ -401,7 +401,7 @@ async def test_what_the_template_may_not_have_is_told_and_nothing_is_applied(sta
 
 async def test_a_refusal_is_told_and_tried_again_more_and_more_rarely_whatever_the_watch_says(start: Start) -> None:
     scene = start(refused_s=0.1)
-    scene.cluster.refusal = Refused(403, "Forbidden", "exceeded quota")
+    scene.cluster.refusal = refused(403, "Forbidden", "exceeded quota")
     scene.put(a_pool())
     await until(lambda: scene.cluster.applied() == 1)
     await settled()
@@ -421,7 +421,7 @@ async def test_a_refusal_is_told_and_tried_again_more_and_more_rarely_whatever_t
 
 async def test_another_template_is_tried_at_once_after_a_refusal(start: Start) -> None:
     scene = start(refused_s=60)
-    scene.cluster.refusal = Refused(422, "Invalid", "no")
+    scene.cluster.refusal = refused(422, "Invalid", "no")
     scene.put(a_pool())
     await until(lambda: scene.cluster.applied() == 1)
     scene.cluster.refusal = None
@@ -431,7 +431,7 @@ async def test_another_template_is_tried_at_once_after_a_refusal(start: Start) -
 
 async def test_an_api_server_that_does_not_answer_is_no_fault_of_the_pool(start: Start) -> None:
     scene = start()
-    scene.cluster.refusal = ClusterUnavailable("connection refused")
+    scene.cluster.refusal = ApiUnavailable("connection refused")
     scene.put(a_pool())
     await until(lambda: scene.deployments.get(*KEY) is not None)
     problem = scene.told().problem
