@@ -9,8 +9,6 @@ import msgspec
 from tests.simulation.operators import POOL
 from tests.simulation.record import EPOCH_MS
 
-from tickwheel_operator.engine.calendar import CalendarDates
-from tickwheel_operator.engine.filters import Filter
 from tickwheel_operator.engine.spec import (
     AfterRun,
     Backoff,
@@ -33,6 +31,8 @@ from tickwheel_operator.engine.triggers import (
     OnceTrigger,
     Trigger,
 )
+from tickwheel_operator.engine.triggers.calendar import CalendarDates
+from tickwheel_operator.engine.triggers.filters import Filter
 
 __all__ = ["base_of", "draw_calendar", "draw_edit", "draw_task", "unsettled_since"]
 

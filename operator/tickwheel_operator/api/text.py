@@ -21,7 +21,7 @@ from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from tickwheel_operator.api.faults import shown
 from tickwheel_operator.api.schema import RULES, Rule
-from tickwheel_operator.engine.instants import instant_of
+from tickwheel_operator.engine.triggers.instants import instant_of
 
 __all__ = [
     "Choice",

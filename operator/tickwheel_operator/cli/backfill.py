@@ -23,9 +23,9 @@ from tickwheel_operator.cli.objects import AlreadyThere, NotThere, Objects, obje
 from tickwheel_operator.cli.options import Cluster, Output, cluster_options, output_option, structured
 from tickwheel_operator.cli.schedules import Schedule, of_cluster
 from tickwheel_operator.engine.cron import zone_named
-from tickwheel_operator.engine.instants import timestamp
 from tickwheel_operator.engine.spec import EngineConfig
 from tickwheel_operator.engine.triggers import counted_until
+from tickwheel_operator.engine.triggers.instants import timestamp
 
 __all__ = ["backfill"]
 

@@ -20,7 +20,7 @@ from rich.text import Text
 from tickwheel_operator.cli.options import Cluster, Output, cluster_options, output_option, structured
 from tickwheel_operator.cli.serving import OPERATOR_NAMESPACE, warn_unless_served
 from tickwheel_operator.dev.session import LEDGER_FILE, STATE_FOLDER
-from tickwheel_operator.engine.instants import by_clock_of
+from tickwheel_operator.engine.triggers.instants import by_clock_of
 from tickwheel_operator.ledger import inspect
 from tickwheel_operator.ledger.kubernetes import KubernetesSegmentStore
 from tickwheel_operator.ledger.protocol import LedgerError, SegmentKind, SegmentStore

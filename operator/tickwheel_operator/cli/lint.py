@@ -22,12 +22,12 @@ from tickwheel_operator.cli.schedules import bound
 from tickwheel_operator.cli.unheeded import unheeded
 from tickwheel_operator.controllers.compile import compile_calendar
 from tickwheel_operator.controllers.completions import Completions
-from tickwheel_operator.engine.calendar import CalendarDates
 from tickwheel_operator.engine.cron import warnings as cron_warnings
-from tickwheel_operator.engine.instants import timestamp
 from tickwheel_operator.engine.jitter import shortest_gap_ms
-from tickwheel_operator.engine.spelling import spell_duration
 from tickwheel_operator.engine.triggers import looked_until
+from tickwheel_operator.engine.triggers.calendar import CalendarDates
+from tickwheel_operator.engine.triggers.instants import timestamp
+from tickwheel_operator.engine.triggers.spelling import spell_duration
 from tickwheel_operator.pools import constraints
 
 __all__ = ["lint"]

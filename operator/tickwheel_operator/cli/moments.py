@@ -12,8 +12,8 @@ from datetime import UTC, datetime, tzinfo
 import click
 
 from tickwheel_operator.engine.cron import instant_of_local
-from tickwheel_operator.engine.instants import by_clock_of, instant_of
-from tickwheel_operator.engine.spelling import spell_duration
+from tickwheel_operator.engine.triggers.instants import by_clock_of, instant_of
+from tickwheel_operator.engine.triggers.spelling import spell_duration
 
 __all__ = ["MOMENT", "distance", "local", "moment_ms"]
 

@@ -22,9 +22,9 @@ from tickwheel_operator.controllers.completions import Completions
 from tickwheel_operator.controllers.entries import Bound, CalendarEntry, Dates, PoolEntry, TaskEntry
 from tickwheel_operator.controllers.isolation import Isolation
 from tickwheel_operator.controllers.observe import NEVER_FIRES, Fault, ObservedCalendar, ObservedPool, ObservedTask
-from tickwheel_operator.engine.calendar import CalendarDates
 from tickwheel_operator.engine.messages import Command, PoolApplied, PoolRemoved, TaskApplied, TaskRemoved
 from tickwheel_operator.engine.spec import Completion, TaskSpec
+from tickwheel_operator.engine.triggers.calendar import CalendarDates
 from tickwheel_operator.objectfaults import INTERNAL_ERROR, Layer, ObjectFaults
 
 __all__ = ["KINDS", "TOGETHER", "CalendarEntry", "Catalog", "PoolEntry", "TaskEntry"]

@@ -22,10 +22,7 @@ from tickwheel_operator.api.policies import Concurrency
 from tickwheel_operator.api.text import DateRange, Duration, Instant, Weekday
 from tickwheel_operator.api.trigger import CalendarRule, DailyInterval
 from tickwheel_operator.api.trigger import Trigger as TriggerSpec
-from tickwheel_operator.engine.calendar import CalendarDates
 from tickwheel_operator.engine.cron import CronError, CronSchedule, UnknownZoneError, parse, zone_named
-from tickwheel_operator.engine.filters import ANSWERS, Filter, Search
-from tickwheel_operator.engine.instants import is_instant, timestamp
 from tickwheel_operator.engine.spec import (
     AfterRun,
     Backoff,
@@ -51,6 +48,9 @@ from tickwheel_operator.engine.triggers import (
     OnceTrigger,
     Trigger,
 )
+from tickwheel_operator.engine.triggers.calendar import CalendarDates
+from tickwheel_operator.engine.triggers.filters import ANSWERS, Filter, Search
+from tickwheel_operator.engine.triggers.instants import is_instant, timestamp
 
 __all__ = ["NeverFires", "bind_calendars", "compile_calendar", "compile_pool", "compile_task"]
 

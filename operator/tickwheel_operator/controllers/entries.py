@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from tickwheel_operator.controllers.observe import Fault, ObservedCalendar, ObservedPool, ObservedTask
-from tickwheel_operator.engine.calendar import CalendarDates
 from tickwheel_operator.engine.spec import TaskSpec
+from tickwheel_operator.engine.triggers.calendar import CalendarDates
 
 __all__ = ["Bound", "CalendarEntry", "Dates", "PoolEntry", "TaskEntry"]
 

@@ -26,10 +26,10 @@ from tickwheel_operator.api.calendar import Calendar
 from tickwheel_operator.api.taskrun import Backfill, OnExpiry
 from tickwheel_operator.controllers.compile import NeverFires, compile_calendar, compile_pool, compile_task
 from tickwheel_operator.controllers.records import status_record
-from tickwheel_operator.engine.calendar import CalendarDates
-from tickwheel_operator.engine.instants import instant_of
 from tickwheel_operator.engine.messages import RunState, StatusRecord
 from tickwheel_operator.engine.spec import PoolSpec, TaskSpec
+from tickwheel_operator.engine.triggers.calendar import CalendarDates
+from tickwheel_operator.engine.triggers.instants import instant_of
 
 __all__ = [
     "INVALID_SPEC",

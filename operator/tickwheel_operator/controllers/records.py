@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from tickwheel_operator.engine.instants import NO_INSTANT_MS, instant_of, is_instant
 from tickwheel_operator.engine.messages import StatusRecord
+from tickwheel_operator.engine.triggers.instants import NO_INSTANT_MS, instant_of, is_instant
 from tickwheel_operator.ledger.facts import SkipReason
 
 __all__ = ["status_record"]

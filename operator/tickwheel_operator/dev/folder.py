@@ -26,9 +26,9 @@ from tickwheel_operator.controllers.compile import compile_calendar, compile_poo
 from tickwheel_operator.controllers.observe import ObservedCalendar, ObservedPool, ObservedTask
 from tickwheel_operator.dev.memory import Known, Memory
 from tickwheel_operator.dev.watched import Watched, listed
-from tickwheel_operator.engine.instants import timestamp
 from tickwheel_operator.engine.messages import Command, TaskRemoved
 from tickwheel_operator.engine.spec import PoolSpec, TaskSpec
+from tickwheel_operator.engine.triggers.instants import timestamp
 
 __all__ = ["MOST_WORKERS", "Fault", "Folder", "LocalPool"]
 

@@ -12,10 +12,10 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from tickwheel_operator.engine.instants import by_clock_of
 from tickwheel_operator.engine.messages import RunState
 from tickwheel_operator.engine.spec import AfterRun, TaskSpec
 from tickwheel_operator.engine.triggers import CronTrigger, FilteredTrigger, FixedRateTrigger, OnceTrigger, Trigger
+from tickwheel_operator.engine.triggers.instants import by_clock_of
 from tickwheel_operator.engine.views import PoolView, RunView, TaskView, Views
 
 __all__ = ["Headline", "Picture"]

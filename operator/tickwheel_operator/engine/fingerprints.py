@@ -11,7 +11,6 @@ from typing import Any
 import msgspec
 
 from tickwheel_operator.engine.cron import CronError, UnknownZoneError
-from tickwheel_operator.engine.filters import Filter
 from tickwheel_operator.engine.triggers import (
     AnyTrigger,
     CronTrigger,
@@ -21,6 +20,7 @@ from tickwheel_operator.engine.triggers import (
     OnceTrigger,
     Trigger,
 )
+from tickwheel_operator.engine.triggers.filters import Filter
 
 __all__ = ["trigger_of"]
 

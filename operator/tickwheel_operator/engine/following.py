@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tickwheel_operator.engine.filters import Search
 from tickwheel_operator.engine.journal import Journal
 from tickwheel_operator.engine.messages import RunState
 from tickwheel_operator.engine.misfire import settle
@@ -19,6 +18,7 @@ from tickwheel_operator.engine.runs import Run
 from tickwheel_operator.engine.spec import Completion, FixedDelay, Outcome, TaskSpec
 from tickwheel_operator.engine.state import State
 from tickwheel_operator.engine.triggers import OnceTrigger
+from tickwheel_operator.engine.triggers.filters import Search
 from tickwheel_operator.engine.wheel import Timer
 from tickwheel_operator.ledger import facts as f
 from tickwheel_operator.ledger.facts import Origin

@@ -15,8 +15,8 @@ from typing import TypeAlias
 
 import msgspec
 
-from tickwheel_operator.engine.instants import NO_INSTANT_MS
 from tickwheel_operator.engine.spec import PoolSpec, TaskSpec
+from tickwheel_operator.engine.triggers.instants import NO_INSTANT_MS
 from tickwheel_operator.ledger.facts import Fact, SkipReason
 
 __all__ = [

@@ -12,9 +12,9 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from tickwheel_operator.engine import groups
-from tickwheel_operator.engine.instants import NO_INSTANT_MS
 from tickwheel_operator.engine.misfire import settle
 from tickwheel_operator.engine.overlap import REASONS
+from tickwheel_operator.engine.triggers.instants import NO_INSTANT_MS
 from tickwheel_operator.ledger import facts as f
 
 if TYPE_CHECKING:

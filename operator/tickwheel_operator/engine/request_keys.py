@@ -13,9 +13,9 @@ from typing import Any
 import msgspec
 
 from tickwheel_operator.engine.identity import keyed_run_id
-from tickwheel_operator.engine.instants import timestamp
 from tickwheel_operator.engine.messages import RunState, StartBackfill, Submission
 from tickwheel_operator.engine.runs import Run
+from tickwheel_operator.engine.triggers.instants import timestamp
 
 __all__ = ["EndedKey", "content_of", "ended_key", "objection_to_keys"]
 

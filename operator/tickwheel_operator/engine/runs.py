@@ -23,9 +23,9 @@ from tickwheel_operator.engine.identity import (
     run_name,
     scheduled_run_id,
 )
-from tickwheel_operator.engine.instants import NO_INSTANT_MS
 from tickwheel_operator.engine.messages import RunState, WorkerKey
 from tickwheel_operator.engine.places import LEASED, Place
+from tickwheel_operator.engine.triggers.instants import NO_INSTANT_MS
 from tickwheel_operator.ledger import facts as f
 from tickwheel_operator.ledger.facts import Origin
 

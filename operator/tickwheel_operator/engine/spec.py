@@ -10,8 +10,8 @@ import enum
 
 import msgspec
 
-from tickwheel_operator.engine.filters import Filter
 from tickwheel_operator.engine.triggers import Trigger, spell_duration
+from tickwheel_operator.engine.triggers.filters import Filter
 
 __all__ = [
     "AfterRun",

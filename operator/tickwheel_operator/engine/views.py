@@ -14,7 +14,6 @@ import msgspec
 from tickwheel_operator.engine.following import Following
 from tickwheel_operator.engine.groups import Entry, Group
 from tickwheel_operator.engine.identity import run_name
-from tickwheel_operator.engine.instants import is_instant
 from tickwheel_operator.engine.messages import RunState
 from tickwheel_operator.engine.overlap import Group as RunGroup
 from tickwheel_operator.engine.overlap import Overlaps
@@ -23,6 +22,7 @@ from tickwheel_operator.engine.routing import Router
 from tickwheel_operator.engine.runs import Ended, Run, TaskState, WorkerName
 from tickwheel_operator.engine.scheduler import Scheduler
 from tickwheel_operator.engine.state import State
+from tickwheel_operator.engine.triggers.instants import is_instant
 
 __all__ = [
     "Due",

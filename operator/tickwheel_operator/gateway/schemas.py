@@ -17,7 +17,7 @@ from typing import Annotated, Literal, TypeAlias
 import msgspec
 from msgspec import Meta
 
-from tickwheel_operator.engine.instants import FIRST_MS, LAST_MS
+from tickwheel_operator.engine.triggers.instants import FIRST_MS, LAST_MS
 
 __all__ = [
     "BackfillRequest",

@@ -13,7 +13,7 @@ from datetime import UTC
 
 import msgspec
 
-from tickwheel_operator.engine.instants import by_clock_of
+from tickwheel_operator.engine.triggers.instants import by_clock_of
 from tickwheel_operator.engine.views import Due
 
 __all__ = ["Bounds", "Coming", "Demand", "Need", "coming", "need"]

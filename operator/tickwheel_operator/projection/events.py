@@ -17,8 +17,8 @@ import msgspec
 from kubernetes.aio.client import ApiClient
 
 from tickwheel_operator.clock import Clock
-from tickwheel_operator.engine.instants import timestamp
 from tickwheel_operator.engine.messages import RunState
+from tickwheel_operator.engine.triggers.instants import timestamp
 from tickwheel_operator.engine.views import TaskView
 from tickwheel_operator.projection.bucket import Bucket
 from tickwheel_operator.projection.skips import EXPLANATIONS

@@ -12,8 +12,8 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from tickwheel_operator.engine.instants import timestamp
 from tickwheel_operator.engine.messages import RunState
+from tickwheel_operator.engine.triggers.instants import timestamp
 from tickwheel_operator.engine.views import RunView, TaskView
 from tickwheel_operator.projection.statuses import run_status
 from tickwheel_operator.projection.stored import digests

@@ -17,7 +17,7 @@ from functools import partial
 from kubernetes.aio.client import ApiClient
 
 from tickwheel_operator.clock import Clock
-from tickwheel_operator.engine.instants import timestamp
+from tickwheel_operator.engine.triggers.instants import timestamp
 from tickwheel_operator.engine.views import PoolView, RunView, TaskView, Views
 from tickwheel_operator.objectfaults import Layer, ObjectFaults
 from tickwheel_operator.projection.bucket import Bucket

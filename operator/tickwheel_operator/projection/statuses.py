@@ -11,11 +11,11 @@ from typing import Any
 
 import msgspec
 
-from tickwheel_operator.engine.filters import Search
-from tickwheel_operator.engine.instants import timestamp
 from tickwheel_operator.engine.messages import RunState
 from tickwheel_operator.engine.spec import FixedDelay
 from tickwheel_operator.engine.triggers import looked_until
+from tickwheel_operator.engine.triggers.filters import Search
+from tickwheel_operator.engine.triggers.instants import timestamp
 from tickwheel_operator.engine.views import PoolView, RunView, TaskView
 from tickwheel_operator.projection.registered import Schemas, registered_handlers
 from tickwheel_operator.projection.subjects import Calendar, Pool, Run, Task, UnbuiltObject, Workforce

@@ -25,7 +25,7 @@ from tickwheel_operator.api.text import (
     Text,
     TimeZone,
 )
-from tickwheel_operator.engine.instants import FIRST_MS, LAST_MS
+from tickwheel_operator.engine.triggers.instants import FIRST_MS, LAST_MS
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,7 @@ import yaml
 from tickwheel_operator.api import InvalidManifest, ScheduledTask, parse
 from tickwheel_operator.api.calendar import Calendar
 from tickwheel_operator.controllers.compile import NeverFires, bind_calendars, compile_calendar, compile_task
-from tickwheel_operator.engine.calendar import CalendarDates
 from tickwheel_operator.engine.cron import parse as parse_cron
-from tickwheel_operator.engine.filters import Filter
 from tickwheel_operator.engine.spec import (
     Backoff,
     CalendarUse,
@@ -37,6 +35,8 @@ from tickwheel_operator.engine.triggers import (
     FixedRateTrigger,
     OnceTrigger,
 )
+from tickwheel_operator.engine.triggers.calendar import CalendarDates
+from tickwheel_operator.engine.triggers.filters import Filter
 
 CREATED_MS = 1_767_225_600_000
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from tests.unit.engine.cron_reading import local_matches
 from tests.unit.engine.wall_clock import zoned
 
-from tickwheel_operator.engine.calendar import FOREVER_MS, CalendarDates
 from tickwheel_operator.engine.cron import UnknownZoneError, parse
+from tickwheel_operator.engine.triggers.calendar import FOREVER_MS, CalendarDates
 
 DAY_MS = 86_400_000
 

@@ -8,10 +8,10 @@ import pytest
 from tests.unit.engine.driver import T0, Driver, task_spec
 
 from tickwheel_operator.engine import messages as m
-from tickwheel_operator.engine.calendar import CalendarDates
-from tickwheel_operator.engine.filters import Filter
 from tickwheel_operator.engine.spec import Misfire, MisfirePolicy
 from tickwheel_operator.engine.triggers import FilteredTrigger, FixedRateTrigger, OnceTrigger
+from tickwheel_operator.engine.triggers.calendar import CalendarDates
+from tickwheel_operator.engine.triggers.filters import Filter
 from tickwheel_operator.ledger import facts as f
 
 SKIP = Misfire(policy=MisfirePolicy.SKIP)

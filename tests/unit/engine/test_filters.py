@@ -8,9 +8,7 @@ from hypothesis import strategies as st
 from tests.unit.engine.driver import T0, Driver, task_spec
 
 from tickwheel_operator.engine import messages as m
-from tickwheel_operator.engine.calendar import FOREVER_MS, CalendarDates
 from tickwheel_operator.engine.cron import parse
-from tickwheel_operator.engine.filters import ANSWERS, HORIZON_MS, Budget, Filter, Search
 from tickwheel_operator.engine.triggers import (
     CronTrigger,
     DailyIntervalTrigger,
@@ -22,6 +20,8 @@ from tickwheel_operator.engine.triggers import (
     latest,
     looked_until,
 )
+from tickwheel_operator.engine.triggers.calendar import FOREVER_MS, CalendarDates
+from tickwheel_operator.engine.triggers.filters import ANSWERS, HORIZON_MS, Budget, Filter, Search
 from tickwheel_operator.ledger import facts as f
 
 DAY_MS = 86_400_000

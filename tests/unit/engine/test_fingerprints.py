@@ -10,9 +10,7 @@ from hypothesis import strategies as st
 from tests.unit.engine.driver import T0, Driver, task_spec
 
 from tickwheel_operator.engine import messages as m
-from tickwheel_operator.engine.calendar import CalendarDates
 from tickwheel_operator.engine.cron import normal_text
-from tickwheel_operator.engine.filters import Filter
 from tickwheel_operator.engine.fingerprints import trigger_of
 from tickwheel_operator.engine.spec import Completion, FixedDelay, Misfire, MisfirePolicy, Outcome
 from tickwheel_operator.engine.triggers import (
@@ -23,6 +21,8 @@ from tickwheel_operator.engine.triggers import (
     OnceTrigger,
     Trigger,
 )
+from tickwheel_operator.engine.triggers.calendar import CalendarDates
+from tickwheel_operator.engine.triggers.filters import Filter
 from tickwheel_operator.ledger import facts as f
 
 HOUR_MS = 3_600_000

@@ -9,9 +9,7 @@ import pytest
 from tests.unit.engine.driver import T0, Driver, deliveries, task_spec
 
 from tickwheel_operator.engine import messages as m
-from tickwheel_operator.engine.calendar import CalendarDates
 from tickwheel_operator.engine.cron import parse
-from tickwheel_operator.engine.filters import Filter
 from tickwheel_operator.engine.spec import (
     Completion,
     EngineConfig,
@@ -24,6 +22,8 @@ from tickwheel_operator.engine.spec import (
     RetryPolicy,
     TaskSpec,
 )
+from tickwheel_operator.engine.triggers.calendar import CalendarDates
+from tickwheel_operator.engine.triggers.filters import Filter
 from tickwheel_operator.ledger import facts as f
 
 

@@ -14,8 +14,6 @@ from tests.unit.engine.driver import T0, Driver, deliveries, task_spec
 
 from tickwheel_operator.engine import messages as m
 from tickwheel_operator.engine.cron import zone_named
-from tickwheel_operator.engine.filters import Filter
-from tickwheel_operator.engine.instants import FIRST_MS, LAST_MS, by_clock_of, instant_of, is_instant, timestamp
 from tickwheel_operator.engine.spec import Misfire, MisfirePolicy
 from tickwheel_operator.engine.triggers import (
     CronTrigger,
@@ -26,6 +24,15 @@ from tickwheel_operator.engine.triggers import (
     Trigger,
     latest,
     looked_until,
+)
+from tickwheel_operator.engine.triggers.filters import Filter
+from tickwheel_operator.engine.triggers.instants import (
+    FIRST_MS,
+    LAST_MS,
+    by_clock_of,
+    instant_of,
+    is_instant,
+    timestamp,
 )
 from tickwheel_operator.ledger.codec import decode_facts, encode_facts
 

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from tests.unit.engine.driver import T0, Driver, task_spec
 
 from tickwheel_operator.engine import messages as m
-from tickwheel_operator.engine.calendar import CalendarDates
 from tickwheel_operator.engine.cron import parse
-from tickwheel_operator.engine.filters import Filter
 from tickwheel_operator.engine.misfire import settle
 from tickwheel_operator.engine.spec import Misfire, MisfirePolicy
 from tickwheel_operator.engine.triggers import CronTrigger, FilteredTrigger, FixedRateTrigger, OnceTrigger, Trigger
+from tickwheel_operator.engine.triggers.calendar import CalendarDates
+from tickwheel_operator.engine.triggers.filters import Filter
 from tickwheel_operator.ledger import facts as f
 from tickwheel_operator.ledger.facts import SkipReason
 

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from tests.unit.engine.driver import T0, Driver, deliveries, task_spec
 
 from tickwheel_operator.engine import messages as m
-from tickwheel_operator.engine.calendar import CalendarDates
 from tickwheel_operator.engine.cron import parse
-from tickwheel_operator.engine.filters import Filter
 from tickwheel_operator.engine.groups import AT_ONCE
 from tickwheel_operator.engine.spec import FixedDelay, Misfire, MisfirePolicy, Overlap, OverlapPolicy, TaskSpec
 from tickwheel_operator.engine.triggers import FilteredTrigger, FixedRateTrigger, OnceTrigger
+from tickwheel_operator.engine.triggers.calendar import CalendarDates
+from tickwheel_operator.engine.triggers.filters import Filter
 from tickwheel_operator.ledger import facts as f
 
 

@@ -8,9 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tickwheel_operator.engine.calendar import CalendarDates
 from tickwheel_operator.engine.cron import CronError, UnknownZoneError, parse
-from tickwheel_operator.engine.filters import Filter
 from tickwheel_operator.engine.triggers import (
     AnyTrigger,
     CronTrigger,
@@ -23,6 +21,8 @@ from tickwheel_operator.engine.triggers import (
     latest,
     looked_until,
 )
+from tickwheel_operator.engine.triggers.calendar import CalendarDates
+from tickwheel_operator.engine.triggers.filters import Filter
 
 DAY = 86_400_000
 

@@ -12,12 +12,12 @@ from tickwheel_operator.api.calendar import CalendarStatus
 from tickwheel_operator.api.scheduledtask import ScheduledTaskStatus
 from tickwheel_operator.api.taskrun import TaskRunStatus
 from tickwheel_operator.api.workerpool import WorkerPoolStatus
-from tickwheel_operator.engine.calendar import CalendarDates
 from tickwheel_operator.engine.cron import parse
-from tickwheel_operator.engine.filters import Filter
 from tickwheel_operator.engine.messages import RunState
 from tickwheel_operator.engine.spec import CalendarUse, Completion, FixedDelay, TaskSpec
 from tickwheel_operator.engine.triggers import CronTrigger, FilteredTrigger, OnceTrigger
+from tickwheel_operator.engine.triggers.calendar import CalendarDates
+from tickwheel_operator.engine.triggers.filters import Filter
 from tickwheel_operator.engine.views import HandlerState, PoolView, RunView, TaskView
 from tickwheel_operator.handlers.known import HandlerSchema
 from tickwheel_operator.projection.registered import MOST_SHOWN_BYTES, registered_handlers

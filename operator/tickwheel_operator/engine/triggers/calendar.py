@@ -13,9 +13,9 @@ from bisect import bisect_right
 from collections.abc import Iterable
 from datetime import date
 
-from .cron import CronSchedule, zone_named
-from .cron.daylight import DAY_S, OVERLAP_S
-from .cron.zones import FIRST_SECOND, LAST_SECOND, timeline_of
+from tickwheel_operator.engine.cron import CronSchedule, zone_named
+from tickwheel_operator.engine.cron.daylight import DAY_S, OVERLAP_S
+from tickwheel_operator.engine.cron.zones import FIRST_SECOND, LAST_SECOND, timeline_of
 
 __all__ = ["FOREVER_MS", "CalendarDates", "weekday_of"]
 
