@@ -22,6 +22,7 @@ from tickwheel_operator.clock import SystemClock
 from tickwheel_operator.controllers.catalog import Catalog
 from tickwheel_operator.controllers.requests import Requests
 from tickwheel_operator.controllers.watch import Watch, WatchConfig
+from tickwheel_operator.kube.client import KubeClient
 from tickwheel_operator.ledger.log import Ledger
 from tickwheel_operator.ledger.sqlite import SqliteSegmentStore
 from tickwheel_operator.projection.config import ProjectionConfig
@@ -87,7 +88,7 @@ async def measure(kubeconfig: str, ledger: str, writes_per_s: float, idle_s: flo
     requests = Requests(clock.now_ms)
     watch = Watch(client, catalog, requests, clock, config=WatchConfig(watch_pods=False), read_status=read_status)
     projector = Projector(
-        client, catalog, requests, clock, config=ProjectionConfig(writes_per_s=writes_per_s, burst=20)
+        KubeClient(client), catalog, requests, clock, config=ProjectionConfig(writes_per_s=writes_per_s, burst=20)
     )
     catalog.on_task, requests.on_run = projector.task_changed, projector.run_changed
     catalog.on_pool.append(projector.pool_changed)

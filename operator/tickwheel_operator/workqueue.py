@@ -191,7 +191,7 @@ class WorkQueue(Generic[_Key]):
             self.add_later(key, due - asyncio.get_running_loop().time(), later_lane)
 
     def _tell(self, key: _Key, again_s: float, error: Exception) -> None:
-        kind = (type(error), error.kind if isinstance(error, WorkFailed) else "")
+        kind = (type(error), str(getattr(error, "kind", "")))
         now = asyncio.get_running_loop().time()
         told, silent = self._told.get(kind, (-_QUIET_S, 0))
         if now - told < _QUIET_S:

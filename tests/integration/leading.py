@@ -36,6 +36,7 @@ from tickwheel_operator.controllers.census import Census
 from tickwheel_operator.controllers.requests import Requests
 from tickwheel_operator.controllers.watch import Watch, WatchConfig
 from tickwheel_operator.engine.messages import CancelRun, FailedAttempt, Pull, Pulled, Report, WorkerKey, WorkerSeen
+from tickwheel_operator.kube.client import KubeClient
 from tickwheel_operator.ledger.log import Ledger
 from tickwheel_operator.ledger.sqlite import SqliteSegmentStore
 from tickwheel_operator.projection.config import ProjectionConfig
@@ -79,9 +80,10 @@ class Replica:
             client, self.catalog, self.requests, self.clock,
             config=WatchConfig(namespaces=(namespace, *others), watch_pods=False), read_status=read_status,
         )  # fmt: skip
-        self.events = EventRecorder(client, self.clock, instance="replica-0")
+        self.events = EventRecorder(KubeClient(client), self.clock, instance="replica-0")
         self.projector = Projector(
-            client, self.catalog, self.requests, self.clock, events=self.events, namespaces=(namespace, *others),
+            KubeClient(client), self.catalog, self.requests, self.clock,
+            events=self.events, namespaces=(namespace, *others),
             config=ProjectionConfig(
                 writes_per_s=writes_per_s, burst=10, expiry_interval_s=0.3, pool_interval_s=0.2, task_interval_s=0.1,
             ),

@@ -34,6 +34,7 @@ from tickwheel_operator.election.lease import Lease, LeaseConflict
 from tickwheel_operator.engine.messages import RunState
 from tickwheel_operator.engine.views import HandlerState, RunView, TaskView
 from tickwheel_operator.kube.client import KubeClient
+from tickwheel_operator.kube.resources import OURS
 from tickwheel_operator.ledger.kubernetes import KubernetesSegmentStore
 from tickwheel_operator.ledger.protocol import SegmentExists
 from tickwheel_operator.pools.cluster import PoolCluster
@@ -42,7 +43,7 @@ from tickwheel_operator.projection.bucket import Bucket
 from tickwheel_operator.projection.events import EventConfig, EventRecorder
 from tickwheel_operator.projection.history import History
 from tickwheel_operator.projection.stored import NOTHING
-from tickwheel_operator.projection.writer import PLURALS, Writer
+from tickwheel_operator.projection.writer import Writer
 from tickwheel_operator.tls.authority import make_authority
 from tickwheel_operator.tls.rotation import Authorities
 from tickwheel_operator.tls.store import AuthorityStore
@@ -86,7 +87,7 @@ async def client(cluster: Access, system: str) -> AsyncIterator[ApiClient]:
 
 @pytest.fixture
 def writer(client: ApiClient) -> Writer:
-    return Writer(client, Bucket(1_000, 1_000))
+    return Writer(KubeClient(client), Bucket(1_000, 1_000))
 
 
 @pytest.fixture
@@ -100,12 +101,12 @@ def create(cluster: Access, namespace: str, kind: str, name: str) -> dict[str, A
     body = {
         "apiVersion": "tickwheel.io/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": SPECS[kind],
     }  # fmt: skip
-    made: dict[str, Any] = cluster.request("POST", f"{_API}/{namespace}/{PLURALS[kind]}", body)
+    made: dict[str, Any] = cluster.request("POST", f"{_API}/{namespace}/{OURS[kind].plural}", body)
     return made
 
 
 def status_of(cluster: Access, namespace: str, kind: str) -> dict[str, Any]:
-    found: dict[str, Any] = cluster.request("GET", f"{_API}/{namespace}/{PLURALS[kind]}/t").get("status") or {}
+    found: dict[str, Any] = cluster.request("GET", f"{_API}/{namespace}/{OURS[kind].plural}/t").get("status") or {}
     return found
 
 
@@ -118,7 +119,7 @@ async def until(what: str, holds: Callable[[], bool]) -> None:
         raise AssertionError(f"waited for {what}") from None
 
 
-@pytest.mark.parametrize("kind", PLURALS)
+@pytest.mark.parametrize("kind", SPECS)
 async def test_a_status_is_written_and_written_again(cluster: Access, writer: Writer, place: str, kind: str) -> None:
     uid = create(cluster, place, kind, "t")["metadata"]["uid"]
     for generation, (status, reason) in enumerate((("False", "InvalidSpec"), ("True", "Armed"), ("Unknown", "W")), 1):
@@ -136,12 +137,12 @@ async def test_a_status_is_written_and_written_again(cluster: Access, writer: Wr
 
 
 @pytest.mark.parametrize("has_status", [True, False])
-@pytest.mark.parametrize("kind", PLURALS)
+@pytest.mark.parametrize("kind", SPECS)
 async def test_the_status_of_one_object_is_never_written_to_another_of_its_name(
     cluster: Access, writer: Writer, place: str, kind: str, has_status: bool
 ) -> None:
     first = create(cluster, place, kind, "t")["metadata"]["uid"]
-    cluster.request("DELETE", f"{_API}/{place}/{PLURALS[kind]}/t")
+    cluster.request("DELETE", f"{_API}/{place}/{OURS[kind].plural}/t")
     second = create(cluster, place, kind, "t")["metadata"]["uid"]
     wanted = {"observedGeneration": 1}
     assert (await writer.patch_status(kind, place, "t", first, wanted, has_status=has_status)).status == 409
@@ -195,7 +196,7 @@ class Told:
 
     def __init__(self, client: ApiClient, place: str) -> None:
         config = EventConfig(writes_per_s=100, burst=100, interval_s=0.1)
-        self.recorder = EventRecorder(client, SystemClock(), instance="replica-0", config=config)
+        self.recorder = EventRecorder(KubeClient(client), SystemClock(), instance="replica-0", config=config)
         self.place = place
 
     def skipped(self, count: int) -> None:

@@ -58,7 +58,8 @@ class Answer(msgspec.Struct, frozen=True):
     def message(self) -> str:
         """What the server says about the failure, for people."""
         failure = self._failure()
-        return f"{self.status} {failure.reason}: {failure.message}" if failure.message else f"HTTP {self.status}"
+        named = f"{self.status} {failure.reason}".rstrip()
+        return f"{named}: {failure.message}" if failure.message else f"HTTP {self.status}"
 
     def _failure(self) -> _Status:
         try:
@@ -77,7 +78,7 @@ class Answer(msgspec.Struct, frozen=True):
             raise ApiUncertain(f"{what}: the API server's answer cannot be read: {error}") from error
 
     def check(self, what: str, *, hint: str = "") -> None:
-        """Raise what the answer means, unless it is a yes. `hint` says what to do about a 403."""
+        """Raise what the answer means, unless it is a yes. `hint` says what to do about missing rights."""
         self.raise_unanswered(what)
         if not self.ok:
             raise self.refusal(what, hint=hint)
@@ -96,7 +97,9 @@ class Answer(msgspec.Struct, frozen=True):
     def refusal(self, what: str, *, hint: str = "") -> ApiRefused:
         """The error for a no."""
         failure = self._failure()
-        text = f"{what}: the API server answers {self.message}{hint if self.status == 403 else ''}"
+        # "User ... cannot ..." is about rights; other 403s are of quotas and policies.
+        about_rights = self.status == 403 and " cannot " in failure.message
+        text = f"{what}: the API server answers {self.message}{hint if about_rights else ''}"
         return ApiRefused(text, status=self.status, reason=failure.reason, message=failure.message)
 
 
@@ -142,7 +145,7 @@ class KubeClient:
     async def call(self, method: str, path: str, *, what: str, hint: str = "", **options: Any) -> dict[str, Any]:
         """What the server made of a request that it carried out: as `request`, and raises `ApiRefused` for a no.
 
-        `hint` says what to do about a 403.
+        `hint` says what to do about missing rights.
         """
         answer = await self.request(method, path, what=what, **options)
         answer.check(what, hint=hint)

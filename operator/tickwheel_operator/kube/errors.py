@@ -39,5 +39,12 @@ class ApiRefused(ApiError):
         """HTTP: 400 to 499, but for those that ask to try again."""
         self.reason = reason
         """The API's word, such as `Invalid` or `Forbidden`; may be empty."""
+        self.kind = f"{status} {reason}"
+        """What a work queue tells refusals apart by."""
         self.message = message
         """The server's own words. They may quote the request."""
+
+    @property
+    def for_good(self) -> bool:
+        """The content itself is refused: nobody but who changes it need try again."""
+        return self.status in (400, 405, 413, 415, 422)

@@ -14,17 +14,18 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
-from kubernetes.aio.client import ApiClient
 
 from tickwheel_operator.clock import Clock
 from tickwheel_operator.engine.messages import RunState
 from tickwheel_operator.engine.triggers.instants import timestamp
 from tickwheel_operator.engine.views import TaskView
+from tickwheel_operator.kube.client import KubeClient
+from tickwheel_operator.kube.errors import ApiRefused
 from tickwheel_operator.projection.bucket import Bucket
 from tickwheel_operator.projection.skips import EXPLANATIONS
 from tickwheel_operator.projection.stored import Stored
 from tickwheel_operator.projection.subjects import Task
-from tickwheel_operator.projection.writer import Writer, WriteRefused
+from tickwheel_operator.projection.writer import Writer
 from tickwheel_operator.workqueue import WorkQueue
 
 __all__ = ["EventConfig", "EventRecorder"]
@@ -74,7 +75,7 @@ class _Series:
 class EventRecorder:
     """Collects what happened and writes it in its own time."""
 
-    def __init__(self, client: ApiClient, clock: Clock, *, instance: str, config: EventConfig | None = None) -> None:
+    def __init__(self, client: KubeClient, clock: Clock, *, instance: str, config: EventConfig | None = None) -> None:
         """`instance` is this replica's name, such as its pod's."""
         self._config = config or EventConfig()
         self._clock = clock
@@ -238,7 +239,9 @@ class EventRecorder:
         count = series.count
         try:
             again_s = await self._patch(series) if series.created else await self._create(series)
-        except WriteRefused as error:
+        except ApiRefused as error:
+            if not error.for_good:
+                raise
             # The same content would be refused again: the next time that it happens, it has another.
             _log.warning("an Event is given up: %s", error)
             again_s = None

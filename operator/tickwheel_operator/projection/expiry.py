@@ -47,7 +47,7 @@ class Expiry:
                 found(uid)
 
     async def delete(self, uid: str) -> float | None:
-        """Delete the object, unless it may stay longer by now. Raises `WriteFailed`."""
+        """Delete the object, unless it may stay longer by now. Raises `ApiError`."""
         run = self._requests.entry(uid)
         if run is not None and _is_over(run, self._clock.now_ms()):
             await self._writer.delete_run(run.seen.namespace, run.seen.name, run.seen.uid)

@@ -10,12 +10,12 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
 from tickwheel_operator.engine.views import ViewFault
+from tickwheel_operator.kube.errors import ApiError
 from tickwheel_operator.objectfaults import INTERNAL_ERROR, Layer, ObjectFaults
 from tickwheel_operator.projection.events import EventRecorder
 from tickwheel_operator.projection.lanes import Key
 from tickwheel_operator.projection.stored import Stored
 from tickwheel_operator.projection.subjects import Catalog, Requests, Seen, Unbuilt
-from tickwheel_operator.workqueue import WorkFailed
 
 __all__ = ["Failing"]
 
@@ -68,12 +68,12 @@ class Failing:
             self._faults.mended(layer, _TASK, *self._named(uid))
 
     async def work(self, key: Key, write: _Write, patch: _Patch) -> float | None:
-        """Write an object. Raises `WorkFailed` as `write` and `patch` do, and nothing else while the object exists."""
+        """Write an object. Raises `ApiError` as `write` and `patch` do, and nothing else while the object exists."""
         found = self._subject(key)
         layer = Layer.HISTORY if key[0] in ("history", "expired") else Layer.PROJECTION
         try:
             again_s = await write(key)
-        except WorkFailed:
+        except ApiError:
             raise
         except Exception as error:
             if found is None:

@@ -15,9 +15,10 @@ from typing import Any, NamedTuple
 from tickwheel_operator.engine.messages import RunState
 from tickwheel_operator.engine.triggers.instants import timestamp
 from tickwheel_operator.engine.views import RunView, TaskView
+from tickwheel_operator.kube.errors import ApiError
 from tickwheel_operator.projection.statuses import run_status
 from tickwheel_operator.projection.stored import digests
-from tickwheel_operator.projection.writer import WriteFailed, Writer
+from tickwheel_operator.projection.writer import Writer
 from tickwheel_operator.projection.writing import with_transition_times
 
 __all__ = ["VIEW_SELECTOR", "History"]
@@ -56,7 +57,7 @@ class History:
         return sum(map(len, self._of_task.values()))
 
     async def load(self) -> None:
-        """List what exists. Raises `WriteFailed`."""
+        """List what exists. Raises `ApiError`."""
         self._of_task.clear()
         async for item in self._writer.views(VIEW_SELECTOR):
             try:
@@ -77,7 +78,7 @@ class History:
         return bool(_old(known, wanted)) or any(_differs(known.get(name), run) for name, run in wanted.items())
 
     async def sync(self, view: TaskView, asked: frozenset[str]) -> None:
-        """Create, update and delete until the objects are the view's runs. Raises `WriteFailed`.
+        """Create, update and delete until the objects are the view's runs. Raises `ApiError`.
 
         The old ones go last: where requests wait for their turn, a task would seem to have had no runs meanwhile.
         """
@@ -89,7 +90,7 @@ class History:
                     known[name] = await self._create(view, run)
                 if _differs(known[name], run):
                     await self._update(view, run, known)
-        except WriteFailed:
+        except ApiError:
             await self._drop(view, known, wanted)  # where a quota is full, the next try has room then
             raise
         await self._drop(view, known, wanted)

@@ -14,11 +14,11 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
 
-from kubernetes.aio.client import ApiClient
-
 from tickwheel_operator.clock import Clock
 from tickwheel_operator.engine.triggers.instants import timestamp
 from tickwheel_operator.engine.views import PoolView, RunView, TaskView, Views
+from tickwheel_operator.kube.client import KubeClient
+from tickwheel_operator.kube.errors import ApiError
 from tickwheel_operator.objectfaults import Layer, ObjectFaults
 from tickwheel_operator.projection.bucket import Bucket
 from tickwheel_operator.projection.config import ProjectionConfig
@@ -41,7 +41,7 @@ from tickwheel_operator.projection.statuses import (
 )
 from tickwheel_operator.projection.stored import NOTHING, Stored
 from tickwheel_operator.projection.subjects import Calendar, Catalog, Pool, Requests, Task, Unbuilt, Workforce
-from tickwheel_operator.projection.writer import WriteFailed, Writer
+from tickwheel_operator.projection.writer import Writer
 from tickwheel_operator.projection.writing import changes, conditions_differ, with_transition_times
 from tickwheel_operator.workqueue import WorkQueue
 
@@ -62,7 +62,7 @@ class Projector:
 
     def __init__(
         self,
-        client: ApiClient,
+        client: KubeClient,
         catalog: Catalog,
         requests: Requests,
         clock: Clock,
@@ -239,7 +239,7 @@ class Projector:
             while self.leading and not self._history.listed:
                 try:
                     await self._history.load()
-                except WriteFailed as error:
+                except ApiError as error:
                     _log.warning("the TaskRun objects cannot be listed; next try in 5 s: %s", error)
                     await asyncio.sleep(5)
             while self.leading and (self._incoming or self._checks):

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from aiohttp import web
-from kubernetes.aio.client import ApiClient
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector, generate_latest
 
 from tickwheel_operator.api import WorkerPool
@@ -19,6 +18,7 @@ from tickwheel_operator.controllers.unbuilt import Unbuilt
 from tickwheel_operator.controllers.watch import WatchHealth
 from tickwheel_operator.engine.views import PoolView, pool_views
 from tickwheel_operator.handlers.known import KnownSchemas
+from tickwheel_operator.kube.client import KubeClient
 from tickwheel_operator.ledger.log import Ledger
 from tickwheel_operator.objectfaults import Layer, ObjectFaults
 from tickwheel_operator.projection.config import ProjectionConfig
@@ -43,7 +43,7 @@ class Observability:
 
     def __init__(
         self,
-        client: ApiClient,
+        client: KubeClient,
         catalog: Catalog,
         requests: Requests,
         clock: Clock,

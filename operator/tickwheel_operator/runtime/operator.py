@@ -97,7 +97,7 @@ class Operator:
         marks = OwnerMarks(client, namespaces=settings.watch_namespaces, lease_name=LEASE_NAME)
         ownership = Ownership(marks, clock, own=settings.namespace, config=self._ownership_config())
         observability = Observability(
-            client,
+            KubeClient(client),
             catalog,
             requests,
             clock,

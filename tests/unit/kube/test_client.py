@@ -61,16 +61,29 @@ async def client(server: Server) -> AsyncIterator[KubeClient]:
     ],
 )
 async def test_each_answer_that_is_no_yes_says_whether_it_was_carried_out(client, server, statuses, error):
-    server.body = json.dumps({"kind": "Status", "reason": "Because", "message": "the words"}).encode()
+    server.body = json.dumps({"kind": "Status", "reason": "Because", "message": "you cannot do it"}).encode()
     for status in statuses:
         server.status = status
-        with pytest.raises(ApiError, match=f"make it: the API server answers {status} Because: the words") as caught:
+        with pytest.raises(
+            ApiError, match=f"make it: the API server answers {status} Because: you cannot do it"
+        ) as caught:
             await client.call("POST", "/x", what="make it", body={}, hint="; ask for the role")
         assert type(caught.value) is error
         assert ("ask for the role" in str(caught.value)) is (status == 403)
         assert isinstance(caught.value, ApiUnanswered) is (error is not ApiRefused)
         if isinstance(caught.value, ApiRefused):
-            assert (caught.value.status, caught.value.reason, caught.value.message) == (status, "Because", "the words")
+            assert (caught.value.status, caught.value.reason, caught.value.message) == (
+                status,
+                "Because",
+                "you cannot do it",
+            )
+
+
+async def test_a_403_of_a_quota_or_a_policy_does_not_speak_of_rights(client, server):
+    server.status, server.body = 403, b'{"kind":"Status","message":"exceeded quota: pods"}'
+    with pytest.raises(ApiRefused) as caught:
+        await client.call("POST", "/x", what="make it", body={}, hint="; ask for the role")
+    assert str(caught.value) == "make it: the API server answers 403: exceeded quota: pods"
 
 
 async def test_a_server_that_cannot_be_reached_has_certainly_not_carried_it_out():

@@ -9,6 +9,7 @@ from kubernetes.aio.client import ApiClient
 from tests.unit.projection.test_statuses import a_task, a_view
 
 from tickwheel_operator.clock import SystemClock
+from tickwheel_operator.kube.client import KubeClient
 from tickwheel_operator.ledger.facts import SkipReason
 from tickwheel_operator.projection.events import EventConfig, EventRecorder
 from tickwheel_operator.projection.skips import EXPLANATIONS
@@ -21,7 +22,7 @@ class Told:
     """An event recorder whose Events are read before they are sent."""
 
     def __init__(self, client: ApiClient) -> None:
-        self.recorder = EventRecorder(client, SystemClock(), instance="r")
+        self.recorder = EventRecorder(KubeClient(client), SystemClock(), instance="r")
 
     def show(self, *skips: tuple[str, int, int], before: Any = NOTHING) -> None:
         self.recorder.task_shown(a_view(skips=skips), before)
@@ -109,7 +110,7 @@ def test_every_reason_of_the_engine_has_its_words() -> None:
 
 async def test_a_storm_in_one_namespace_forgets_and_delays_no_event_of_another() -> None:
     async with ApiClient() as client:
-        recorder = EventRecorder(client, SystemClock(), instance="r", config=EventConfig(most_series=10))
+        recorder = EventRecorder(KubeClient(client), SystemClock(), instance="r", config=EventConfig(most_series=10))
         recorder.pool_scaled("quiet", "quiet", "pool", 1, 2, "more work")
         for number in range(50):
             recorder.pool_scaled(f"uid-{number}", "storm", f"pool-{number}", 1, 2, "more work")
