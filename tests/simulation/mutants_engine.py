@@ -35,7 +35,7 @@ LEASING = (
     ("broken_pull_kept_open", "        if worker is not None and worker.request == command.request:\n            self._gathered.pop",
      "        if False and worker is not None:\n            self._gathered.pop"),
     ("gathered_leases_given_to_the_next_pull", "            self._gathered.pop(worker, None)  # sent again with the next pull\n", ""),
-    ("gathered_leases_dropped", "deliveries = gathered + deliveries", "deliveries = deliveries"),
+    ("gathered_leases_dropped", "deliveries = self._gathered.pop(worker, deliveries)", "self._gathered.pop(worker, None)"),
     ("a_waiting_worker_not_told_to_stop",
      "deliveries=deliveries, cancel=worker.take_cancelled()))\n        self._stop_waiting(worker)",
      "deliveries=deliveries))\n        self._stop_waiting(worker)"),

@@ -191,8 +191,7 @@ class Leasing:
         """Answer the worker's open pull, if it has one."""
         if worker.request is None:
             return
-        if (gathered := self._gathered.pop(worker, None)) is not None:
-            deliveries = gathered + deliveries
+        deliveries = self._gathered.pop(worker, deliveries)
         self._pulls.pop(worker.request, None)
         effects.append(Pulled(request=worker.request, deliveries=deliveries, cancel=worker.take_cancelled()))
         self._stop_waiting(worker)

@@ -368,7 +368,6 @@ class Ledger:
             try:
                 await self._store.create(segment)
             except SegmentExists:
-                self._may_arrive = True
                 # Mine, if an earlier try came through whose answer was lost.
                 found = await self._read(self._partition, segment.sequence)
                 if found is None or not _same(found, segment):
