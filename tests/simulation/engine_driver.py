@@ -10,14 +10,23 @@ field, the fold of all durable facts; and each checkpoint with its tail must giv
 from __future__ import annotations
 
 import msgspec
+import pytest
 from tests.simulation.engine_fold import Broken
 from tests.simulation.engine_leaders import HANDLERS, NAMESPACE
 from tests.simulation.engine_users import Users
 from tests.simulation.record import EPOCH_MS
 
 from tickwheel_operator.engine import messages as m
+from tickwheel_operator.engine import queues, snapshot
 
-__all__ = ["EngineStory"]
+__all__ = ["EngineStory", "small_bounds"]
+
+
+def small_bounds(patch: pytest.MonkeyPatch) -> None:
+    """Checkpoints are written row by row, and forget all workers but one that hold nothing; queues are tidied soon."""
+    patch.setattr(snapshot, "_ROWS_PER_CHUNK", 1)
+    patch.setattr(snapshot, "_WORKER_MEMORY", 1)
+    patch.setattr(queues, "_STALE_KEPT", 2)
 
 
 class EngineStory(Users):
@@ -138,6 +147,12 @@ class EngineStory(Users):
             if number is not None and (view.active != len(open_runs) or counts != self.account.counts[number]):
                 raise Broken(f"{view.name} is shown with {view.active} open runs and {counts}, not {len(open_runs)} "
                              f"and {self.account.counts[number]}")  # fmt: skip
+            known = self.account.ended_as.union(map(self.account.shown_as, open_runs))
+            ids = {run_id for run_id, *_ in known}
+            for run in view.runs:
+                if run.run_id in ids and (run.run_id, run.attempts, run.worker) not in known:
+                    raise Broken(f"{view.name} is shown with {run}, which the account has as "
+                                 f"{[shown for shown in known if shown[0] == run.run_id]}")  # fmt: skip
 
     def _punctual(self) -> None:
         """Every instant that is due has been settled."""

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Hashable
 
 from tickwheel_operator.engine import messages as m
-from tickwheel_operator.engine.identity import jitter_ms, keyed_run_id
+from tickwheel_operator.engine.identity import jitter_ms, keyed_run_id, scheduled_run_id
 from tickwheel_operator.engine.spec import EngineConfig, TaskSpec
 from tickwheel_operator.ledger import facts as f
 from tickwheel_operator.ledger.facts import Origin
@@ -33,6 +33,8 @@ class Run:
         """When its wait for an instant is over at the latest, by the wall clock."""
         self.key, self.parameters = "", b""
         self.token, self.worker, self.deliveries = 0, 0, 0
+        self.attempts = 0
+        """Of its deliveries, those that a worker got and did not give back."""
         self.cancelling = False
         self.backfill = 0
         self.to_ms = 0
@@ -114,6 +116,8 @@ class Fold:
         self.runs: dict[int, Run] = {}
         self.ids: set[str] = set()
         self.ended: dict[str, m.RunState] = {}
+        self.ended_as: set[tuple[str, int, str]] = set()
+        """As `shown_as` says."""
         self.keys: dict[str, int] = {}
         self.attempts: dict[int, Attempt] = {}
         self.last_token = 0
@@ -230,6 +234,7 @@ class Fold:
                     run = self.runs[number]
                     ahead = max(0, run.due_boot_ms - self.boot_ms)
                     run.token, run.worker, run.deliveries = token, worker, run.deliveries + 1
+                    run.attempts += 1
                     attempt = self.attempts[token] = Attempt(run, worker, self.boot_ms, self.wall_ms - self.boot_ms)
                     attempt.least_boot_ms = max(self.boot_ms, attempt.soonest_boot_ms) + self.config.lease_ms
                     attempt.most_boot_ms = self.boot_ms + ahead + self.config.lease_ms
@@ -250,6 +255,7 @@ class Fold:
                 for token in tokens:
                     run = self.attempts[token].run
                     run.deliveries -= 1
+                    run.attempts -= 1
                     self._again(run, max(now, run.ready_ms))
             case f.Cancelled(run=number, message=message):
                 if "the task was deleted" in message:
@@ -356,7 +362,18 @@ class Fold:
         if not ready_ms:
             run.waits_boot_ms = self.boot_ms
 
+    def shown_as(self, run: Run) -> tuple[str, int, str]:
+        """What people see of it: its id (if its schedule made it, or somebody asked for it), its attempts, and the
+        worker that had the last of them."""
+        uid, run_id = self.uids[run.task], ""
+        if run.origin is Origin.SCHEDULE:
+            run_id = scheduled_run_id(uid, run.scheduled_ms)
+        elif run.origin is Origin.REQUEST:
+            run_id = keyed_run_id(uid, run.key)
+        return run_id, run.attempts, self.workers[run.worker][0].name if run.worker else ""
+
     def _end(self, run: Run, state: m.RunState) -> None:
+        self.ended_as.add(self.shown_as(run))
         del self.runs[run.number]
         self.attempts.pop(run.token, None)
         if run.origin is not Origin.SPAN:

@@ -70,7 +70,11 @@ def _pools(engine: Engine) -> Iterator[str]:
             for worker in queue.waiting:
                 if worker.request is None or worker.credit <= 0:
                     yield f"{worker.key.name} stands in queue {handler}, and waits for nothing"
-            for dispatch in (*queue.due, *queue.backfills, *queue.ahead):
+            entries = (*queue.due, *queue.backfills)
+            live = {d.number for d in entries if d.where is queue and d.place is Place.QUEUED}
+            if queue.stale != len(entries) - len(live):
+                yield f"queue {handler} counts {queue.stale} stale entries of {len(entries)}, and {len(live)} are not"
+            for dispatch in (*entries, *queue.ahead):
                 if dispatch.where is queue and dispatch.number not in engine.state.runs:
                     yield f"run {dispatch.number} has ended, and waits in queue {handler}"
 

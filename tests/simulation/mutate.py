@@ -46,13 +46,10 @@ STEPS = 150
 
 def driver_finds(seeds: Iterable[int]) -> str:
     """What the random driver finds first; empty: nothing."""
-    from tests.simulation.engine_driver import EngineStory
-
-    from tickwheel_operator.engine import snapshot
+    from tests.simulation.engine_driver import EngineStory, small_bounds
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(snapshot, "_ROWS_PER_CHUNK", 1)
-        patch.setattr(snapshot, "_WORKER_MEMORY", 1)
+        small_bounds(patch)
         for seed in seeds:
             try:
                 EngineStory(seed).run(STEPS)
@@ -63,13 +60,13 @@ def driver_finds(seeds: Iterable[int]) -> str:
 
 def story_finds(seeds: Iterable[int]) -> str:
     """What the simulation finds first; empty: nothing."""
+    from tests.simulation.engine_driver import small_bounds
     from tests.simulation.scenario import run_seed
 
-    from tickwheel_operator.engine import groups, scheduler, snapshot
+    from tickwheel_operator.engine import groups, scheduler
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(snapshot, "_ROWS_PER_CHUNK", 1)
-        patch.setattr(snapshot, "_WORKER_MEMORY", 1)
+        small_bounds(patch)
         patch.setattr(groups, "AT_ONCE", 1)
         patch.setattr(scheduler, "AT_ONCE", 1, raising=False)
         for seed in seeds:

@@ -11,11 +11,10 @@ import re
 from typing import Any
 
 import pytest
-from tests.simulation.engine_driver import EngineStory
+from tests.simulation.engine_driver import EngineStory, small_bounds
 from tests.simulation.engine_fold import Broken
 
 from tickwheel_operator.engine import messages as m
-from tickwheel_operator.engine import snapshot
 from tickwheel_operator.engine.overdue import Overdue
 from tickwheel_operator.engine.places import TRANSITIONS, Place
 from tickwheel_operator.engine.runs import Dispatch
@@ -28,10 +27,8 @@ STEPS = 150
 
 
 @pytest.fixture(autouse=True)
-def small_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Checkpoints are written row by row, and forget all workers but one that hold nothing."""
-    monkeypatch.setattr(snapshot, "_ROWS_PER_CHUNK", 1)
-    monkeypatch.setattr(snapshot, "_WORKER_MEMORY", 1)
+def bounds_and_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    small_bounds(monkeypatch)
     monkeypatch.setattr(Dispatch, "place", _checked_place(Dispatch.place))
 
 

@@ -438,3 +438,56 @@ async def test_one_elector_has_one_term():
 def test_durations_that_make_no_sense_together_are_refused(wrong):
     with pytest.raises(ValueError, match="must be"):
         ElectionConfig(**wrong)
+
+
+@on_virtual_time
+async def test_a_leader_that_moves_to_another_address_is_seen_there():
+    table = LeaseTable()
+    table.put("p0", a_lease("other"))
+    follower = a_candidate("b", table)
+    standing = asyncio.ensure_future(follower.acquire())
+    await asyncio.sleep(1)
+    table.put("p0", msgspec.structs.replace(table.leases["p0"], endpoint="https://10.0.0.9:8443"))
+    await asyncio.sleep(5)
+    assert not standing.done()
+    assert follower.observed.endpoint == "https://10.0.0.9:8443"
+
+
+@on_virtual_time
+async def test_a_release_is_heard_that_comes_while_a_try_is_on_its_way():
+    table = LeaseTable()
+    held = table.put("p0", a_lease("other"))
+    assert held is not None
+    follower = a_candidate("b", table)
+    read = follower.store.get
+
+    async def released_when_read(name):
+        lease = await read(name)
+        if table.leases["p0"] is held:
+            table.put("p0", msgspec.structs.replace(held, holder=""))
+            await asyncio.sleep(0.1)
+        return lease
+
+    follower.store.get = released_when_read
+    await follower.acquire()
+    assert now() < 1, "and not only with the next try"
+
+
+@on_virtual_time
+async def test_a_term_that_cannot_be_renewed_ends_at_the_deadline_and_not_with_the_next_try():
+    a = a_candidate("a", LeaseTable(), lease_duration_ms=15_000, renew_deadline_ms=10_000, retry_period_ms=3_000)
+    term = await a.acquire()
+    a.store.down = True
+    acquired = now()
+    assert "connection refused" in await term.lost()
+    assert 13 <= now() - acquired <= 13.1, "a retry period, and the deadline"
+
+
+@on_virtual_time
+async def test_a_release_has_as_long_as_a_renewal_where_the_store_is_slow():
+    table = LeaseTable()
+    a = a_candidate("a", table)
+    term = await a.acquire()
+    a.store.delay_s = 2
+    await term.release()
+    assert table.leases["p0"].holder == ""

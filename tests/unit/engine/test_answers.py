@@ -31,3 +31,17 @@ def test_a_run_with_a_delay_is_taken_though_one_that_forbids_others_is_open() ->
     driver.submit("open")
     assert isinstance(driver.submit("now"), m.CommandRefused)
     assert isinstance(driver.submit("later", delay_ms=500), m.Submitted)
+
+
+def test_a_task_whose_run_an_object_waits_for_is_viewed_first() -> None:
+    driver = Driver.leading(task_spec("often"), task_spec("asked", trigger=None))
+    driver.submit("k", "asked", object_name="mine")
+    driver.at(1_000)
+    driver.engine.views(10)
+    asked, often = sorted(deliveries(driver.pull()), key=lambda delivery: delivery.task.name)
+    driver.engine.views(10)
+
+    driver.report(succeeded=[often.token])
+    driver.report(succeeded=[asked.token])
+
+    assert [view.name for view in driver.engine.views(1).tasks] == ["asked"]

@@ -260,3 +260,21 @@ def test_a_long_chain_of_ends_is_no_chain_of_calls(takes_over: bool) -> None:
         "each ended the one that waited, whose end is the next one's start"
     )
     assert len(driver.engine.state.runs) == len(chain)
+
+
+def test_a_queue_that_is_tidied_has_what_came_back_once() -> None:
+    driver = Driver.leading(task_spec(trigger=None))
+    driver.pull(free=0)  # somebody has the handler, so that the queue stays
+    for number in range(40):
+        driver.submit(f"k{number}")
+    for generation, handler in ((2, "another"), (3, "greet")):
+        driver.do(m.TaskApplied(spec=task_spec(trigger=None, handler=handler, generation=generation)))
+    queue = driver.engine.router.pool("shops", "pool").queue("greet")
+    assert len(queue.due) > 40, "some have two places, of which one is left"
+
+    for run in driver.open_runs()[:30]:
+        driver.cancel(run.id)
+
+    assert len(queue.due) - queue.stale == len(driver.open_runs()) == 10
+    assert len(deliveries(driver.pull(free=40, slots=40))) == 10
+    assert (len(queue.due), queue.stale) == (0, 0)

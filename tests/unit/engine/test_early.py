@@ -322,3 +322,16 @@ def test_a_jittered_run_that_was_given_back_waits_for_its_instant_where_a_clock_
     new = driver.successor(spec, now_ms=T0 + 2_400)
     assert deliveries(new.pull("w1")) == []
     assert len(deliveries(new.at(2_500))) == 1
+
+
+def test_an_attempt_is_not_waited_for_as_long_as_a_leaders_clock_is_behind() -> None:
+    driver = _leading()
+    driver.at(1_000)
+    [delivery] = deliveries(driver.pull())
+    new = driver.successor(task_spec(), now_ms=T0 - 60_000)
+    new.boot_ms = new.now_ms
+    for _ in range(20):
+        new.now_ms += 1_000
+        new.boot_ms += 1_000
+        new.do(m.Tick())
+    assert [fact.token for fact in new.of(f.Failed)] == [delivery.token], "a lease, and two seconds"

@@ -140,3 +140,12 @@ def test_a_status_of_before_the_edit_is_not_the_word_of_a_lost_ledger() -> None:
     assert new.of(f.Recovered) == []
     new.do(m.TaskApplied(spec=once(20_000, generation=4)))
     assert fired(new) == [20_000]
+
+
+def test_a_once_that_an_edit_names_for_this_very_moment_fires() -> None:
+    driver = Driver.leading(task_spec(trigger=OnceTrigger(T0 + 60_000)))
+    driver.at(10_000)
+    driver.do(m.TaskApplied(spec=task_spec(trigger=OnceTrigger(T0 + 10_000), generation=2)))
+    assert [fact.scheduled_ms - T0 for fact in driver.of(f.Fired)] == [10_000]
+    driver.at(70_000)
+    assert len(driver.of(f.Fired)) == 1

@@ -291,8 +291,9 @@ def test_a_new_leader_counts_the_runs_that_end_under_it_only() -> None:
     new = driver.successor(task_spec(trigger=None))
     new.report(succeeded=[second.token])
 
-    assert driver.engine.stats.runs_ended[m.RunState.SUCCEEDED] == 1
-    assert new.engine.stats.runs_ended[m.RunState.SUCCEEDED] == 1
+    for leader in (driver, new):
+        assert leader.engine.stats.runs_ended[m.RunState.SUCCEEDED] == 1
+        assert leader.engine.stats.of_pool("shops", "pool").ended == {m.RunState.SUCCEEDED: 1}
 
 
 def test_at_most_once_is_not_retried_when_its_handler_failed_either() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 from tests.unit.engine.driver import T0, Driver, deliveries, task_spec
 
@@ -463,3 +464,19 @@ def test_one_request_by_hand_waits_for_what_may_have_its_key_but_not_more_than_m
     assert isinstance(_submit_all(new, ("a", b""), ("b", b"")), m.CommandRefused)
     assert isinstance(_submit_all(new, ("a", b"")), m.Submitted)
     assert [run.held for run in new.open_runs()] == [True]
+
+
+def test_a_run_that_replaces_others_leaves_alone_what_the_end_of_one_of_them_has_ended() -> None:
+    """Of two that wait, the end of the first lets a follower run, which replaces the second."""
+    first = _task(OverlapPolicy.REPLACE, "first", key="/shop", trigger=None)
+    second = _task(OverlapPolicy.QUEUE, "second", key="/shop", trigger=None)
+    follows = _task(OverlapPolicy.REPLACE, "follows", key="/shop", trigger=None, after=Completion("first", Outcome.ANY))
+    shop = b'{"shop":"north"}'
+    driver = Driver.leading(first, second, msgspec.structs.replace(follows, parameters=shop))
+    driver.submit("a", "first", parameters=shop)
+    assert len(deliveries(driver.pull())) == 1
+    for key, name in (("b", "first"), ("c", "second"), ("d", "first")):
+        driver.submit(key, name, parameters=shop)
+
+    open_runs = {name: len(driver.open_runs(name)) for name in ("first", "second", "follows")}
+    assert open_runs == {"first": 1, "second": 0, "follows": 1}, "one that stops, and the latest"

@@ -132,3 +132,17 @@ def test_ends_are_one_fact_again_when_the_last_follower_is_gone() -> None:
     tokens = [d.token for d in deliveries(driver.pull(received=first.token))]
     driver.report(succeeded=tokens)
     assert [fact.tokens for fact in driver.of(f.Succeeded)] == [[first.token], tokens]
+
+
+def test_a_worker_is_not_told_to_stop_what_it_was_told_that_it_has_lost() -> None:
+    driver = Driver.leading(task_spec(trigger=None, timeout_ms=1_000))
+    driver.submit("k")
+    [delivery] = deliveries(driver.pull())
+    for passed in range(0, 150_000, 5_000):
+        driver.now_ms = T0 + passed
+        answer = driver.report(renew=[delivery.token])
+        if passed == 100_000:
+            driver.cancel(delivery.run_id)
+        if answer.fenced:
+            break
+    assert (answer.fenced, answer.cancel) == ([delivery.token], [])

@@ -216,14 +216,17 @@ async def test_what_stays_forbidden_is_told_before_the_deadline_of_a_store_that_
     assert await replayed(store) == facts(1) + facts(2)
 
 
-async def test_a_refused_checkpoint_does_not_stop_the_log(store):
+@pytest.mark.parametrize("before", [Fault.NONE, Fault.LOSE_ANSWER])
+async def test_a_refused_checkpoint_does_not_stop_the_log(store, before):
     ledger = a_ledger(store)
     await ledger.open(0)
+    store.create_faults.append(before)
     await ledger.append(facts(1))
     store.create_faults.append(Fault.REFUSED)
     with pytest.raises(StoreRefused):
         await ledger.checkpoint([b"state"])
     await ledger.append(facts(2))
+    assert SegmentKind.CHECKPOINT not in {segment.kind for segment in store.segments.values()}
     assert await replayed(store) == facts(1) + facts(2)
 
 

@@ -109,6 +109,26 @@ async def test_a_worker_whose_connection_has_ended_gets_no_work(host: PartitionH
     await _ended(leading)
 
 
+async def test_a_caller_that_gives_up_in_the_moment_of_its_answer_ends_no_term(
+    host: PartitionHost, store: MemorySegmentStore
+) -> None:
+    leading = asyncio.create_task(host.run())
+    gives_up = asyncio.create_task(host.call(_submit("gives up")))
+    create = store.create
+
+    async def create_then(segment: Segment) -> None:
+        await create(segment)
+        gives_up.cancel()
+
+    store.create = create_then  # type: ignore[method-assign]
+    await asyncio.gather(gives_up, return_exceptions=True)
+
+    assert isinstance(await _ended(host.call(_submit("another"))), m.Submitted)
+    assert gives_up.cancelled()
+    host.stop()
+    await _ended(leading)
+
+
 async def test_whoever_waits_when_the_term_ends_is_told(host: PartitionHost) -> None:
     leading = asyncio.create_task(host.run())
     waits = asyncio.create_task(host.call(_pull("w")))

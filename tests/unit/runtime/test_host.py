@@ -131,3 +131,17 @@ def test_what_the_collector_left_alone_for_a_term_is_collected_when_it_has_ended
         assert gc.get_freeze_count() == 0
     finally:
         gc.unfreeze()
+
+
+def test_a_full_store_takes_new_runs_again_when_a_tenth_of_it_is_free() -> None:
+    async def story(host: PartitionHost, _: _Store) -> None:
+        limit, stats = host.ledger.limits.max_bytes, host.ledger.stats
+        answers = []
+        for retained in (limit - 1, limit, limit - 1, limit * 91 // 100, limit * 89 // 100):
+            stats.retained_bytes = retained
+            host.post(m.Tick())
+            await asyncio.sleep(1)
+            answers.append(type(await host.call(_submit())))
+        assert answers == [m.Submitted, m.CommandRefused, m.CommandRefused, m.CommandRefused, m.Submitted]
+
+    _lead(story)

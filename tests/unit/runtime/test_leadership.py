@@ -10,6 +10,7 @@ import pytest
 from tests.contract.clock import ManualClock
 from tests.contract.ledger import facts
 from tests.contract.memory_store import Fault, MemorySegmentStore
+from tests.simulation.loop import SimLoop
 
 from tickwheel_operator.engine import messages as m
 from tickwheel_operator.engine.spec import PoolSpec, TaskSpec
@@ -17,7 +18,7 @@ from tickwheel_operator.ledger.limits import LedgerLimits
 from tickwheel_operator.ledger.log import Ledger
 from tickwheel_operator.ledger.protocol import LedgerCorrupt
 from tickwheel_operator.runtime.leadership import Leadership, LeadershipConfig
-from tickwheel_operator.runtime.partition import PartitionHost
+from tickwheel_operator.runtime.partition import PartitionHost, TermEnded
 
 _CLOCK = ManualClock()
 _SPEC = TaskSpec(
@@ -46,12 +47,12 @@ class _Term:
 class _Replica:
     """A leadership with all that it is given, in one object."""
 
-    def __init__(self, *, release_ms: int = _FOR_EVER_MS) -> None:
+    def __init__(self, *, release_ms: int = _FOR_EVER_MS, retry_ms: int = 1) -> None:
         self.store = MemorySegmentStore()
         self.synced = asyncio.Event()
         self.terms: list[_Term] = []
         self.hosts: asyncio.Queue[PartitionHost] = asyncio.Queue()
-        config = LeadershipConfig(retry_ms=1, release_ms=release_ms)
+        config = LeadershipConfig(retry_ms=retry_ms, release_ms=release_ms)
         self.leadership = Leadership(
             self, self.ledger, self, _CLOCK, config, missing=self.missing, on_lead=self.hosts.put_nowait
         )
@@ -167,3 +168,32 @@ async def test_a_term_that_is_over_deletes_nothing_more() -> None:
 
 def _sweeps() -> list[str]:
     return [task.get_name() for task in asyncio.all_tasks() if task.get_name().startswith("compaction")]
+
+
+def test_a_term_that_has_lasted_is_followed_after_the_shortest_pause_again() -> None:
+    """The pauses after terms that failed double; on virtual time, since they are seconds."""
+
+    async def story() -> list[int]:
+        replica = _Replica(retry_ms=1_000)
+        replica.synced.set()
+        running = asyncio.create_task(replica.leadership.run())
+        time, pauses = asyncio.get_running_loop().time, []
+        host = await replica.hosts.get()
+        for number, lasts_s in enumerate((0, 0, 0, 100, 0)):
+            await asyncio.sleep(lasts_s)
+            replica.store.create_faults.append(Fault.REFUSED)
+            runs = [m.Submission(key=f"k{number}", scheduled_ms=0)]
+            with pytest.raises(TermEnded):
+                await host.call(m.Submit(request=number, namespace="default", name="t", runs=runs))
+            ended = time()
+            host = await replica.hosts.get()
+            pauses.append(round(time() - ended))
+        replica.leadership.stop()
+        await running
+        return pauses
+
+    loop = SimLoop()
+    try:
+        assert loop.run_until_complete(asyncio.wait_for(story(), 600)) == [1, 2, 4, 1, 2]
+    finally:
+        loop.close()
