@@ -49,7 +49,7 @@ def check_unstarved(record: Record, mark: int, mark_ms: int, known: State) -> No
             or limited
             or live.delayed
             or live.span is not None
-            or live.backfill
+            or live.parent
             or (live.dispatch.timer is not None and live.dispatch.place is not Place.QUEUED)
         ):
             continue

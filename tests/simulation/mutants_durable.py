@@ -28,7 +28,7 @@ STATE = (
     ("undelivered_not_counted", "        run.dispatch.attempts += 1\n        if fact.retry_ms", "        if fact.retry_ms"),
     ("details_never_dropped", "            if self.detail_bytes > self.max_detail_bytes:", "            if False:"),
     ("details_of_a_forgotten_task_counted", "        for ended in (*task.history_succeeded, *task.history_failed):\n            self._drop(ended)\n", ""),
-    ("end_of_a_watched_run_untold", "        if task.watched or run.backfill or", "        if run.backfill or"),
+    ("end_of_a_watched_run_untold", "        if task.watched or run.parent or", "        if run.parent or"),
     ("cancelled_attempt_stays_open", "            self._close_attempt(run.dispatch.token)\n            run.dispatch.token = 0", "            run.dispatch.token = 0"),
     ("index_of_attempts_keeps_the_ended", "        del held[token]\n", ""),
     ("backfilled_run_without_its_parameters", "            run.parameters = whole.parameters\n", ""),
@@ -44,14 +44,14 @@ RUNS = (
 )  # fmt: skip
 
 SNAPSHOT = (
-    ("checkpoint_without_cancels", "run.front, run.backfill, run.cancelling,\n", "run.front, run.backfill, None,\n"),
+    ("checkpoint_without_cancels", "run.front, run.parent, run.cancelling,\n", "run.front, run.parent, None,\n"),
     ("checkpoint_without_parameters", "run.key, run.object_name, run.parameters,\n        run.started_ms, run.attempts, run.worker, d.ready_ms, d.attempts, d.token", "run.key, run.object_name, b\"\",\n        run.started_ms, run.attempts, run.worker, d.ready_ms, d.attempts, d.token"),
     ("checkpoint_without_last_ends", "        task.last_ended_ms, [(reason", "        0, [(reason"),
     ("checkpoint_without_spans", "        task.backfilled,\n    )", "        [],\n    )"),
     ("checkpoint_without_skips", "for reason, seen in (task.skips or {}).items()]", "for reason, seen in ()]"),
     ("checkpoint_without_history_of_failures", "list(task.history_succeeded), list(task.history_failed)", "list(task.history_succeeded), []"),
     ("checkpoint_without_starts", "        run.started_ms, run.attempts, run.worker, d.ready_ms, d.attempts, d.token, d.worker, d.leased_ms,\n        run.origin", "        0, run.attempts, run.worker, d.ready_ms, d.attempts, d.token, d.worker, d.leased_ms,\n        run.origin"),
-    ("checkpoint_without_the_front", "        run.origin, run.front, run.backfill", "        run.origin, False, run.backfill"),
+    ("checkpoint_without_the_front", "        run.origin, run.front, run.parent", "        run.origin, False, run.parent"),
     ("checkpoint_without_the_next_token", "state.next_run, state.next_token, state.next_worker)\n        self._head", "state.next_run, 1, state.next_worker)\n        self._head"),
     ("checkpoint_with_the_states_of_ended_keys_as_they_come", "self._known = list(state.keys.values())", "self._known = state.keys.values()"),
     ("request_not_written_down_before", "case f.Armed() | f.Skipped() | f.Requested() | f.Recovered():", "case f.Armed() | f.Skipped() | f.Recovered():"),

@@ -149,7 +149,7 @@ class Backfills:
         if not others:
             return _NEVER_MS
         return min(
-            (r.scheduled_ms for r in run.task.runs.values() if r.backfill and r.scheduled_ms > until), default=_NEVER_MS
+            (r.scheduled_ms for r in run.task.runs.values() if r.parent and r.scheduled_ms > until), default=_NEVER_MS
         )
 
     def _total(self, command: m.StartBackfill, entry: Entry) -> tuple[int, str]:

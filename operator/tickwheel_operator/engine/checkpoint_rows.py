@@ -74,7 +74,7 @@ class RunRow(_Row, frozen=True):
     leased_ms: int
     origin: Origin | None = None
     front: bool = False
-    backfill: int = 0
+    parent: int = 0
     cancelling: str | None = None
     span: tuple[int, int, int, int, int, int, int, int] | None = None
 

@@ -279,7 +279,7 @@ class Engine:
                     if admitted.number in state.runs:
                         self.waiting.ready(admitted.dispatch)
                 self.scheduler.following.ended(run, outcome)
-                if run.backfill:
+                if run.parent:
                     self.backfills.child_ended(run)
         self._hears = False
 
@@ -302,7 +302,7 @@ class Engine:
                     delayed.append(run)
                 elif self.scheduler.knows(run.task):
                     known.append(run)
-                elif run.dispatch.token and not run.backfill:
+                elif run.dispatch.token and not run.parent:
                     self.overlaps.doubt(run)
             self.overlaps.regroup(known, self._spec_of)
             self.leasing.take_over()

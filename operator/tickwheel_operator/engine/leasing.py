@@ -464,7 +464,7 @@ class Leasing:
     def _cancel_span(self, run: Run, why: str, effects: list[Effect]) -> None:
         if run.cancelling is None:
             self._journal.emit(f.CancelAsked(run.number, why))
-        for child in [other for other in run.task.runs.values() if other.backfill == run.number]:
+        for child in [other for other in run.task.runs.values() if other.parent == run.number]:
             if child.number in run.task.runs:
                 self.cancel(child, why, effects)
 

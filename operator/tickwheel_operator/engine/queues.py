@@ -42,7 +42,7 @@ class HandlerQueue:
         """The dispatch, which waits nowhere, waits at the tail; or at the head, if its run goes ahead of others."""
         dispatch.place, dispatch.where = QUEUED, self
         run = dispatch.run
-        if run.backfill:
+        if run.parent:
             self.backfills.append(dispatch)
         elif run.front:
             self.due.appendleft(dispatch)
@@ -73,7 +73,7 @@ class HandlerQueue:
 
     def take(self, dispatch: Dispatch) -> None:
         """The head, which a worker gets."""
-        (self.backfills if dispatch.run.backfill else self.due).popleft()
+        (self.backfills if dispatch.run.parent else self.due).popleft()
         dispatch.place, dispatch.where = LEASED, None
         self.pool.waits -= 1
 

@@ -244,7 +244,7 @@ class Router:
         for queue in self._ready:
             waiting = queue.waiting
             while waiting and (dispatch := queue.head()) is not None:
-                worker = next(iter(waiting)) if not dispatch.run.backfill else _spare(queue)
+                worker = next(iter(waiting)) if not dispatch.run.parent else _spare(queue)
                 if worker is None:
                     break
                 queue.take(dispatch)

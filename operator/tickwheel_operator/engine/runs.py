@@ -111,9 +111,9 @@ class Run:
     """A run that has not ended."""
 
     __slots__ = (
-        "_id", "attempts", "backfill", "cancelling", "created_ms", "delayed", "dispatch", "failure",
-        "front", "group", "held", "key", "number", "object_name", "origin", "parameters", "scheduled_ms", "span",
-        "started_ms", "task", "worker",
+        "_id", "attempts", "cancelling", "created_ms", "delayed", "dispatch", "failure", "front", "group", "held",
+        "key", "number", "object_name", "origin", "parameters", "parent", "scheduled_ms", "span", "started_ms", "task",
+        "worker",
     )  # fmt: skip
 
     def __init__(self, number: int, task: TaskState, scheduled_ms: int, created_ms: int) -> None:
@@ -124,8 +124,8 @@ class Run:
         self.origin = Origin.SCHEDULE
         self.front = False
         """It goes ahead of what waits."""
-        self.backfill = 0
-        """The number of the run whose span it belongs to; 0: none."""
+        self.parent = 0
+        """The number of the run that it is a part of, a backfill; 0: of none."""
         self.span: Span | None = None
         self.cancelling: str | None = None
         """Why it must stop; None: it need not."""

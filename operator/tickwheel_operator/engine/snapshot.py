@@ -119,7 +119,7 @@ class Snapshot:
         """It, its task, and the backfill that counts it."""
         self._runs.keep(run)
         self._tasks.keep(run.task)
-        if run.backfill and (whole := self._state.runs.get(run.backfill)) is not None:
+        if run.parent and (whole := self._state.runs.get(run.parent)) is not None:
             self._runs.keep(whole)
 
 
@@ -247,7 +247,7 @@ def _run_row(run: Run) -> tuple[Any, ...]:
     return (
         run.number, run.task.number, run.scheduled_ms, run.created_ms, run.key, run.object_name, run.parameters,
         run.started_ms, run.attempts, run.worker, d.ready_ms, d.attempts, d.token, d.worker, d.leased_ms,
-        run.origin, run.front, run.backfill, run.cancelling,
+        run.origin, run.front, run.parent, run.cancelling,
         span and [getattr(span, field) for field in _SPAN],
     )  # fmt: skip
 
@@ -262,7 +262,7 @@ def _load_run(state: State, row: RunRow) -> None:
         row.ready_ms, row.dispatch_attempts, row.token, row.dispatch_worker, row.leased_ms,
     )  # fmt: skip
     run.origin = Origin.REQUEST if row.origin is None and row.key else row.origin or Origin.SCHEDULE
-    run.front, run.backfill, run.cancelling = row.front, row.backfill, row.cancelling
+    run.front, run.parent, run.cancelling = row.front, row.parent, row.cancelling
     if row.span is not None:
         run.span = Span(0, 0, 0, 0)
         for field, value in zip(_SPAN, row.span, strict=True):

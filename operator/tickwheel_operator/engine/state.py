@@ -220,7 +220,7 @@ class State:
         for number, instant in enumerate(fact.instants, start=fact.first_run):
             run = Run(number, task, instant, self.clock_ms)
             run.origin = Origin.BACKFILL
-            run.backfill = fact.backfill
+            run.parent = fact.backfill
             run.key = whole.key
             run.parameters = whole.parameters
             self._add(run)
@@ -398,11 +398,11 @@ class State:
         run_id = run.id
         worker = self.workers.get(run.worker)
         span = run.span
-        if task.watched or run.backfill or run.group is not None or run.dispatch.waits:
+        if task.watched or run.parent or run.group is not None or run.dispatch.waits:
             self.news.append((run, run.dispatch, state))
         if run.origin is Origin.SCHEDULE:
             task.last_ended_ms = self.clock_ms
-        elif run.backfill:
+        elif run.parent:
             self._child_ended(run, state)
             if state is not RunState.SUCCEEDED:
                 task.uncover(run.scheduled_ms)
@@ -432,7 +432,7 @@ class State:
                 task.failed += 1
             else:
                 task.cancelled += 1
-        if state is not RunState.SUCCEEDED or not run.backfill:  # thousands must not push out what people look for
+        if state is not RunState.SUCCEEDED or not run.parent:  # thousands must not push out what people look for
             self._remember(task, ended)
         if run.key and run_id in self.keys:
             self.keys[run_id] = ended_key(run, state)
@@ -446,7 +446,7 @@ class State:
         del run.dispatch
 
     def _child_ended(self, run: Run, state: RunState) -> None:
-        whole = self.runs.get(run.backfill)
+        whole = self.runs.get(run.parent)
         span = whole.span if whole is not None else None
         if span is not None:
             span.open -= 1

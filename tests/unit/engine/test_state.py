@@ -66,7 +66,7 @@ def test_the_runs_of_a_backfill_have_its_parameters_and_its_key() -> None:
     )
 
     assert [(run.number, run.scheduled_ms) for run in list(state.runs.values())[1:]] == [(2, 2_000), (3, 5_000)]
-    assert {(run.key, run.parameters, run.backfill) for run in list(state.runs.values())[1:]} == {
+    assert {(run.key, run.parameters, run.parent) for run in list(state.runs.values())[1:]} == {
         ("march", b'{"month":3}', 1)
     }
 
