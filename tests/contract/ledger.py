@@ -133,7 +133,7 @@ class LedgerContract:
         assert identity
         for number in range(12):
             await first.append(facts(number))
-        await first.checkpoint([b"state"])
+        await first.checkpoint([b"state"], stands_for=first.last_sequence)
         await first.swept()
         for number in range(5):
             opened = await a_ledger(rival_store, f"b{number}").open(0)
@@ -164,7 +164,7 @@ class LedgerContract:
             with pytest.raises(Deposed):
                 await old.append(facts(1))
             with pytest.raises(Deposed):
-                await old.checkpoint([b"state"])
+                await old.checkpoint([b"state"], stands_for=old.last_sequence)
         assert len(await store.list(0)) == 2
 
     async def test_a_leader_that_slept_through_a_takeover_and_a_compaction_cannot_append(self, store, rival_store):
@@ -174,7 +174,7 @@ class LedgerContract:
         await new.open(0)
         for number in range(2, 6):
             await new.append(facts(number))
-        await new.checkpoint([b"state"])
+        await new.checkpoint([b"state"], stands_for=new.last_sequence)
         await new.swept()
         await new.append(facts(6))
         with pytest.raises(Deposed):
@@ -192,7 +192,7 @@ class LedgerContract:
         for name in ("c", "d", "e"):
             later = a_ledger(rival_store, name, clock=clock)
             await later.open(0)
-        await later.checkpoint([b"state"])
+        await later.checkpoint([b"state"], stands_for=later.last_sequence)
         await later.swept()
         assert await rival_store.read(0, 3) is None, "the fence at which the sleeper would wake is gone"
         with pytest.raises(Deposed):
@@ -212,7 +212,7 @@ class LedgerContract:
         for name in ("c", "d", "e"):
             later = a_ledger(rival_store, name, clock=clock)
             await later.open(0)
-        await later.checkpoint([b"state"])
+        await later.checkpoint([b"state"], stands_for=later.last_sequence)
         await later.swept()
         assert await rival_store.read(0, 3) is None, "the fence at which the sleeper would wake is gone"
         paused.set_wall(clock.now_ms())
@@ -237,7 +237,7 @@ class LedgerContract:
         slow = await a_ledger(store, "slow").open(0)
         fast = a_ledger(rival_store, "fast")
         await fast.open(0)
-        await fast.checkpoint([b"state"])
+        await fast.checkpoint([b"state"], stands_for=fast.last_sequence)
         await fast.swept()
         with pytest.raises(Deposed):
             await everything(slow)
@@ -290,7 +290,7 @@ class LedgerContract:
         await ledger.open(0)
         for number in range(1, 4):
             await ledger.append(facts(number))
-        await ledger.checkpoint([b"one", b"two"])
+        await ledger.checkpoint([b"one", b"two"], stands_for=ledger.last_sequence)
         await ledger.append(facts(4))
         await ledger.swept()
         assert [(h.sequence, h.kind) for h in await store.list(0)] == [
@@ -305,7 +305,7 @@ class LedgerContract:
         payloads = [random.Random(n).randbytes(size) for n, size in enumerate([10, 3_000, 0, 90_000, 500])]
         ledger = a_ledger(store, limits=msgspec.structs.replace(LIMITS, max_segment_bytes=20_000))
         await ledger.open(0)
-        written = await ledger.checkpoint(payloads)
+        written = await ledger.checkpoint(payloads, stands_for=ledger.last_sequence)
         assert written.last_sequence - written.first_sequence + 1 >= 5
         assert all(header.size_bytes <= 20_000 for header in await store.list(0))
         assert (await a_ledger(store).open(0)).checkpoint == payloads
@@ -314,11 +314,11 @@ class LedgerContract:
         ledger = a_ledger(store, limits=msgspec.structs.replace(LIMITS, max_segment_bytes=300, append_deadline_ms=0))
         await ledger.open(0)
         await ledger.append(facts(1))
-        await ledger.checkpoint([b"good"])
+        await ledger.checkpoint([b"good"], stands_for=ledger.last_sequence)
         await ledger.append(facts(2))
         store.create_faults.extend([Fault.NONE, Fault.NONE, Fault.UNAVAILABLE])
         with pytest.raises(StoreUnavailable):
-            await ledger.checkpoint([random.Random(1).randbytes(2_000)])
+            await ledger.checkpoint([random.Random(1).randbytes(2_000)], stands_for=ledger.last_sequence)
         await ledger.append(facts(3))
         opened = await a_ledger(rival_store, "b").open(0)
         assert (opened.checkpoint, await everything(opened)) == ([b"good"], facts(2) + facts(3))
@@ -328,11 +328,11 @@ class LedgerContract:
         await ledger.open(0)
         await ledger.append(facts(1))
         store.delete_faults.append(Fault.UNAVAILABLE)
-        await ledger.checkpoint([b"one"])
+        await ledger.checkpoint([b"one"], stands_for=ledger.last_sequence)
         await ledger.swept()
         assert len(await store.list(0)) == 3
         assert ledger.stats.failed_sweeps == 1
-        await ledger.checkpoint([b"two"])
+        await ledger.checkpoint([b"two"], stands_for=ledger.last_sequence)
         await ledger.swept()
         assert [h.sequence for h in await store.list(0)] == [1, 4]
         assert ledger.stats.retained_segments == 2
@@ -342,11 +342,11 @@ class LedgerContract:
         await old.open(0)
         await old.append(facts(1))
         store.delete_faults.append(Fault.UNAVAILABLE)
-        await old.checkpoint([b"one"])
+        await old.checkpoint([b"one"], stands_for=old.last_sequence)
         await old.swept()
         new = a_ledger(rival_store, "b")
         await new.open(0)
-        await new.checkpoint([b"two"])
+        await new.checkpoint([b"two"], stands_for=new.last_sequence)
         await new.swept()
         assert [(h.sequence, h.kind) for h in await store.list(0)] == [
             (1, SegmentKind.EPOCH),
@@ -360,7 +360,7 @@ class LedgerContract:
             ledger = a_ledger(store, clock=clock)
             await ledger.open(0)
             clock.advance(LIMITS.epoch_keep_ms)
-        await ledger.checkpoint([b"state"])
+        await ledger.checkpoint([b"state"], stands_for=ledger.last_sequence)
         await ledger.swept()
         assert [h.epoch for h in await store.list(0) if h.kind is SegmentKind.EPOCH] == [3, 4]
 
@@ -371,7 +371,7 @@ class LedgerContract:
             ledger = a_ledger(store, clock=clock)
             await ledger.open(0)
             clock.advance(LIMITS.epoch_keep_ms // 5)
-        await ledger.checkpoint([b"state"])
+        await ledger.checkpoint([b"state"], stands_for=ledger.last_sequence)
         await ledger.swept()
         assert [h.epoch for h in await store.list(0) if h.kind is SegmentKind.EPOCH] == [1, 2, 3, 4, 5]
 
@@ -381,7 +381,7 @@ class LedgerContract:
         for number in range(5):
             await ledger.append(facts(number))
         assert ledger.checkpoint_due
-        await ledger.checkpoint([b"state"])
+        await ledger.checkpoint([b"state"], stands_for=ledger.last_sequence)
         assert (ledger.checkpoint_due, ledger.tail_bytes) == (False, 0)
 
     # --- corruption ----------------------------------------------------------------------------------------------

@@ -75,7 +75,7 @@ class TestObjects:
         ledger = a_ledger(store)
         await ledger.open(4)
         await ledger.append(facts(1))
-        await ledger.checkpoint([b"state"])
+        await ledger.checkpoint([b"state"], stands_for=ledger.last_sequence)
         found = await get(
             f"/apis/tickwheel.io/v1alpha1/namespaces/{NAMESPACE}/ledgersegments/read-{_RUN}-p0-000000000003"
         )

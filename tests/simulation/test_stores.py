@@ -71,7 +71,7 @@ class TestFound(_SegmentStores):
         opening = asyncio.create_task(a_ledger(slow, "late").open(0))
         await arrives.wait()
         await rival.append(facts(2))  # under the name that the late one has on its way
-        await rival.checkpoint([b"state"])
+        await rival.checkpoint([b"state"], stands_for=rival.last_sequence)
         await rival.swept()
         written.set()
         opened = await opening

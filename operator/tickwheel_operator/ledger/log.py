@@ -233,9 +233,8 @@ class Ledger:
             self.stats.appends += 1
             return written
 
-    async def checkpoint(self, chunks: Iterable[bytes], *, stands_for: int | None = None) -> Appended:
-        """Write the state, and let go of what it stands for: all up to the sequence `stands_for` (without it, all that
-        was appended before this call).
+    async def checkpoint(self, chunks: Iterable[bytes], *, stands_for: int) -> Appended:
+        """Write the state, and let go of what it stands for: all up to the sequence `stands_for`.
 
         May run beside `append`: its segments take their turns between those of the appends. `chunks` is read bit by
         bit, so it must give the state as it was after `stands_for`, whatever is decided meanwhile. Raises as `append`,
@@ -248,11 +247,6 @@ class Ledger:
         self._checkpointing = True
         try:
             self._require_leadership()
-            if stands_for is None:
-                async with self._lane:
-                    if self._unresolved or self._backlog:
-                        await self._drain()
-                    stands_for = self._last
             started = asyncio.get_running_loop().time()
             limit = min(self._limits.max_segment_bytes, self._limits.max_chunk_bytes)
             pause_s = self._limits.checkpoint_pause_ms / 1000

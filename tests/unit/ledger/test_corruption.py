@@ -76,7 +76,7 @@ async def _log(seed: int) -> MemorySegmentStore:
             await ledger.append(driver.facts[written:])
             written = len(driver.facts)
         if step == 20:
-            await ledger.checkpoint(driver.engine.snapshot())
+            await ledger.checkpoint(driver.engine.snapshot(), stands_for=ledger.last_sequence)
             await ledger.swept()
         if step == 30:
             ledger = a_ledger(store, "b", limits=LEDGER_LIMITS)

@@ -126,18 +126,6 @@ async def test_a_name_that_was_taken_and_is_gone_was_a_rivals(store):
         await ledger.append(facts(1))
 
 
-async def test_a_checkpoint_comes_after_the_facts_that_were_left_unfinished(store):
-    ledger = a_ledger(store, limits=IMPATIENT)
-    await ledger.open(0)
-    store.create_faults.append(Fault.UNAVAILABLE)
-    with pytest.raises(StoreUnavailable):
-        await ledger.append(facts(1))
-    store.delete_faults.append(Fault.UNAVAILABLE)
-    written = await ledger.checkpoint([b"state with facts 1"])
-    assert written.first_sequence == 3
-    assert store.segments[(0, 2)].kind is SegmentKind.FACTS
-
-
 def test_chunks_of_two_attempts_do_not_make_one_checkpoint():
     def chunk(number: int, nonce: str):
         return a_segment(5 + number, kind=SegmentKind.CHECKPOINT, nonce=nonce, chunk=number, chunks=2, generation=5)
@@ -171,13 +159,13 @@ async def test_a_request_that_arrives_after_compaction_is_ignored_and_deleted(st
     await ledger.open(0)
     store.create_faults.append(Fault.LATE)
     await ledger.append(facts(1))
-    await ledger.checkpoint([b"state"])
+    await ledger.checkpoint([b"state"], stands_for=ledger.last_sequence)
     await ledger.swept()
     assert store.deliver_late() == 1
     successor = a_ledger(store, "b")
     opened = await successor.open(0)
     assert (opened.checkpoint, await everything(opened)) == ([b"state"], [])
-    await successor.checkpoint([b"state 2"])
+    await successor.checkpoint([b"state 2"], stands_for=successor.last_sequence)
     await successor.swept()
     assert [h.kind for h in await store.list(0)] == [SegmentKind.EPOCH, SegmentKind.EPOCH, SegmentKind.CHECKPOINT]
 
@@ -200,7 +188,7 @@ async def test_what_is_forbidden_for_a_moment_is_tried_again(store):
     store.create_faults.extend([Fault.FORBIDDEN] * 3)
     await ledger.append(facts(1))
     store.create_faults.extend([Fault.FORBIDDEN] * 3)
-    await ledger.checkpoint([b"state"])
+    await ledger.checkpoint([b"state"], stands_for=ledger.last_sequence)
     await ledger.append(facts(2))
     assert await replayed(store) == facts(2)
 
@@ -224,7 +212,7 @@ async def test_a_refused_checkpoint_does_not_stop_the_log(store, before):
     await ledger.append(facts(1))
     store.create_faults.append(Fault.REFUSED)
     with pytest.raises(StoreRefused):
-        await ledger.checkpoint([b"state"])
+        await ledger.checkpoint([b"state"], stands_for=ledger.last_sequence)
     await ledger.append(facts(2))
     assert SegmentKind.CHECKPOINT not in {segment.kind for segment in store.segments.values()}
     assert await replayed(store) == facts(1) + facts(2)
@@ -239,7 +227,9 @@ async def test_a_checkpoint_that_is_cancelled_half_way_leaves_a_log_that_goes_on
         await ledger.append(facts(1))
         store.create_faults.extend([Fault.NONE, fault])
         store.read_faults.extend([Fault.UNAVAILABLE] * 100)
-        await cancelled_half_way(store, fault, ledger.checkpoint([random.Random(1).randbytes(2_000)]))
+        await cancelled_half_way(
+            store, fault, ledger.checkpoint([random.Random(1).randbytes(2_000)], stands_for=ledger.last_sequence)
+        )
         store.read_faults.clear()
         await ledger.append(facts(2))
         store.deliver_late()
@@ -252,7 +242,9 @@ async def test_a_takeover_in_the_middle_of_a_checkpoint_ignores_it(store):
     await ledger.append(facts(1))
     rival = a_ledger(MemorySegmentStore(store.segments), "b")
     store.create_faults.extend([Fault.NONE, Fault.NONE, Fault.UNAVAILABLE])
-    writing = asyncio.create_task(ledger.checkpoint([random.Random(1).randbytes(2_000)]))
+    writing = asyncio.create_task(
+        ledger.checkpoint([random.Random(1).randbytes(2_000)], stands_for=ledger.last_sequence)
+    )
     while store.create_faults:
         await asyncio.sleep(0)
     opened = await rival.open(0)
@@ -268,7 +260,7 @@ async def test_a_checkpoint_is_due_after_so_many_segments_or_bytes(store):
     for number in range(3):
         await ledger.append(facts(number))
     assert ledger.checkpoint_due
-    await ledger.checkpoint([b"state"])
+    await ledger.checkpoint([b"state"], stands_for=ledger.last_sequence)
     assert not ledger.checkpoint_due
     by_bytes = a_ledger(store, limits=msgspec.structs.replace(LIMITS, checkpoint_every_bytes=2_000))
     await by_bytes.open(0)
@@ -279,7 +271,7 @@ async def test_a_checkpoint_is_due_after_so_many_segments_or_bytes(store):
 async def test_a_large_checkpoint_waits_for_a_longer_tail(store):
     ledger = a_ledger(store, limits=msgspec.structs.replace(LIMITS, checkpoint_every_segments=4))
     await ledger.open(0)
-    await ledger.checkpoint([random.Random(1).randbytes(20_000)])
+    await ledger.checkpoint([random.Random(1).randbytes(20_000)], stands_for=ledger.last_sequence)
     for number in range(15):
         await ledger.append(facts(number))
     assert not ledger.checkpoint_due
@@ -288,6 +280,18 @@ async def test_a_large_checkpoint_waits_for_a_longer_tail(store):
     successor = a_ledger(store, "b", limits=msgspec.structs.replace(LIMITS, checkpoint_every_segments=14))
     await successor.open(0)
     assert not successor.checkpoint_due, "a successor knows how large the checkpoint is"
+
+
+async def test_a_tail_is_as_large_as_the_last_checkpoint_before_the_next_is_due_for_its_bytes(store):
+    ledger = a_ledger(store, limits=msgspec.structs.replace(LIMITS, checkpoint_every_bytes=2_000))
+    await ledger.open(0)
+    await ledger.checkpoint([random.Random(1).randbytes(20_000)], stands_for=ledger.last_sequence)
+    sizes = []
+    while not ledger.checkpoint_due:
+        batch = [Fired(1, 1, random.Random(len(sizes)).sample(range(10**9), 1_000))]
+        sizes.append((await ledger.append(batch)).size_bytes)
+    assert len(sizes) < 10, "so that it is not for their number"
+    assert sum(sizes[:-1]) < 20_000 <= sum(sizes)
 
 
 async def test_a_fact_that_fits_no_segment_is_refused_by_name(store):
@@ -324,7 +328,7 @@ async def test_the_counters_count(store):
     store.create_faults.append(Fault.LOSE_ANSWER)
     await ledger.append(facts(1))
     await ledger.append(facts(2))
-    await ledger.checkpoint([b"state"])
+    await ledger.checkpoint([b"state"], stands_for=ledger.last_sequence)
     await ledger.swept()
     stats = ledger.stats
     assert (stats.appends, stats.segments, stats.checkpoints, stats.unknown_outcomes) == (2, 4, 1, 1)
@@ -359,7 +363,7 @@ async def test_any_storm_of_faults_loses_nothing_and_doubles_nothing():
                 await ledger.append(facts(number)[:1])
                 acknowledged.append(number)
                 if rng.random() < 0.2:
-                    await ledger.checkpoint([str(n).encode() for n in acknowledged])
+                    await ledger.checkpoint([str(n).encode() for n in acknowledged], stands_for=ledger.last_sequence)
                     checkpointed += 1
                 if rng.random() < 0.3:
                     network.deliver_late()
@@ -375,7 +379,7 @@ async def test_status_says_what_is_there_and_verify_finds_nothing_wrong(store):
     clock.advance(60_000)
     successor = a_ledger(store, "b-2", clock=clock)
     await successor.open(0)
-    await successor.checkpoint([b"state"])
+    await successor.checkpoint([b"state"], stands_for=successor.last_sequence)
     await successor.swept()
     await successor.append(facts(2))
     found = await status(store, 0)
@@ -417,7 +421,7 @@ async def test_verify_warns_of_what_compaction_left(store):
     await ledger.open(0)
     await ledger.append(facts(1))
     store.delete_faults.append(Fault.UNAVAILABLE)
-    await ledger.checkpoint([b"state"])
+    await ledger.checkpoint([b"state"], stands_for=ledger.last_sequence)
     await ledger.swept()
     (finding,) = await verify_only(store, 0)
     assert (finding.severity, finding.segment) == (Severity.WARNING, "p0-000000000002")
@@ -462,11 +466,11 @@ async def test_one_checkpoint_is_written_at_a_time(store):
     await ledger.open(0)
     await ledger.append(facts(1))
     assert ledger.checkpoint_due
-    writing = asyncio.create_task(ledger.checkpoint([b"state"]))
+    writing = asyncio.create_task(ledger.checkpoint([b"state"], stands_for=ledger.last_sequence))
     await asyncio.sleep(0)
     assert not ledger.checkpoint_due
     with pytest.raises(RuntimeError, match="another one"):
-        await ledger.checkpoint([b"state"])
+        await ledger.checkpoint([b"state"], stands_for=ledger.last_sequence)
     await writing
 
 
@@ -483,7 +487,7 @@ async def test_a_chunk_that_is_refused_though_an_earlier_try_may_arrive_keeps_it
     await ledger.append(facts(1))
     store.create_faults.extend([Fault.LATE, Fault.REFUSED])
     with pytest.raises(StoreRefused):
-        await ledger.checkpoint([b"state"])
+        await ledger.checkpoint([b"state"], stands_for=ledger.last_sequence)
     assert store.deliver_late() == 1
 
     await ledger.append(facts(2))

@@ -29,7 +29,7 @@ async def test_a_chunk_whose_write_was_cancelled_keeps_its_name_though_the_next_
     await ledger.open(0)
     await ledger.append(facts(1))
     store.create_faults.append(Fault.HANG)
-    writing = asyncio.create_task(ledger.checkpoint([b"state"]))
+    writing = asyncio.create_task(ledger.checkpoint([b"state"], stands_for=ledger.last_sequence))
     while store.create_faults:
         await asyncio.sleep(0)
     await asyncio.sleep(0)
