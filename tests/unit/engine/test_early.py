@@ -61,6 +61,16 @@ def test_a_worker_with_a_vague_or_wild_clock_gets_its_lease_at_the_instant() -> 
         assert any(fired.scheduled_ms == T0 + 2_000 for fired in driver.of(f.Fired)), "durable ahead of its instant"
 
 
+def test_a_clock_that_is_as_vague_as_it_may_be_is_good_enough() -> None:
+    driver = _leading()
+    driver.at(1_000)
+    [first] = deliveries(driver.pull())
+    driver.report(succeeded=[first.token])
+    driver.pull(received=first.token, error_us=10_000, offset_us=-1_000_000)
+    [early] = deliveries(driver.at(1_980))
+    assert early.not_before_ms == T0 + 2_000
+
+
 def test_a_run_that_an_open_one_may_stop_is_decided_at_its_instant() -> None:
     driver = _leading(overlap=Overlap(policy=OverlapPolicy.FORBID, max_concurrent=1))
     driver.at(1_000)

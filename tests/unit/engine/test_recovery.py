@@ -108,3 +108,18 @@ def test_fencing_tokens_keep_growing_under_the_next_ledger() -> None:
     later = driver.successor(MINUTELY)
     later.submit("more")
     assert deliveries(later.pull(received=max(tokens)))[-1].token > max(tokens)
+
+
+def test_a_status_that_knows_of_more_runs_and_of_fewer_skips_takes_none_back() -> None:
+    """It was written before the last skip, or by an older build."""
+    before = Driver.leading(task_spec(trigger=FixedRateTrigger(MINUTE, T0), misfire=Misfire(policy=MisfirePolicy.SKIP)))
+    before.at(3 * MINUTE + 30_000)
+    task = before.engine.state.by_uid["uid-hello"]
+    assert task.skips == {SkipReason.MISFIRED: (3, T0 + 3 * MINUTE)}
+    after = Driver(now_ms=before.now_ms)
+    after.engine.replay(before.facts)
+    skips = ((SkipReason.MISFIRED, 1, T0 + MINUTE),)
+    after.do(m.TaskApplied(spec=MINUTELY, record=record(succeeded=4, settled_ms=T0, skips=skips)))
+    after.do(m.CatalogSynced())
+    task = after.engine.state.by_uid["uid-hello"]
+    assert (task.succeeded, task.skipped, task.skips) == (4, 3, {SkipReason.MISFIRED: (3, T0 + 3 * MINUTE)})

@@ -275,6 +275,15 @@ def test_timers_of_their_own_that_meet_fire_step_by_step_and_are_no_misfires(mon
     assert driver.of(f.Skipped) == []
 
 
+def test_timers_of_several_tasks_that_meet_fire_step_by_step_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    _ten_at_once(monkeypatch)
+    specs = [task_spec(f"t{n}", trigger=FixedRateTrigger(HOUR + n // 5, T0 + 1_000), misfire=SKIP) for n in range(45)]
+    driver = Driver.leading(*specs)
+    driver.now_ms = T0 + 1_000
+    assert _steps(driver, step_ms=300) == [10] * 4 + [5]
+    assert _fired(driver) == {1_000: 45}
+
+
 def test_a_task_that_waits_to_be_settled_does_not_fire_with_its_own_timer_before() -> None:
     specs = [task_spec(f"t{number}") for number in range(groups.AT_ONCE + 1)]
     late = task_spec("late", trigger=FixedRateTrigger(700, T0))
