@@ -185,7 +185,8 @@ async def test_the_end_of_another_replica_or_of_an_earlier_process_of_the_pod_fr
     second = await a_candidate(make_identity("a-0", started_ms=67_400, nonce="3d"), table).acquire()
     standing = asyncio.ensure_future(follower.acquire())
     await asyncio.sleep(60)
-    follower.replica_ended("a-0", 67_000)
+    for before_ms in (67_000, 67_400):
+        follower.replica_ended("a-0", before_ms)
     await asyncio.sleep(60)
     assert second.is_fresh()
     assert not standing.done()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sqlite3
+
 import pytest
 from tests.contract.ledger import LedgerContract
 from tests.contract.memory_store import MemorySegmentStore
 from tests.contract.segment_store import SegmentStoreContract, a_segment
 
-from tickwheel_operator.ledger.protocol import LedgerCorrupt, StoreRefused
+from tickwheel_operator.ledger import sqlite
+from tickwheel_operator.ledger.protocol import LedgerCorrupt, StoreRefused, StoreUnavailable
 from tickwheel_operator.ledger.sqlite import SqliteSegmentStore
 
 
@@ -60,4 +63,21 @@ class TestSqliteAlone:
         store = SqliteSegmentStore(tmp_path / "file" / "segments.db")
         with pytest.raises(StoreRefused, match="cannot be made"):
             await store.list(0)
+        await store.close()
+
+    async def test_what_is_wrong_with_writing_stays_said_until_something_is_written(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(sqlite, "_BUSY_S", 0.05)
+        path = tmp_path / "segments.db"
+        store = SqliteSegmentStore(path)
+        await store.create(a_segment(1))
+        other = sqlite3.connect(path, isolation_level=None)
+        other.execute("begin immediate")
+        with pytest.raises(StoreUnavailable):
+            await store.create(a_segment(2))
+        assert await store.read(0, 1) == a_segment(1)
+        assert "is locked by another process" in store.problem
+        other.execute("rollback")
+        other.close()
+        await store.create(a_segment(2))
+        assert store.problem == ""
         await store.close()

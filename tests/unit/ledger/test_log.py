@@ -127,10 +127,13 @@ async def test_a_name_that_was_taken_and_is_gone_was_a_rivals(store):
 
 
 def test_chunks_of_two_attempts_do_not_make_one_checkpoint():
-    def chunk(number: int, nonce: str):
-        return a_segment(5 + number, kind=SegmentKind.CHECKPOINT, nonce=nonce, chunk=number, chunks=2, generation=5)
+    def chunk(number: int, nonce: str, generation: int = 5):
+        return a_segment(
+            5 + number, kind=SegmentKind.CHECKPOINT, nonce=nonce, chunk=number, chunks=2, generation=generation
+        )
 
     assert checkpoints([chunk(0, "one"), chunk(1, "two")]) == []
+    assert checkpoints([chunk(0, "one"), chunk(1, "one", 4)]) == [], "somebody has edited it"
     assert len(checkpoints([chunk(0, "one"), chunk(1, "one")])) == 1
 
 
