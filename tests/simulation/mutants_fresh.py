@@ -17,7 +17,7 @@ EDITS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("covered_beyond_the_span", "covered = min(task.covered_until(instant), last + 1, undecided)", "covered = min(task.covered_until(instant), undecided)"),
         ("backfill_waits_for_its_own_runs", "if o.task is run.task and o is not run and", "if o.task is run.task and",
          "its own open runs are of instants that it has passed: it would look through all runs of the task for nothing"),
-        ("undecided_where_it_is_settled", "if r.backfill and r.scheduled_ms > until), default", "if r.backfill and r.scheduled_ms >= until), default"),
+        ("undecided_where_it_is_settled", "if r.parent and r.scheduled_ms > until), default", "if r.parent and r.scheduled_ms >= until), default"),
     ),
     "ledger.log": (
         ("two_ledgers_mixed", "                    replay.check_identity(codec.decode_epoch(segment.data, where=name), identity, where=name)\n", "                    pass\n"),
