@@ -86,10 +86,9 @@ async def measure(kubeconfig: str, ledger: str, writes_per_s: float, idle_s: flo
     client = await new_client_from_config(config_file=kubeconfig)
     clock, catalog = SystemClock(), Catalog()
     requests = Requests(clock.now_ms)
-    watch = Watch(client, catalog, requests, clock, config=WatchConfig(watch_pods=False), read_status=read_status)
-    projector = Projector(
-        KubeClient(client), catalog, requests, clock, config=ProjectionConfig(writes_per_s=writes_per_s, burst=20)
-    )
+    kube = KubeClient(client)
+    watch = Watch(kube, catalog, requests, clock, config=WatchConfig(watch_pods=False), read_status=read_status)
+    projector = Projector(kube, catalog, requests, clock, config=ProjectionConfig(writes_per_s=writes_per_s, burst=20))
     catalog.on_task, requests.on_run = projector.task_changed, projector.run_changed
     catalog.on_pool.append(projector.pool_changed)
     log = Ledger(

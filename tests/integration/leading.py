@@ -77,7 +77,7 @@ class Replica:
         self.catalog = Catalog()
         self.requests = Requests(self.clock.now_ms, retry_s=0.1)
         self.watch = Watch(
-            client, self.catalog, self.requests, self.clock,
+            KubeClient(client), self.catalog, self.requests, self.clock,
             config=WatchConfig(namespaces=(namespace, *others), watch_pods=False), read_status=read_status,
         )  # fmt: skip
         self.events = EventRecorder(KubeClient(client), self.clock, instance="replica-0")
@@ -95,7 +95,7 @@ class Replica:
         self._store = SqliteSegmentStore(ledger)
         self.host = PartitionHost(self._ledger(), Term(), self.clock, sink=self.projector)
         self.new_request = itertools.count(1).__next__
-        self._census = Census(client, (namespace, *others))
+        self._census = Census(KubeClient(client), (namespace, *others))
         self._tasks: list[asyncio.Task[None]] = []
         self._watching: asyncio.Task[None] | None = None
         self._leading: asyncio.Task[None] | None = None

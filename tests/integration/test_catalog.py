@@ -19,6 +19,7 @@ from tickwheel_operator.controllers.unbuilt import Unbuilt
 from tickwheel_operator.controllers.vanished import Vanished, watched_kinds
 from tickwheel_operator.controllers.watch import Watch, WatchConfig
 from tickwheel_operator.engine.messages import Command, PoolApplied, TaskApplied, TaskRemoved, WorkerGone
+from tickwheel_operator.kube.client import KubeClient
 from tickwheel_operator.pools.deployments import Deployments
 
 GROUP, VERSION = "tickwheel.io", "v1alpha1"
@@ -58,7 +59,7 @@ class Watched:
         self.pods = PodWatch(self.gone.append)
         self.deployments, self.unbuilt = Deployments(), Unbuilt()
         self.watch = Watch(
-            client, self.catalog, self.requests, clock, pods=self.pods, deployments=self.deployments,
+            KubeClient(client), self.catalog, self.requests, clock, pods=self.pods, deployments=self.deployments,
             unbuilt=self.unbuilt,
             config=WatchConfig(namespaces=(place,), page_size=7, **config),
         )  # fmt: skip
@@ -200,7 +201,7 @@ async def test_pods_and_deployments_that_vanish_while_the_watch_is_broken_are_fo
         await until(lambda: len(watched.pods.uids()) == 3)  # the watch is back, and tells of what there is
         assert watched.gone == [] and [len(uids()) for uids in known] == [3, 1, 1]
         kinds = watched_kinds(watched.pods, watched.deployments, watched.unbuilt)
-        looking = asyncio.create_task(Vanished(Census(client, (place,)), kinds, every_s=0.1).run())
+        looking = asyncio.create_task(Vanished(Census(KubeClient(client), (place,)), kinds, every_s=0.1).run())
         await until(lambda: [len(uids()) for uids in known] == [2, 0, 0])
         looking.cancel()
         assert [gone.key.name for gone in watched.gone] == ["shops-0"]
@@ -228,6 +229,6 @@ async def test_no_finalizer_or_annotation_is_left_on_objects(client: ApiClient, 
 async def test_the_census_counts_by_one_request(client: ApiClient, place: str) -> None:
     for number in range(3):
         await create(client, place, "WorkerPool", f"p{number}", {})
-    census = Census(client, (place,))
+    census = Census(KubeClient(client), (place,))
     assert await census.count("workerpools") == 3
     assert len(await census.uids("workerpools")) == 3

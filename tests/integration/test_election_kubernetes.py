@@ -34,7 +34,7 @@ async def leases(client):
 
 @pytest.fixture
 async def stores(client, leases):
-    return lambda: KubernetesLeaseStore(client, namespace=leases, timeout_s=30)
+    return lambda: KubernetesLeaseStore(KubeClient(client), namespace=leases, timeout_s=30)
 
 
 class TestLeaseStore(LeaseStoreContract):
@@ -43,7 +43,7 @@ class TestLeaseStore(LeaseStoreContract):
 
 async def test_a_leader_hands_over_and_the_lease_reads_like_any_other(client, leases):
     def elector(identity: str) -> Elector:
-        store = KubernetesLeaseStore(client, namespace=leases)
+        store = KubernetesLeaseStore(KubeClient(client), namespace=leases)
         url = f"https://{identity}:8443"
         return Elector(store, name="tickwheel-p0", identity=identity, endpoint_url=url, clock=SystemClock())
 
@@ -67,12 +67,12 @@ async def test_a_lease_that_another_tool_made_is_read(client, leases):
     path = f"/apis/coordination.k8s.io/v1/namespaces/{leases}/leases"
     body = {"metadata": {"name": "bare"}, "spec": {}}
     assert (await KubeClient(client).request("POST", path, what="bare lease", body=body)).ok
-    lease = await KubernetesLeaseStore(client, namespace=leases).get("bare")
+    lease = await KubernetesLeaseStore(KubeClient(client), namespace=leases).get("bare")
     assert (lease.holder, lease.transitions, lease.duration_ms) == ("", 0, 0)
 
 
 async def test_a_lease_that_a_person_deleted_is_not_made_again_by_a_renewal(client, leases):
-    store = KubernetesLeaseStore(client, namespace=leases)
+    store = KubernetesLeaseStore(KubeClient(client), namespace=leases)
     lease = await store.create("p0", a_lease())
     path = f"/apis/coordination.k8s.io/v1/namespaces/{leases}/leases/p0"
     assert (await KubeClient(client).request("DELETE", path, what="delete")).ok
@@ -87,7 +87,7 @@ async def test_without_rights_the_refusal_names_them(cluster, client, leases):
     assert (await KubeClient(client).request("POST", path, what="account", body=account)).ok
     kubeconfig = cluster.service_account_kubeconfig(leases, "nobody")
     async with await new_client_from_config(config_file=str(kubeconfig)) as poor:
-        store = KubernetesLeaseStore(poor, namespace=leases)
+        store = KubernetesLeaseStore(KubeClient(poor), namespace=leases)
         for call in (store.get("p0"), store.create("p0", a_lease()), store.update("p0", a_lease(version="1/u"))):
             with pytest.raises(LeaseRefused, match="get, create, update and watch of leases"):
                 await call
@@ -95,7 +95,7 @@ async def test_without_rights_the_refusal_names_them(cluster, client, leases):
 
 async def test_a_server_that_is_not_there_is_unavailable(client, leases):
     client.configuration.host = "https://127.0.0.1:1"
-    store = KubernetesLeaseStore(client, namespace=leases)
+    store = KubernetesLeaseStore(KubeClient(client), namespace=leases)
     for call in (store.get("p0"), store.create("p0", a_lease()), anext(store.watch("p0"))):
         with pytest.raises(LeaseUnavailable, match=r"127\.0\.0\.1:1"):
             await call
@@ -167,7 +167,7 @@ async def test_the_end_of_a_leaders_container_that_is_told_late_does_not_depose_
 
     def candidate(pod: str, second: int) -> Elector:
         identity = make_identity(pod, started_ms=_TEN_MS + second * 1_000, nonce="n")
-        store = KubernetesLeaseStore(client, namespace=leases)
+        store = KubernetesLeaseStore(KubeClient(client), namespace=leases)
         return Elector(store, name="p0", identity=identity, endpoint_url="http://x", clock=SystemClock())
 
     # Given the second process of the pod's container, which leads, and a follower that knows nothing of a restart.

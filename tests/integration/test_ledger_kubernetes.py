@@ -39,7 +39,7 @@ def place(cluster: Access) -> None:
 async def stores(client: ApiClient):
     """Each test has a prefix of its own, and with it a ledger of its own."""
     prefix = next(_prefixes)
-    return lambda: KubernetesSegmentStore(client, namespace=NAMESPACE, prefix=prefix)
+    return lambda: KubernetesSegmentStore(KubeClient(client), namespace=NAMESPACE, prefix=prefix)
 
 
 class TestSegmentStore(SegmentStoreContract):
@@ -62,8 +62,8 @@ def get(client: ApiClient):
 
 class TestObjects:
     async def test_two_ledgers_share_a_namespace(self, client):
-        one = KubernetesSegmentStore(client, namespace=NAMESPACE, prefix=f"one-{_RUN}-")
-        two = KubernetesSegmentStore(client, namespace=NAMESPACE, prefix=f"two-{_RUN}-")
+        one = KubernetesSegmentStore(KubeClient(client), namespace=NAMESPACE, prefix=f"one-{_RUN}-")
+        two = KubernetesSegmentStore(KubeClient(client), namespace=NAMESPACE, prefix=f"two-{_RUN}-")
         await one.create(a_segment(1, nonce="one"))
         await two.create(a_segment(1, nonce="two"))
         assert [header.nonce for header in await one.list(0)] == ["one"]
@@ -71,7 +71,7 @@ class TestObjects:
         assert [header.nonce for header in await two.list(0)] == ["two"]
 
     async def test_a_person_can_read_what_a_segment_is(self, client, get):
-        store = KubernetesSegmentStore(client, namespace=NAMESPACE, prefix=f"read-{_RUN}-")
+        store = KubernetesSegmentStore(KubeClient(client), namespace=NAMESPACE, prefix=f"read-{_RUN}-")
         ledger = a_ledger(store)
         await ledger.open(4)
         await ledger.append(facts(1))
@@ -93,7 +93,7 @@ class TestObjects:
         await ledger.close()
 
     async def test_an_edited_label_is_corruption(self, client):
-        store = KubernetesSegmentStore(client, namespace=NAMESPACE, prefix=f"edited-{_RUN}-")
+        store = KubernetesSegmentStore(KubeClient(client), namespace=NAMESPACE, prefix=f"edited-{_RUN}-")
         await store.create(a_segment(1, kind=SegmentKind.EPOCH))
         path = f"/apis/tickwheel.io/v1alpha1/namespaces/{NAMESPACE}/ledgersegments/edited-{_RUN}-p0-000000000001"
         transport = KubeClient(client)
@@ -108,7 +108,7 @@ class TestObjects:
 
 class TestErrors:
     async def test_without_a_namespace_the_refusal_says_what_to_mend(self, client):
-        store = KubernetesSegmentStore(client, namespace="nowhere")
+        store = KubernetesSegmentStore(KubeClient(client), namespace="nowhere")
         with pytest.raises(StoreRefused, match="check that namespace nowhere exists"):
             await store.create(a_segment(1))
 
@@ -119,24 +119,24 @@ class TestErrors:
         )
         kubeconfig = cluster.service_account_kubeconfig(NAMESPACE, "nobody")
         async with await new_client_from_config(config_file=str(kubeconfig)) as poor:
-            store = KubernetesSegmentStore(poor, namespace=NAMESPACE)
+            store = KubernetesSegmentStore(KubeClient(poor), namespace=NAMESPACE)
             for call in (store.create(a_segment(1)), store.read(0, 1), store.list(0), store.delete(0, [1])):
                 with pytest.raises(StoreRefused, match="grant the operator's ServiceAccount create, get, list and"):
                     await call
 
     async def test_an_invalid_segment_is_refused(self, client):
-        store = KubernetesSegmentStore(client, namespace=NAMESPACE)
+        store = KubernetesSegmentStore(KubeClient(client), namespace=NAMESPACE)
         with pytest.raises(StoreRefused, match="apply the CRDs of this release"):
             await store.create(a_segment(1, epoch=-1))
 
     async def test_too_large_a_segment_is_refused(self, client):
-        store = KubernetesSegmentStore(client, namespace=NAMESPACE)
+        store = KubernetesSegmentStore(KubeClient(client), namespace=NAMESPACE)
         with pytest.raises(StoreRefused, match=r"lower the ledger's segment size|apply the CRDs"):
             await store.create(a_segment(1, data=bytes(4 * 1024 * 1024)))
 
     async def test_a_server_that_is_not_there_is_unavailable(self, client):
         client.configuration.host = "https://127.0.0.1:1"
-        store = KubernetesSegmentStore(client, namespace=NAMESPACE)
+        store = KubernetesSegmentStore(KubeClient(client), namespace=NAMESPACE)
         for call in (store.create(a_segment(1)), store.read(0, 1), store.list(0), store.delete(0, [1])):
             with pytest.raises(StoreUnavailable, match="cannot be reached"):
                 await call

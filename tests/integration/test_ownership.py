@@ -22,6 +22,7 @@ from tests.integration.soak.scenario import until
 from tickwheel_cluster import Access
 from tickwheel_operator.controllers.ownermarks import OwnerMarks
 from tickwheel_operator.controllers.ownership import SERVED_BY_ANOTHER, Ownership, OwnershipConfig
+from tickwheel_operator.kube.client import KubeClient
 
 ONE, TWO, SECURE = (f"owner-{name}-{secrets.token_hex(3)}" for name in ("one", "two", "secure"))
 """With Leases that nobody holds yet, also on a cluster that was used before."""
@@ -140,7 +141,7 @@ class Release:
     def __init__(self, client: ApiClient, system: str, namespaces: list[str]) -> None:
         self.changes: list[str] = []
         self.clock = ManualClock()
-        marks = OwnerMarks(client, namespaces=(), lease_name=LEASE)
+        marks = OwnerMarks(KubeClient(client), namespaces=(), lease_name=LEASE)
         config = OwnershipConfig(round_s=0.2, abandoned_s=ABANDONED_MS / 1_000)
         self.ownership = Ownership(marks, self.clock, own=system, config=config)
         self.ownership.namespaces = lambda: namespaces

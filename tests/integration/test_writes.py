@@ -322,7 +322,7 @@ async def test_a_pods_annotation_is_set_changed_and_taken_away(client: ApiClient
 
 
 async def test_the_lease_and_the_authority_are_replaced_only_as_they_were_read(client: ApiClient, system: str) -> None:
-    leases = KubernetesLeaseStore(client, namespace=system)
+    leases = KubernetesLeaseStore(KubeClient(client), namespace=system)
     lease = Lease(holder="a", duration_ms=15_000, acquired_ms=1, renewed_ms=1, transitions=0)
     first = await leases.create("twice", lease)
     with pytest.raises(LeaseConflict):
@@ -343,7 +343,7 @@ async def test_the_lease_and_the_authority_are_replaced_only_as_they_were_read(c
 
 
 async def test_a_segment_is_made_once_and_deleted_as_often_as_one_asks(client: ApiClient, system: str) -> None:
-    store = KubernetesSegmentStore(client, namespace=system, prefix=f"t{secrets.token_hex(3)}-")
+    store = KubernetesSegmentStore(KubeClient(client), namespace=system, prefix=f"t{secrets.token_hex(3)}-")
     await store.create(a_segment(1))
     with pytest.raises(SegmentExists):
         await store.create(a_segment(1))

@@ -10,7 +10,6 @@ import math
 import time
 from typing import Any
 
-import aiohttp
 import click
 import msgspec
 from rich.console import Console
@@ -19,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from tickwheel_operator.api import TaskRun
 from tickwheel_operator.cli.objects import NotThere, Objects
 from tickwheel_operator.cli.options import Output
+from tickwheel_operator.kube.errors import ApiUnanswered
 
 __all__ = ["State", "follow", "state_of"]
 
@@ -96,7 +96,7 @@ async def follow(objects: Objects, name: str, *, total: int, output: Output) -> 
                 state = state_of(await objects.get(TaskRun, name))
             except NotThere as error:
                 raise click.ClickException(f"the {error} was deleted while it was watched") from error
-            except (aiohttp.ClientError, TimeoutError):
+            except ApiUnanswered:
                 # An API server that restarts does not end a backfill, nor who watches one.
                 if time.monotonic() > answered_at + _API_SERVER_BACK_WITHIN_S:
                     raise

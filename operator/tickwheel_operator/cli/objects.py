@@ -6,22 +6,20 @@ an object is not there, or is there already, is left to the caller.
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any, cast
+from typing import Any
 
-import aiohttp
 import click
-from kubernetes.aio.client import ApiException, CustomObjectsApi
+import msgspec
 
-from tickwheel_operator.api import GROUP, VERSION, Resource
+from tickwheel_operator.api import GROUP, Resource
 from tickwheel_operator.cli.options import Cluster
 from tickwheel_operator.cli.serving import warn_unless_served
+from tickwheel_operator.kube.client import Answer, KubeClient
+from tickwheel_operator.kube.resources import OURS
 
 __all__ = ["AlreadyThere", "NotThere", "Objects", "objects_of"]
-
-_ANSWER_WITHIN_S = 30
 
 
 class NotThere(Exception):
@@ -35,34 +33,31 @@ class AlreadyThere(Exception):
 class Objects:
     """The objects of one namespace."""
 
-    def __init__(self, api: CustomObjectsApi, namespace: str) -> None:
-        self._api = api
+    def __init__(self, client: KubeClient, namespace: str) -> None:
+        self._client = client
         self.namespace = namespace
 
     async def get(self, kind: type[Resource], name: str) -> dict[str, Any]:
-        """The object as it is stored. Raises `NotThere`."""
-        try:
-            found = await self._api.get_namespaced_custom_object(
-                GROUP, VERSION, self.namespace, kind.presentation.plural, name, _request_timeout=_ANSWER_WITHIN_S
-            )
-            return cast("dict[str, Any]", found)
-        except ApiException as error:
-            if error.status == 404 and _said(error).get("reason") == "NotFound":
-                raise NotThere(f"{kind.kind_name()} {name} in namespace {self.namespace}") from error
-            raise _refused(error, "get", kind, name, self.namespace) from error
+        """The object as it is stored. Raises `NotThere`, `ApiUnanswered`."""
+        what = f"{kind.kind_name()} {name} in namespace {self.namespace}"
+        path = OURS[kind.kind_name()].path(self.namespace, name)
+        answer = await self._client.request("GET", path, what=f"get {what}")
+        if answer.ok:
+            return answer.object(f"get {what}")
+        if answer.status == 404 and answer.reason == "NotFound":
+            raise NotThere(what)
+        raise _refused(answer, "get", kind, what)
 
     async def create(self, kind: type[Resource], body: dict[str, Any]) -> dict[str, Any]:
-        """The object as it is stored. Raises `AlreadyThere`."""
-        name = body["metadata"]["name"]
-        try:
-            made = await self._api.create_namespaced_custom_object(
-                GROUP, VERSION, self.namespace, kind.presentation.plural, body, _request_timeout=_ANSWER_WITHIN_S
-            )
-            return cast("dict[str, Any]", made)
-        except ApiException as error:
-            if error.status == 409 and _said(error).get("reason") == "AlreadyExists":
-                raise AlreadyThere(f"{kind.kind_name()} {name} in namespace {self.namespace}") from error
-            raise _refused(error, "create", kind, name, self.namespace) from error
+        """The object as it is stored. Raises `AlreadyThere`, `ApiUnanswered`."""
+        what = f"{kind.kind_name()} {body['metadata']['name']} in namespace {self.namespace}"
+        path = OURS[kind.kind_name()].path(self.namespace)
+        answer = await self._client.request("POST", path, what=f"create {what}", body=body)
+        if answer.ok:
+            return answer.object(f"create {what}")
+        if answer.status == 409 and answer.reason == "AlreadyExists":
+            raise AlreadyThere(what)
+        raise _refused(answer, "create", kind, what)
 
 
 @asynccontextmanager
@@ -70,38 +65,39 @@ async def objects_of(cluster: Cluster) -> AsyncIterator[Objects]:
     """The objects of the namespace that the options name, for the time of a command."""
     async with cluster.client() as client:
         await warn_unless_served(client)
-        try:
-            yield Objects(CustomObjectsApi(client), cluster.namespace or cluster.context_namespace())
-        except TimeoutError as error:
-            raise click.ClickException(f"the API server did not answer within {_ANSWER_WITHIN_S} s") from error
-        except aiohttp.ClientConnectorError:
-            raise  # the client's own words are better
-        except aiohttp.ClientError as error:
-            raise click.ClickException(f"the connection to the API server broke: {error}; try again") from error
+        yield Objects(client, cluster.namespace or cluster.context_namespace())
 
 
-def _said(error: ApiException) -> dict[str, Any]:
-    """The `Status` object of the answer; empty where there is none."""
+class _Details(msgspec.Struct):
+    name: str = ""
+
+
+class _Said(msgspec.Struct):
+    """The `Status` object of an answer."""
+
+    message: str = ""
+    details: _Details | None = None
+
+
+def _said(answer: Answer) -> _Said:
     try:
-        said = json.loads(error.body or "")
-    except ValueError:
-        return {}
-    return said if isinstance(said, dict) else {}
+        return msgspec.json.decode(answer.body, type=_Said)
+    except msgspec.MsgspecError:
+        return _Said()
 
 
-def _refused(error: ApiException, verb: str, kind: type[Resource], name: str, namespace: str) -> click.ClickException:
-    what = f"{kind.kind_name()} {name} in namespace {namespace}"
-    message = str(_said(error).get("message") or error.reason or "").strip()
-    if error.status == 401:
+def _refused(answer: Answer, verb: str, kind: type[Resource], what: str) -> click.ClickException:
+    said = _said(answer)
+    plural = f"{kind.presentation.plural}.{GROUP}"
+    if answer.status == 401:
         return click.ClickException("the API server does not accept these credentials; sign in again, as for kubectl")
-    if error.status == 403:
+    if answer.status == 403:
         return click.ClickException(
-            f"you may not {verb} {what}: {message}; ask for a Role with the verb {verb} on "
-            f"{kind.presentation.plural}.{GROUP}"
+            f"you may not {verb} {what}: {said.message}; ask for a Role with the verb {verb} on {plural}"
         )
-    if error.status == 404 and not _said(error).get("details", {}).get("name"):
+    if answer.status == 404 and not (said.details and said.details.name):
         return click.ClickException(
-            f"this API server has no {kind.presentation.plural}.{GROUP}; install Tickwheel there (docs/install.md), or "
-            "name another cluster with --context or --kubeconfig"
+            f"this API server has no {plural}; install Tickwheel there (docs/install.md), or name another cluster with "
+            "--context or --kubeconfig"
         )
-    return click.ClickException(f"the API server refused to {verb} {what}: {message}")
+    return click.ClickException(f"the API server refused to {verb} {what}: {said.message or answer.message}")

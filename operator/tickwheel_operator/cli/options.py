@@ -14,7 +14,6 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-import aiohttp
 import click
 import msgspec
 import yaml
@@ -22,11 +21,14 @@ from kubernetes.aio import client as kubernetes_client
 from kubernetes.aio import config as kubernetes_config
 
 from tickwheel_operator.api.scalars import stays_text
+from tickwheel_operator.kube.client import KubeClient
+from tickwheel_operator.kube.errors import ApiUnanswered
 
 __all__ = ["DURATION", "Cluster", "Output", "cluster_options", "output_option", "structured"]
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+_ANSWER_WITHIN_S = 30.0
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -69,7 +71,7 @@ class Cluster(msgspec.Struct, frozen=True, kw_only=True):
         return f"{' and '.join(files)} {'does' if len(files) == 1 else 'do'} not exist"
 
     @contextlib.asynccontextmanager
-    async def client(self) -> AsyncIterator[kubernetes_client.ApiClient]:
+    async def client(self) -> AsyncIterator[KubeClient]:
         """A client for the time of a command. Raises `click.ClickException` where there is no usable configuration."""
         configuration = kubernetes_client.Configuration()
         if missing := self._missing_kubeconfig():
@@ -88,9 +90,9 @@ class Cluster(msgspec.Struct, frozen=True, kw_only=True):
             ) from error
         async with kubernetes_client.ApiClient(configuration) as client:
             try:
-                yield client
-            except aiohttp.ClientConnectorError as error:
-                raise click.ClickException(f"the API server {configuration.host} cannot be reached: {error}") from error
+                yield KubeClient(client, timeout_s=_ANSWER_WITHIN_S)
+            except ApiUnanswered as error:
+                raise click.ClickException(f"{error}; try again") from error
 
 
 def _in_pod() -> bool:

@@ -7,19 +7,20 @@ else keeps it from an answer, gets none; no command fails or waits for long beca
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import time
+from collections.abc import Mapping
 from datetime import datetime
 from email.utils import parsedate_to_datetime
-from typing import Any
 
-import aiohttp
 import click
-from kubernetes.aio.client import ApiClient, ApiException, CoordinationV1Api
+import msgspec
 
 from tickwheel_operator.cli.moments import distance
 from tickwheel_operator.election.lease import LEASE_NAME
+from tickwheel_operator.kube.client import KubeClient
+from tickwheel_operator.kube.errors import ApiError, ApiRefused
+from tickwheel_operator.kube.resources import LEASES
 
 __all__ = ["OPERATOR_NAMESPACE", "warn_of_a_past_instant", "warn_unless_served"]
 
@@ -34,11 +35,11 @@ _WHAT_HOLDS = (
 )
 
 
-async def warn_unless_served(client: ApiClient, namespace: str = OPERATOR_NAMESPACE) -> None:
+async def warn_unless_served(client: KubeClient, namespace: str = OPERATOR_NAMESPACE) -> None:
     """Say on standard error that no operator leads, where that is known. `namespace` is asked by those who may not
     list the Leases of all."""
-    with contextlib.suppress(ApiException, aiohttp.ClientError, asyncio.TimeoutError, ValueError):
-        if why := await _unserved(CoordinationV1Api(client), namespace):
+    with contextlib.suppress(ApiError):
+        if why := await _unserved(client, namespace):
             click.echo(f"warning: no operator of Tickwheel leads: {why}; {_WHAT_HOLDS}", err=True)
 
 
@@ -53,26 +54,41 @@ def warn_of_a_past_instant(instant_ms: int, now_ms: int) -> None:
     )
 
 
-async def _unserved(api: CoordinationV1Api, namespace: str) -> str:
+class _Metadata(msgspec.Struct):
+    namespace: str = ""
+
+
+class _Spec(msgspec.Struct, rename="camel"):
+    holder_identity: str | None = None
+    lease_duration_seconds: int | None = None
+    renew_time: datetime | None = None
+
+
+class _Lease(msgspec.Struct):
+    metadata: _Metadata
+    spec: _Spec
+
+
+class _Leases(msgspec.Struct):
+    items: list[_Lease]
+
+
+_decoder = msgspec.json.Decoder(_Leases)
+
+
+async def _unserved(client: KubeClient, namespace: str) -> str:
     """Why nobody leads; empty: somebody does, or it is not known."""
-    field = f"metadata.name={LEASE_NAME}"
     try:
-        answer = await api.list_lease_for_all_namespaces_with_http_info(
-            field_selector=field, _request_timeout=_ANSWER_WITHIN_S
-        )
+        leases, now_ms = await _leases(client, "")
         where = "in any namespace"
-    except ApiException as error:
+    except ApiRefused as error:
         if error.status != 403:
             raise
-        answer = await api.list_namespaced_lease_with_http_info(
-            namespace, field_selector=field, _request_timeout=_ANSWER_WITHIN_S
-        )
+        leases, now_ms = await _leases(client, namespace)
         # It may be in another namespace, of which this user knows nothing.
         where = ""
-    leases: list[Any] = answer.data.items
     if not leases:
         return f"there is no Lease {LEASE_NAME} {where}" if where else ""
-    now_ms = _now_ms(answer.headers or {})
     silent = [(lease, silence_ms) for lease in leases if (silence_ms := _silence_ms(lease, now_ms)) > _SPARE_MS]
     if len(silent) < len(leases):
         return ""
@@ -83,17 +99,27 @@ async def _unserved(api: CoordinationV1Api, namespace: str) -> str:
     return f"{name} expired {distance(now_ms - silence_ms, now_ms)}; its last holder is {lease.spec.holder_identity}"
 
 
-def _silence_ms(lease: Any, now_ms: int) -> int:
+async def _leases(client: KubeClient, namespace: str) -> tuple[list[_Lease], int]:
+    """The Leases of operators, and the instant of the API server's clock."""
+    query = {"fieldSelector": f"metadata.name={LEASE_NAME}"}
+    answer = await client.request(
+        "GET", LEASES.path(namespace), what="list leases", query=query, timeout_s=_ANSWER_WITHIN_S
+    )
+    answer.check("list leases")
+    return answer.read(_decoder, "list leases").items, _now_ms(answer.headers)
+
+
+def _silence_ms(lease: _Lease, now_ms: int) -> int:
     """How long the Lease has been over, by the API server's clock; a Lease that nobody ever held, for ever."""
-    renewed: datetime | None = lease.spec.renew_time
+    renewed = lease.spec.renew_time
     if renewed is None:
         return now_ms
     ends_ms = renewed.timestamp() * 1000 + (lease.spec.lease_duration_seconds or 0) * 1000
     return int(now_ms - ends_ms)
 
 
-def _now_ms(headers: Any) -> int:
+def _now_ms(headers: Mapping[str, str]) -> int:
     """By the clock of the API server, which is one of the cluster's; a user's machine may be minutes off."""
     with contextlib.suppress(TypeError, ValueError):
-        return int(parsedate_to_datetime(headers.get("Date")).timestamp() * 1000)
+        return int(parsedate_to_datetime(headers.get("Date", "")).timestamp() * 1000)
     return time.time_ns() // 1_000_000

@@ -12,13 +12,12 @@ import logging
 from collections.abc import Collection, Sequence
 
 import msgspec
-from kubernetes.aio.client import ApiClient
 
 from tickwheel_operator.api import GROUP, VERSION
 from tickwheel_operator.kube.client import KubeClient
-from tickwheel_operator.kube.errors import ApiUnanswered
+from tickwheel_operator.kube.errors import ApiError
 
-__all__ = ["Census", "CensusUnavailable"]
+__all__ = ["Census"]
 
 _log = logging.getLogger(__name__)
 
@@ -51,21 +50,18 @@ class _Page(msgspec.Struct):
 _decoder = msgspec.json.Decoder(_Page)
 
 
-class CensusUnavailable(Exception):
-    """The API server did not answer, or refused. The message says what and why."""
-
-
 class Census:
     """Counts the objects of a kind."""
 
-    def __init__(self, client: ApiClient, namespaces: Sequence[str] = (), *, timeout_s: float = 20.0) -> None:
+    def __init__(self, client: KubeClient, namespaces: Sequence[str] = (), *, timeout_s: float = 20.0) -> None:
         """`namespaces` empty: all of them. `timeout_s` bounds each request."""
-        self._client = KubeClient(client, timeout_s=timeout_s)
+        self._client = client
+        self._timeout_s = timeout_s
         self._namespaces = tuple(namespaces)
 
     async def uids(self, plural: str, label_selector: str = "", *, api: str = _OURS) -> set[str]:
         """All uids, from a state that is not older than the call; `api` is the path of another group and version.
-        Raises `CensusUnavailable`."""
+        Raises `ApiError`."""
         found: set[str] = set()
         for namespace in self._namespaces or ("",):
             found |= await self._uids_in(api, plural, label_selector, namespace)
@@ -75,7 +71,7 @@ class Census:
         """Those of these that certainly do not exist any more; none, with a log line, where the server does not say."""
         try:
             return set(uids) - await self.uids(plural)
-        except CensusUnavailable as error:
+        except ApiError as error:
             _log.warning("whether %d %s still exist is not known now: %s", len(uids), plural, error)
             return set()
 
@@ -111,19 +107,14 @@ class Census:
         if label_selector:
             query["labelSelector"] = label_selector
         path = f"{api}/namespaces/{namespace}/{plural}" if namespace else f"{api}/{plural}"
-        try:
-            answer = await self._client.request("GET", path, what=f"list {plural}", query=query, accept=_METADATA)
-        except ApiUnanswered as error:
-            raise CensusUnavailable(str(error)) from error
+        what = f"list {plural}"
+        answer = await self._client.request(
+            "GET", path, what=what, query=query, accept=_METADATA, timeout_s=self._timeout_s
+        )
         if answer.status == _GONE:
             raise _Expired
-        if answer.status != 200:
-            hint = f" (grant the operator's account list of {plural})" if answer.status == 403 else ""
-            raise CensusUnavailable(f"list {plural}: the API server answers {answer.message}{hint}")
-        try:
-            return _decoder.decode(answer.body)
-        except msgspec.MsgspecError as error:
-            raise CensusUnavailable(f"list {plural}: the API server's answer cannot be read: {error}") from error
+        answer.check(what, hint=f" (grant the operator's account list of {plural})")
+        return answer.read(_decoder, what)
 
 
 class _Expired(Exception):

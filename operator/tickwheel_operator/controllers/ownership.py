@@ -21,7 +21,7 @@ import msgspec
 from tickwheel_operator.clock import Clock
 from tickwheel_operator.controllers.observe import Fault
 from tickwheel_operator.controllers.ownermarks import Mark, MarkTaken, OwnerMarks
-from tickwheel_operator.workqueue import WorkFailed
+from tickwheel_operator.kube.errors import ApiError
 
 __all__ = ["SERVED_BY_ANOTHER", "Ownership", "OwnershipConfig"]
 
@@ -114,7 +114,7 @@ class Ownership:
                 await self._look()
                 if self._leading:
                     await self._claim_all()
-            except WorkFailed as error:
+            except ApiError as error:
                 _log.warning("who serves which namespace is not known now; next try in a moment: %s", error)
                 await asyncio.sleep(min(1.0, self._config.round_s))
                 continue
@@ -169,7 +169,7 @@ class Ownership:
         except MarkTaken:
             self._wake.set()  # another release was faster: the next look says which
             return False
-        except WorkFailed as error:
+        except ApiError as error:
             _log.warning("namespace %s cannot be marked as served by this release: %s", namespace, error)
             return False
         if before is not None:

@@ -15,9 +15,10 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from tickwheel_operator.api import GROUP, KINDS, UNBUILT_KINDS, VERSION
-from tickwheel_operator.controllers.census import Census, CensusUnavailable
+from tickwheel_operator.controllers.census import Census
 from tickwheel_operator.controllers.pods import POOL_LABEL, PodWatch
 from tickwheel_operator.controllers.unbuilt import Unbuilt
+from tickwheel_operator.kube.errors import ApiError
 from tickwheel_operator.pools.deployments import Deployments
 
 __all__ = ["Vanished", "WatchedKind", "watched_kinds"]
@@ -79,7 +80,7 @@ class Vanished:
             return
         try:
             exist = await self._census.uids(kind.plural, kind.selector, api=kind.api)
-        except CensusUnavailable as error:
+        except ApiError as error:
             _log.debug("what has vanished is not known now: %s", error)
             return
         gone = before - exist

@@ -19,12 +19,11 @@ from typing import Any, TypeVar
 
 import kopf
 import msgspec
-from kubernetes.aio.client import ApiClient
 
 from tickwheel_operator.api import GROUP, KINDS, UNBUILT_KINDS, VERSION
 from tickwheel_operator.clock import Clock
 from tickwheel_operator.controllers.catalog import Catalog
-from tickwheel_operator.controllers.census import Census, CensusUnavailable
+from tickwheel_operator.controllers.census import Census
 from tickwheel_operator.controllers.connection import connection_info
 from tickwheel_operator.controllers.observe import (
     VIEW_LABEL,
@@ -44,6 +43,8 @@ from tickwheel_operator.controllers.requests import Requests
 from tickwheel_operator.controllers.shallow import shallow_session
 from tickwheel_operator.controllers.stateless import NoDiffBase, NoProgress
 from tickwheel_operator.controllers.unbuilt import Unbuilt, observe_unbuilt
+from tickwheel_operator.kube.client import KubeClient
+from tickwheel_operator.kube.errors import ApiError
 from tickwheel_operator.objectfaults import INTERNAL_ERROR, Layer, ObjectFaults
 from tickwheel_operator.pools.deployments import Deployments
 
@@ -107,7 +108,7 @@ class Watch:
 
     def __init__(
         self,
-        client: ApiClient,
+        client: KubeClient,
         catalog: Catalog,
         requests: Requests,
         clock: Clock,
@@ -177,7 +178,7 @@ class Watch:
                     await self._census.count(plural)
                     self._problems.pop(kind, None)
                 return
-            except CensusUnavailable as error:
+            except ApiError as error:
                 self._problems[kind] = str(error)
                 _log.warning("cannot watch yet: %s", error)
                 await asyncio.sleep(self._config.restart_s)
@@ -398,7 +399,7 @@ class Watch:
         before = self._known(kind)
         try:
             exist = await self._census.uids(plural, selector)
-        except CensusUnavailable as error:
+        except ApiError as error:
             self._disagreed(kind, str(error))
             await asyncio.sleep(1)
             return False
@@ -422,7 +423,7 @@ class Watch:
             return await self._compare(kind)
         try:
             count = await self._census.count(_PLURALS[kind])
-        except CensusUnavailable as error:
+        except ApiError as error:
             self._disagreed(kind, str(error))
             return False
         return count == len(self._known(kind))

@@ -12,15 +12,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
-from kubernetes.aio.client import ApiClient
 
 from tickwheel_operator.election.lease import Lease, LeaseConflict, LeaseRefused, LeaseUnavailable
 from tickwheel_operator.kube.client import Answer, KubeClient
 from tickwheel_operator.kube.errors import ApiError, ApiUnanswered
+from tickwheel_operator.kube.resources import LEASES
 
 __all__ = ["KubernetesLeaseStore"]
 
-_API_VERSION = "coordination.k8s.io/v1"
 _ENDPOINT = "tickwheel.io/endpoint"
 _WATCH_S = 300
 
@@ -57,26 +56,26 @@ _event_decoder = msgspec.json.Decoder(_Event)
 class KubernetesLeaseStore:
     """A `LeaseStore` in one namespace. The client is the caller's: `close` leaves it open."""
 
-    def __init__(self, client: ApiClient, *, namespace: str, timeout_s: float = 5.0) -> None:
+    def __init__(self, client: KubeClient, *, namespace: str, timeout_s: float = 5.0) -> None:
         """`timeout_s` bounds a request; well below the renew deadline, so that a renewal can be tried twice."""
-        self._client = KubeClient(client, timeout_s=timeout_s)
-        self._path = f"/apis/{_API_VERSION}/namespaces/{namespace}/leases"
+        self._client = client
+        self._timeout_s = timeout_s
         self._namespace = namespace
 
     async def get(self, name: str) -> Lease | None:
-        answer = await self._request("GET", f"{self._path}/{name}", f"get lease {name}")
+        answer = await self._request("GET", self._path(name), f"get lease {name}")
         if answer.status == 404:
             return None
         return self._lease(answer, f"get lease {name}")
 
     async def create(self, name: str, lease: Lease) -> Lease:
         what = f"create lease {name}"
-        answer = await self._request("POST", self._path, what, _body(name, lease, version=""))
+        answer = await self._request("POST", self._path(), what, _body(name, lease, version=""))
         return self._lease(answer, what)
 
     async def update(self, name: str, lease: Lease) -> Lease:
         what = f"update lease {name}"
-        answer = await self._request("PUT", f"{self._path}/{name}", what, _body(name, lease, version=lease.version))
+        answer = await self._request("PUT", self._path(name), what, _body(name, lease, version=lease.version))
         if answer.status == 404:
             raise LeaseConflict(f"{what}: it is gone")
         return self._lease(answer, what)
@@ -85,7 +84,7 @@ class KubernetesLeaseStore:
         query: dict[str, str | int] = {
             "watch": "1", "fieldSelector": f"metadata.name={name}", "timeoutSeconds": _WATCH_S,
         }  # fmt: skip
-        lines = self._client.lines(self._path, what=f"watch lease {name}", query=query, timeout_s=_WATCH_S + 30)
+        lines = self._client.lines(self._path(), what=f"watch lease {name}", query=query, timeout_s=_WATCH_S + 30)
         try:
             async with contextlib.aclosing(lines):
                 async for line in lines:
@@ -102,11 +101,14 @@ class KubernetesLeaseStore:
 
     async def _request(self, method: str, path: str, what: str, body: dict[str, Any] | None = None) -> Answer:
         try:
-            answer = await self._client.request(method, path, what=what, body=body)
+            answer = await self._client.request(method, path, what=what, body=body, timeout_s=self._timeout_s)
             answer.raise_unanswered(what)
         except ApiUnanswered as error:
             raise LeaseUnavailable(str(error)) from error
         return answer
+
+    def _path(self, name: str = "") -> str:
+        return LEASES.path(self._namespace, name)
 
     def _lease(self, answer: Answer, what: str) -> Lease:
         if answer.ok:
@@ -131,8 +133,8 @@ def _body(name: str, lease: Lease, *, version: str) -> dict[str, Any]:
         # With the uid, since a PUT of a Lease that is gone creates it, whatever resourceVersion it names.
         metadata["resourceVersion"], metadata["uid"] = version.split("/", 1)
     return {
-        "apiVersion": _API_VERSION,
-        "kind": "Lease",
+        "apiVersion": LEASES.api_version,
+        "kind": LEASES.kind,
         "metadata": metadata,
         "spec": {
             "holderIdentity": lease.holder,

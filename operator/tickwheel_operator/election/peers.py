@@ -18,6 +18,7 @@ import msgspec
 from tickwheel_operator.election.containers import ended_before_ms
 from tickwheel_operator.kube.client import KubeClient
 from tickwheel_operator.kube.errors import ApiError
+from tickwheel_operator.kube.resources import PODS
 
 __all__ = ["CONTAINER", "Peers"]
 
@@ -67,7 +68,7 @@ class Peers:
         """`on_end` is called once for each end of a pod's container that was not known before: with the pod's name, and
         the instant of its node's clock before which processes of it had begun that have ended now."""
         self._client = client
-        self._path = f"/api/v1/namespaces/{namespace}/pods"
+        self._path = PODS.path(namespace)
         self._selector = selector
         self._on_end = on_end
         self._ends: dict[str, frozenset[str]] = {}

@@ -18,7 +18,8 @@ import msgspec
 from tickwheel_operator.api import GROUP
 from tickwheel_operator.clock import Clock
 from tickwheel_operator.kube.client import KubeClient
-from tickwheel_operator.kube.errors import ApiUnanswered
+from tickwheel_operator.kube.errors import ApiError, ApiRefused
+from tickwheel_operator.kube.resources import DEPLOYMENTS, PODS, REPLICA_SETS
 from tickwheel_operator.turns import Crowded, Turns
 
 __all__ = ["Controller", "OwnerUnknown", "PodOwners", "PoolOwner", "controller_of"]
@@ -37,11 +38,7 @@ _OF_ONE = 8
 _WAITING = 2_000
 _STEPS = 4
 """Pod, ReplicaSet, Deployment, and one to spare: a chain of owners that goes in a circle must end."""
-_PATHS = {
-    ("", "Pod"): "/api/v1/namespaces/{namespace}/pods/{name}",
-    ("apps", "ReplicaSet"): "/apis/apps/v1/namespaces/{namespace}/replicasets/{name}",
-    ("apps", "Deployment"): "/apis/apps/v1/namespaces/{namespace}/deployments/{name}",
-}
+_RESOURCES = {("", "Pod"): PODS, ("apps", "ReplicaSet"): REPLICA_SETS, ("apps", "Deployment"): DEPLOYMENTS}
 """What may stand between a pool and its pods, and so what is asked about."""
 
 
@@ -135,7 +132,7 @@ class PodOwners:
     async def _walk(self, namespace: str, pod: str, pod_uid: str) -> PoolOwner | None:
         step: Controller | None = Controller("", "Pod", pod, pod_uid)
         for _ in range(_STEPS):
-            if step is None or (step.group, step.kind) not in _PATHS:
+            if step is None or (step.group, step.kind) not in _RESOURCES:
                 return None
             step = await self._controller(namespace, step)
             if step is not None and (step.group, step.kind) == (GROUP, "WorkerPool"):
@@ -157,21 +154,19 @@ class PodOwners:
             raise OwnerUnknown("too many pods' owners are looked up at once") from None
 
     async def _ask(self, namespace: str, thing: Controller) -> Controller | None:
-        path = _PATHS[thing.group, thing.kind].format(namespace=namespace, name=thing.name)
+        path = _RESOURCES[thing.group, thing.kind].path(namespace, thing.name)
         what = f"look up the owner of {thing.kind} {namespace}/{thing.name}"
         try:
-            answer = await self._client.request("GET", path, what=what, accept=_METADATA)
-        except ApiUnanswered as error:
-            raise OwnerUnknown(str(error)) from error
-        if answer.status == 404:
-            return None
-        if not answer.ok:
-            raise OwnerUnknown(f"cannot {what}: the API server answers {answer.message}")
-        try:
-            metadata = msgspec.json.decode(answer.body)["metadata"]
+            metadata = (await self._client.call("GET", path, what=what, accept=_METADATA))["metadata"]
             # Another object has the name by now: then this one is gone, and has no owner.
             return controller_of(metadata) if metadata["uid"] == thing.uid else None
-        except (msgspec.MsgspecError, KeyError, TypeError, AttributeError) as error:
+        except ApiRefused as error:
+            if error.status == 404:
+                return None
+            raise OwnerUnknown(f"cannot {error}") from error
+        except ApiError as error:
+            raise OwnerUnknown(str(error)) from error
+        except (KeyError, TypeError, AttributeError) as error:
             raise OwnerUnknown(f"cannot {what}: the API server's answer cannot be read: {error!r}") from error
 
 

@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from typing import Any, Protocol, TypeVar
 
 import msgspec
-from kubernetes.aio.client import ApiClient
 
 from tickwheel_operator.identity.callers import Principal
 from tickwheel_operator.kube.client import KubeClient
 from tickwheel_operator.kube.errors import ApiUnanswered
+from tickwheel_operator.kube.resources import SUBJECT_ACCESS_REVIEWS, TOKEN_REVIEWS, ApiResource
 
 __all__ = ["KubernetesReviewer", "Review", "ReviewUnavailable", "Reviewer"]
 
@@ -83,12 +83,13 @@ class KubernetesReviewer:
     """The questions, put to the API server. Its account needs `create` on tokenreviews and subjectaccessreviews
     (the ClusterRole `system:auth-delegator`)."""
 
-    def __init__(self, api_client: ApiClient, *, timeout_s: float = 10.0) -> None:
-        self._client = KubeClient(api_client, timeout_s=timeout_s)
+    def __init__(self, client: KubeClient, *, timeout_s: float = 10.0) -> None:
+        self._client = client
+        self._timeout_s = timeout_s
 
     async def review_token(self, token: str, audience: str) -> Review:
         spec = {"token": token, "audiences": [audience]}
-        status = (await self._ask("authentication.k8s.io", "TokenReview", spec, _token_decoder)).status
+        status = (await self._ask(TOKEN_REVIEWS, spec, _token_decoder)).status
         user = status.user
         return Review(
             authenticated=status.authenticated,
@@ -109,16 +110,17 @@ class KubernetesReviewer:
         }
         if principal.uid:
             spec["uid"] = principal.uid
-        status = (await self._ask("authorization.k8s.io", "SubjectAccessReview", spec, _access_decoder)).status
+        status = (await self._ask(SUBJECT_ACCESS_REVIEWS, spec, _access_decoder)).status
         return status.allowed, status.reason
 
     async def _ask(
-        self, group: str, kind: str, spec: Mapping[str, Any], decoder: msgspec.json.Decoder[_Answer]
+        self, resource: ApiResource, spec: Mapping[str, Any], decoder: msgspec.json.Decoder[_Answer]
     ) -> _Answer:
-        body = {"apiVersion": f"{group}/v1", "kind": kind, "spec": spec}
+        kind = resource.kind
+        body = {"apiVersion": resource.api_version, "kind": kind, "spec": spec}
         try:
             answer = await self._client.request(
-                "POST", f"/apis/{group}/v1/{kind.lower()}s", what=f"create a {kind}", body=body
+                "POST", resource.path(), what=f"create a {kind}", body=body, timeout_s=self._timeout_s
             )
         except ApiUnanswered as error:
             # Callers read this: they need not learn where the API server is.

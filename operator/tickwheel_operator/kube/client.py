@@ -8,12 +8,12 @@ which costs more than the request itself, and drop fields that their version doe
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlencode
 
 import aiohttp
 import msgspec
-from kubernetes.aio.client import ApiClient
+from kubernetes.aio.client import ApiClient, Configuration
 from kubernetes.aio.client.rest import RESTResponse
 
 from tickwheel_operator.api.nesting import cut
@@ -26,6 +26,7 @@ APPLY = "application/apply-patch+yaml"
 JSON_PATCH = "application/json-patch+json"
 MERGE_PATCH = "application/merge-patch+json"
 _CONNECT_S = 5.0
+_Read = TypeVar("_Read")
 
 
 class _Status(msgspec.Struct):
@@ -44,6 +45,7 @@ class Answer(msgspec.Struct, frozen=True):
 
     status: int
     body: bytes
+    headers: Mapping[str, str] = {}
 
     @property
     def ok(self) -> bool:
@@ -67,15 +69,19 @@ class Answer(msgspec.Struct, frozen=True):
         except msgspec.MsgspecError:
             return _Status(message=self.body[:200].decode(errors="replace").strip())
 
+    def read(self, decoder: msgspec.json.Decoder[_Read], what: str) -> _Read:
+        """The parts of the body that are wanted. Raises `ApiUncertain` where it is something else."""
+        try:
+            return decoder.decode(self.body)
+        except msgspec.MsgspecError as error:
+            raise ApiUncertain(f"{what}: the API server's answer cannot be read: {error}") from error
+
     def object(self, what: str) -> dict[str, Any]:
         """The body; what is nested too deeply to be decoded is cut. Raises `ApiUncertain` unless it is an object."""
         try:
-            try:
-                return _object_decoder.decode(self.body)
-            except RecursionError:
-                return _object_decoder.decode(cut(self.body))
-        except msgspec.MsgspecError as error:
-            raise ApiUncertain(f"{what}: the API server's answer cannot be read: {error}") from error
+            return self.read(_object_decoder, what)
+        except RecursionError:
+            return Answer(self.status, cut(self.body)).read(_object_decoder, what)
 
     def check(self, what: str, *, hint: str = "") -> None:
         """Raise what the answer means, unless it is a yes. `hint` says what to do about missing rights."""
@@ -112,6 +118,12 @@ class KubeClient:
         self._host = client.configuration.host.rstrip("/")
         self._timeout_s = timeout_s
 
+    @property
+    def configuration(self) -> Configuration:
+        """Where the server is, and as whom it is asked: for kopf, which connects by itself."""
+        found: Configuration = self._client.configuration
+        return found
+
     async def request(
         self,
         method: str,
@@ -134,7 +146,7 @@ class KubeClient:
         headers = await self._headers(accept, content_type, what)
         try:
             response = await self._send(method, self._url(path, query), headers, body, timeout)
-            return Answer(response.status, await response.response.read())
+            return Answer(response.status, await response.response.read(), response.response.headers)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise ApiUnavailable(f"{what}: {self._host} cannot be reached: {error}") from error
         except TimeoutError as error:

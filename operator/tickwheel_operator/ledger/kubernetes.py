@@ -18,10 +18,10 @@ from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import msgspec
-from kubernetes.aio.client import ApiClient
 
 from tickwheel_operator.kube.client import Answer, KubeClient
 from tickwheel_operator.kube.errors import ApiUnavailable, ApiUncertain
+from tickwheel_operator.kube.resources import OURS
 from tickwheel_operator.ledger.codec import version_of
 from tickwheel_operator.ledger.protocol import (
     LedgerCorrupt,
@@ -39,7 +39,7 @@ from tickwheel_operator.ledger.protocol import (
 
 __all__ = ["KubernetesSegmentStore"]
 
-_API_VERSION = "tickwheel.io/v1alpha1"
+_SEGMENTS = OURS["LedgerSegment"]
 _PAGE = 500
 _DELETE_BATCH = 250
 """Names in one label selector: about 4 kB of URL."""
@@ -97,14 +97,15 @@ class KubernetesSegmentStore:
     """A `SegmentStore` in one namespace. Several ledgers may share it: their prefixes keep them apart."""
 
     def __init__(
-        self, client: ApiClient, *, namespace: str, prefix: str = "tickwheel-", timeout_s: float = 10.0
+        self, client: KubeClient, *, namespace: str, prefix: str = "tickwheel-", timeout_s: float = 10.0
     ) -> None:
         """`prefix` begins each object's name (lower case letters, digits and dashes); `timeout_s` bounds a request.
 
         The client is the caller's: `close` leaves it open.
         """
-        self._client = KubeClient(client, timeout_s=timeout_s)
-        self._path = f"/apis/{_API_VERSION}/namespaces/{namespace}/ledgersegments"
+        self._client = client
+        self._timeout_s = timeout_s
+        self._path = _SEGMENTS.path(namespace)
         self._namespace = namespace
         self._prefix = prefix
         self._ledger = prefix.strip("-")
@@ -189,10 +190,14 @@ class KubernetesSegmentStore:
         except OutcomeUnknown as error:
             raise StoreUnavailable(str(error)) from error
 
-    async def _ask(self, method: str, path: str, *, what: str, **options: Any) -> Answer:
+    async def _ask(
+        self, method: str, path: str, *, what: str, timeout_s: float | None = None, **options: Any
+    ) -> Answer:
         """The answer, if it is a yes or a no; else the store's errors for it."""
         try:
-            answer = await self._client.request(method, path, what=what, **options)
+            answer = await self._client.request(
+                method, path, what=what, timeout_s=timeout_s or self._timeout_s, **options
+            )
             answer.raise_unanswered(what)
         except ApiUnavailable as error:
             raise StoreUnavailable(str(error)) from error
@@ -208,8 +213,8 @@ class KubernetesSegmentStore:
             segment.epoch, segment.nonce, segment.chunk, segment.chunks, len(segment.data), segment.created_ms,
         )  # fmt: skip
         return {
-            "apiVersion": _API_VERSION,
-            "kind": "LedgerSegment",
+            "apiVersion": _SEGMENTS.api_version,
+            "kind": _SEGMENTS.kind,
             "metadata": {
                 "name": self._name(segment.partition, segment.sequence),
                 "labels": {

@@ -13,7 +13,7 @@ __all__ = ["connections_with_descriptors"]
 
 _log = logging.getLogger(__name__)
 _RESERVED = 400
-"""For the API server's connections, the watch, metrics, files: more than `runtime.api_clients` opens in all."""
+"""For the API server's connections, the watch, metrics, files: more than `kube.clients` opens in all."""
 
 
 def connections_with_descriptors(wanted: int) -> int:

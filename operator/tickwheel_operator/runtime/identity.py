@@ -8,8 +8,6 @@ import os
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from kubernetes.aio.client import ApiClient
-
 from tickwheel_operator.clock import Clock
 from tickwheel_operator.controllers.catalog import Catalog
 from tickwheel_operator.identity.callers import (
@@ -46,7 +44,7 @@ def service_url(settings: Settings) -> str:
     return settings.gateway_service_url or default
 
 
-def certificates(settings: Settings, client: ApiClient, clock: Clock) -> Certificates | None:
+def certificates(settings: Settings, client: KubeClient, clock: Clock) -> Certificates | None:
     """Where the gateway's certificate comes from; None: it speaks plain HTTP."""
     if settings.tls_cert_file:
         authorities = Path(settings.tls_ca_file) if settings.tls_ca_file else None
@@ -56,7 +54,7 @@ def certificates(settings: Settings, client: ApiClient, clock: Clock) -> Certifi
         return None
     terms = settings.tls_terms()
     return OwnCertificates(
-        AuthorityStore(KubeClient(client), namespace=settings.namespace),
+        AuthorityStore(client, namespace=settings.namespace),
         clock,
         names=gateway_names(settings),
         terms=terms,
@@ -87,7 +85,7 @@ def gateway_names(settings: Settings) -> list[str]:
 
 
 def access(
-    settings: Settings, client: ApiClient, catalog: Catalog, owners: PodOwners, clock: Clock
+    settings: Settings, client: KubeClient, catalog: Catalog, owners: PodOwners, clock: Clock
 ) -> tuple[Authenticator, Authorizer]:
     """Who is let in, and who may submit runs."""
     if settings.token_file:

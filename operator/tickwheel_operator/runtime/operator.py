@@ -16,8 +16,6 @@ import logging
 import random
 import secrets
 
-from kubernetes.aio.client import ApiClient
-
 from tickwheel_operator.clock import SystemClock
 from tickwheel_operator.controllers.catalog import Catalog
 from tickwheel_operator.controllers.census import Census
@@ -41,6 +39,7 @@ from tickwheel_operator.gateway.connections import ConnectionLimits
 from tickwheel_operator.gateway.server import Gateway
 from tickwheel_operator.identity.pod_owners import PodOwners
 from tickwheel_operator.kube.client import KubeClient
+from tickwheel_operator.kube.clients import ApiClients, open_clients
 from tickwheel_operator.ledger.kubernetes import KubernetesSegmentStore
 from tickwheel_operator.ledger.limits import LedgerLimits
 from tickwheel_operator.ledger.log import Ledger
@@ -48,7 +47,6 @@ from tickwheel_operator.objectfaults import ObjectFaults
 from tickwheel_operator.pools.deployments import Deployments
 from tickwheel_operator.pools.reconciler import PoolConfig
 from tickwheel_operator.runtime import identity
-from tickwheel_operator.runtime.api_clients import ApiClients, open_clients
 from tickwheel_operator.runtime.backend import HostBackend
 from tickwheel_operator.runtime.descriptors import connections_with_descriptors
 from tickwheel_operator.runtime.leadership import Failure, Leadership, LeadershipConfig
@@ -92,12 +90,12 @@ class Operator:
         requests = Requests(clock.now_ms, faults=faults)
         unbuilt = Unbuilt()
         deployments = Deployments()
-        owners = PodOwners(KubeClient(clients.reviews), clock)
+        owners = PodOwners(clients.reviews, clock)
         certificates = identity.certificates(settings, client, clock)
         marks = OwnerMarks(client, namespaces=settings.watch_namespaces, lease_name=LEASE_NAME)
         ownership = Ownership(marks, clock, own=settings.namespace, config=self._ownership_config())
         observability = Observability(
-            KubeClient(client),
+            client,
             catalog,
             requests,
             clock,
@@ -125,7 +123,7 @@ class Operator:
         census = Census(client, settings.watch_namespaces)
         vanished = Vanished(census, watched_kinds(worker_pods, deployments, unbuilt))
         pools = Pools(
-            KubeClient(client),
+            client,
             catalog,
             deployments,
             observability,
@@ -223,7 +221,7 @@ class Operator:
             background.append(asyncio.create_task(certificates.run(), name="certificates"))
         if settings.replica_selector:
             peers = Peers(
-                KubeClient(clients.lease),
+                clients.lease,
                 namespace=settings.namespace,
                 selector=settings.replica_selector,
                 on_end=elector.replica_ended,
@@ -246,7 +244,7 @@ class Operator:
 
     # --- parts -------------------------------------------------------------------------------------------------------
 
-    def _elector(self, client: ApiClient) -> Elector:
+    def _elector(self, client: KubeClient) -> Elector:
         settings = self._settings
         return Elector(
             KubernetesLeaseStore(client, namespace=settings.namespace),

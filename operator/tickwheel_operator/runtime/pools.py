@@ -29,7 +29,6 @@ from tickwheel_operator.pools.reconciler import PoolConfig, PoolReconciler
 from tickwheel_operator.pools.template import CA_CONFIG_MAP, CA_KEY, deployment_name, selector
 from tickwheel_operator.projection.subjects import Workforce
 from tickwheel_operator.runtime.observability import Observability
-from tickwheel_operator.workqueue import WorkFailed
 
 __all__ = ["Pools"]
 
@@ -157,7 +156,7 @@ class Pools:
                 continue
             try:
                 found = await self._config_maps(CA_CONFIG_MAP)
-            except WorkFailed as error:
+            except ApiError as error:
                 _log.debug("the ConfigMaps %s cannot be looked at: %s", CA_CONFIG_MAP, error)
                 continue
             self._reconciler.trust_seen(

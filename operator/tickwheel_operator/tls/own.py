@@ -13,18 +13,23 @@ import ssl
 from collections.abc import Callable, Mapping, Sequence
 
 from tickwheel_operator.clock import Clock
+from tickwheel_operator.kube.errors import ApiError
 from tickwheel_operator.tls.authority import Leaf, issue, make_authority
 from tickwheel_operator.tls.rotation import Authorities, Terms, advance, bundle, leaf_due
 from tickwheel_operator.tls.serving import load, server_context
-from tickwheel_operator.tls.store import AuthorityStore, BadSecret, Stored, StoreFailed
+from tickwheel_operator.tls.store import AuthorityStore, BadSecret, Stored
 
-__all__ = ["OwnCertificates"]
+__all__ = ["Contended", "OwnCertificates"]
 
 _log = logging.getLogger(__name__)
 _TRIES = 5
 """Replicas that start together lose the race for the Secret so often, at most."""
 _START_S = 120.0
 _AGAIN_S = 2.0
+
+
+class Contended(Exception):
+    """Other replicas were always faster. Try again."""
 
 
 class OwnCertificates:
@@ -63,7 +68,7 @@ class OwnCertificates:
                 return self._context
             except BadSecret as error:
                 raise ValueError(str(error)) from error
-            except StoreFailed as error:
+            except (ApiError, Contended) as error:
                 if loop.time() > until:
                     raise ValueError(f"the gateway has no certificate: {error}") from error
                 if str(error) != self._problem:
@@ -77,7 +82,7 @@ class OwnCertificates:
             try:
                 await self.renew()
                 self._problem = ""
-            except StoreFailed as error:
+            except (ApiError, BadSecret, Contended) as error:
                 if str(error) != self._problem:
                     _log.warning("the gateway goes on with the certificates that it has: %s", error)
                 self._problem = str(error)
@@ -91,7 +96,7 @@ class OwnCertificates:
         return {"ca": self._known.current.expires_ms / 1000, "leaf": self._leaf.expires_ms / 1000}
 
     async def renew(self) -> None:
-        """Do what is due. Raises `StoreFailed` after doing what can be done without the Secret."""
+        """Do what is due. Raises `ApiError`, `BadSecret`, `Contended`, after what can be done without the Secret."""
         try:
             self._take(await self._agree())
         finally:
@@ -109,7 +114,7 @@ class OwnCertificates:
             if written is not None:
                 _log.info("%s", _what_changed(known, wanted))
                 return written
-        raise StoreFailed(f"other replicas changed the authorities {_TRIES} times while this one tried to")
+        raise Contended(f"other replicas changed the authorities {_TRIES} times while this one tried to")
 
     def _take(self, stored: Stored) -> None:
         if self._stored is not None and self._stored.version == stored.version:

@@ -19,20 +19,20 @@ from typing import Any
 
 import msgspec
 
-from tickwheel_operator.kube.client import Answer, KubeClient
-from tickwheel_operator.kube.errors import ApiUnanswered
+from tickwheel_operator.kube.client import KubeClient
+from tickwheel_operator.kube.errors import ApiRefused
+from tickwheel_operator.kube.resources import SECRETS
 from tickwheel_operator.tls.authority import Authority, BadCertificate, certificates, pem
 from tickwheel_operator.tls.rotation import Authorities, bundle
 
-__all__ = ["AuthorityStore", "BadSecret", "StoreFailed", "Stored"]
+__all__ = ["AuthorityStore", "BadSecret", "Stored"]
 
 
-class StoreFailed(Exception):
-    """The Secret cannot be read or written now. The message is for the log; nothing of the Secret is in it."""
+_HINT = "; grant the operator get, create and update on it, as the chart does"
 
 
-class BadSecret(StoreFailed):
-    """The Secret is there, and is not what the operator writes. A person must look."""
+class BadSecret(Exception):
+    """The Secret is there, and is not what the operator writes. A person must look. Nothing of it is in the message."""
 
 
 class Stored(msgspec.Struct, frozen=True):
@@ -47,48 +47,38 @@ class AuthorityStore:
 
     def __init__(self, client: KubeClient, *, namespace: str, name: str = "tickwheel-ca") -> None:
         self._client = client
-        self._collection = f"/api/v1/namespaces/{namespace}/secrets"
         self._namespace = namespace
         self._name = name
 
     async def read(self) -> Stored | None:
-        """None: there is no such Secret. Raises `StoreFailed`, `BadSecret`."""
-        answer = await self._ask("GET", f"{self._collection}/{self._name}", "read")
-        if answer.status == 404:
-            return None
-        if not answer.ok:
-            raise self._refused("read", answer)
-        return self._stored(answer)
+        """None: there is no such Secret. Raises `ApiError`, `BadSecret`."""
+        try:
+            return self._stored(await self._call("GET", self._name, "read"))
+        except ApiRefused as error:
+            if error.status == 404:
+                return None
+            raise
 
     async def write(self, authorities: Authorities, replaces: Stored | None) -> Stored | None:
-        """Put it in the place of what was read. None: somebody else was first, read again. Raises `StoreFailed`."""
+        """Put it in the place of what was read. None: somebody else was first, read again. Raises `ApiError`."""
         body = self._secret(authorities, replaces)
-        if replaces is None:
-            answer = await self._ask("POST", self._collection, "create", body)
-        else:
-            answer = await self._ask("PUT", f"{self._collection}/{self._name}", "update", body)
-        if answer.status in (404, 409):
-            # Not ours to read as a missing namespace: a namespace that is gone takes this process with it.
-            return None
-        if not answer.ok:
-            raise self._refused("write", answer)
-        return self._stored(answer)
-
-    async def _ask(self, method: str, path: str, what: str, body: Mapping[str, Any] | None = None) -> Answer:
         try:
-            return await self._client.request(method, path, what=f"{what} {self._place}", body=body)
-        except ApiUnanswered as error:
-            raise StoreFailed(str(error)) from error
+            if replaces is None:
+                return self._stored(await self._call("POST", "", "create", body))
+            return self._stored(await self._call("PUT", self._name, "update", body))
+        except ApiRefused as error:
+            if error.status in (404, 409):
+                # Not ours to read as a missing namespace: a namespace that is gone takes this process with it.
+                return None
+            raise
+
+    async def _call(self, method: str, name: str, verb: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        path = SECRETS.path(self._namespace, name)
+        return await self._client.call(method, path, what=f"{verb} {self._place}", body=body, hint=_HINT)
 
     @property
     def _place(self) -> str:
         return f"Secret {self._namespace}/{self._name}"
-
-    def _refused(self, what: str, answer: Answer) -> StoreFailed:
-        hint = ""
-        if answer.status == 403:
-            hint = "; grant the operator get, create and update on it, as the chart does"
-        return StoreFailed(f"cannot {what} {self._place}: the API server answers {answer.message}{hint}")
 
     def _secret(self, authorities: Authorities, replaces: Stored | None) -> dict[str, Any]:
         following = authorities.next
@@ -115,8 +105,7 @@ class AuthorityStore:
             "data": {name: base64.b64encode(content).decode() for name, content in files.items() if content},
         }
 
-    def _stored(self, answer: Answer) -> Stored:
-        secret = msgspec.json.decode(answer.body)
+    def _stored(self, secret: Mapping[str, Any]) -> Stored:
         data = secret.get("data") or {}
         try:
             current = self._authority(data, "tls")

@@ -197,7 +197,8 @@ def test_a_connection_that_breaks_is_no_traceback(cli: Call, api: ApiServer) -> 
     api.broken = 10
     result = cli("next", "shop-sync")
     assert result.exit_code == 1
-    assert "the connection to the API server broke" in result.stderr
+    assert "get ScheduledTask shop-sync in namespace shops: the connection to http://127.0.0.1" in result.stderr
+    assert "failed" in result.stderr and result.stderr.rstrip().endswith("; try again")
 
 
 # --- backfill ---

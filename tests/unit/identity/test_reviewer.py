@@ -8,6 +8,7 @@ from kubernetes.aio import client as kubernetes_client
 
 from tickwheel_operator.identity.callers import Principal, PrincipalKind
 from tickwheel_operator.identity.reviewer import KubernetesReviewer, Review, ReviewUnavailable
+from tickwheel_operator.kube.client import KubeClient
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ async def api_server():
     await site.start()
     configuration = kubernetes_client.Configuration(host=f"http://127.0.0.1:{runner.addresses[0][1]}")
     async with kubernetes_client.ApiClient(configuration) as api_client:
-        yield KubernetesReviewer(api_client), got, answers
+        yield KubernetesReviewer(KubeClient(api_client)), got, answers
     await runner.cleanup()
 
 
@@ -101,4 +102,4 @@ async def test_an_api_server_that_is_not_there_is_unavailable():
     configuration = kubernetes_client.Configuration(host="http://127.0.0.1:1")
     async with kubernetes_client.ApiClient(configuration) as api_client:
         with pytest.raises(ReviewUnavailable, match="could not be asked"):
-            await KubernetesReviewer(api_client, timeout_s=2.0).review_token("the-token", "tickwheel")
+            await KubernetesReviewer(KubeClient(api_client), timeout_s=2.0).review_token("the-token", "tickwheel")

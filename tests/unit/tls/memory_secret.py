@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from tickwheel_operator.kube.errors import ApiUnavailable
 from tickwheel_operator.tls.rotation import Authorities
-from tickwheel_operator.tls.store import Stored, StoreFailed
+from tickwheel_operator.tls.store import Stored
 
 __all__ = ["MemorySecret"]
 
@@ -18,12 +19,12 @@ class MemorySecret:
 
     async def read(self) -> Stored | None:
         if self.down:
-            raise StoreFailed("the API server cannot be reached")
+            raise ApiUnavailable("the API server cannot be reached")
         return self.stored
 
     async def write(self, authorities: Authorities, replaces: Stored | None) -> Stored | None:
         if self.down:
-            raise StoreFailed("the API server cannot be reached")
+            raise ApiUnavailable("the API server cannot be reached")
         if (replaces.version if replaces else "") != (self.stored.version if self.stored else ""):
             return None
         self.writes += 1

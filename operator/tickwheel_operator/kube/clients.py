@@ -12,13 +12,12 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
 from urllib.request import getproxies
 
 from kubernetes.aio.client import ApiClient, Configuration
 from kubernetes.aio.config import load_incluster_config, load_kube_config
 
-from tickwheel_operator.api.nesting import cut
+from tickwheel_operator.kube.client import KubeClient
 
 __all__ = ["ApiClients", "CredentialsUnreadable", "open_clients"]
 
@@ -36,12 +35,12 @@ _OBJECTS = 64
 class ApiClients:
     """Each has its own connections, bounded in number."""
 
-    lease: ApiClient
+    lease: KubeClient
     """The election."""
-    ledger: ApiClient
-    reviews: ApiClient
+    ledger: KubeClient
+    reviews: KubeClient
     """What the gateway asks for callers: the only one that strangers can cause work for."""
-    objects: ApiClient
+    objects: KubeClient
     """All else."""
 
 
@@ -50,20 +49,10 @@ async def open_clients(kubeconfig: str) -> AsyncIterator[ApiClients]:
     """`kubeconfig` is a path; empty: the pod's service account, else the user's kubeconfig."""
     async with AsyncExitStack() as stack:
         opened = [
-            await stack.enter_async_context(_ShallowClient(await _configuration(kubeconfig, connections)))
+            KubeClient(await stack.enter_async_context(ApiClient(await _configuration(kubeconfig, connections))))
             for connections in (_LEASE, _LEDGER, _REVIEWS, _OBJECTS)
         ]
         yield ApiClients(*opened)
-
-
-class _ShallowClient(ApiClient):
-    """Reads answers with an object that is nested too deeply to decode: the API server repeats what is patched."""
-
-    def deserialize(self, response_text: str, response_type: str, content_type: str | None) -> Any:
-        try:
-            return super().deserialize(response_text, response_type, content_type)
-        except RecursionError:
-            return super().deserialize(cut(response_text.encode()).decode(), response_type, content_type)
 
 
 async def _configuration(kubeconfig: str, connections: int) -> Configuration:

@@ -13,9 +13,8 @@ import pytest
 from aiohttp import web
 from kubernetes.aio.config import incluster_config
 
-from tickwheel_operator.kube.client import KubeClient
+from tickwheel_operator.kube.clients import ApiClients, CredentialsUnreadable, open_clients
 from tickwheel_operator.kube.errors import ApiUnavailable
-from tickwheel_operator.runtime.api_clients import ApiClients, CredentialsUnreadable, open_clients
 from tickwheel_operator.tls.authority import make_authority, pem
 
 
@@ -61,7 +60,7 @@ def kubeconfig(folder: Path, url: str, user: dict[str, object]) -> str:
 
 async def test_no_number_of_requests_through_one_client_delays_those_of_the_others(api, tmp_path):
     async with open_clients(kubeconfig(tmp_path, api.url, {"token": "t"})) as clients:
-        reviews = KubeClient(clients.reviews)
+        reviews = clients.reviews
         flood = [asyncio.create_task(reviews.request("POST", "/slow", what="review", timeout_s=60)) for _ in range(300)]
         async with asyncio.timeout(30):
             while api.slow < 64:
@@ -69,7 +68,7 @@ async def test_no_number_of_requests_through_one_client_delays_those_of_the_othe
         for field in fields(ApiClients):
             if field.name != "reviews":
                 client = getattr(clients, field.name)
-                assert (await KubeClient(client).request("GET", "/", what=field.name, timeout_s=30)).ok
+                assert (await client.request("GET", "/", what=field.name, timeout_s=30)).ok
         assert api.slow == 64, "no more connections than it may have"
         for task in flood:
             task.cancel()
@@ -100,9 +99,9 @@ async def test_credentials_that_cannot_be_read_are_an_error_that_callers_know_an
             with pytest.raises(CredentialsUnreadable, match="credentials cannot be read"):
                 await shown()
             with pytest.raises(ApiUnavailable, match="credentials cannot be read"):
-                await KubeClient(clients.lease).request("GET", "/", what="get", timeout_s=30)
+                await clients.lease.request("GET", "/", what="get", timeout_s=30)
             with pytest.raises(ApiUnavailable, match="credentials cannot be read"):
-                async for _ in KubeClient(clients.lease).lines("/", what="watch", query={}, timeout_s=30):
+                async for _ in clients.lease.lines("/", what="watch", query={}, timeout_s=30):
                     pass
         token.write_text("second")
         assert await shown() == "bearer second"
