@@ -28,6 +28,7 @@ EDITS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("rival_at_the_same_name_not_seen", "if any(header.sequence >= segment.sequence and not _same", "if any(header.sequence > segment.sequence and not _same",
          "the segment that is created next collides with a rival's of that very name"),
         ("looks_by_the_slower_clock", "            max(after - seen for after, seen", "            min(after - seen for after, seen"),
+        ("segments_of_before_never_compacted", "            for header in headers:\n                self._compaction.note(header)\n", ""),
     ),
     "engine.routing": (
         ("expected_twice", "        if dispatch.where is queue and dispatch.place is Place.EXPECTED:\n            return\n", ""),
@@ -50,6 +51,7 @@ EDITS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("caller_that_is_cancelled_ends_the_term", "            if future is not None and not future.done():\n                future.set_result", "            if future is not None:\n                future.set_result"),
         ("intake_flutters", "retained < limit * _HELD_SHARE:", "retained < limit:"),
         ("checkpoint_begins_before_its_facts_are_durable", "        if facts:\n            started = loop.time()\n", "        if snapshot is not None:\n            self._checkpoints.begin(snapshot)\n            snapshot = None\n        if facts:\n            started = loop.time()\n"),
+        ("urgent_one_waits_for_a_report", "        if not self._urgent:\n", "        if True:\n"),
     ),
     "engine.leasing": (
         ("early_for_as_long_as_the_clock_is_behind", "boot + min(ahead_ms, _LONGEST_AHEAD_MS)", "boot + ahead_ms"),
@@ -58,10 +60,13 @@ EDITS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("told_twice_to_stop_it", "                if dispatch.token not in worker.cancelled:\n                    worker.cancelled.append", "                if True:\n                    worker.cancelled.append"),
         ("busy_worker_taken_for_silent", "max(pool.silence_ms, self._config.lease_ms // 2)", "pool.silence_ms"),
         ("text_of_the_last_failure_cut", '        if retry_ms:\n            # The text', '        if not retry_ms:\n            # The text'),
+        ("lease_ends_at_its_last_millisecond", "if d.lease_until_ms < now]", "if d.lease_until_ms <= now]"),
+        ("word_of_a_worker_is_no_sign_of_life", "        worker.seen_ms = self._journal.boot_ms\n        return worker", "        return worker"),
     ),
     "engine.core": (
         ("ends_of_the_leader_before_counted", "            self.state.outcomes.clear()\n", ""),
         ("replaces_one_that_has_ended", "            if other.number not in self.state.runs:\n                continue  # the end of the one before ended it, too\n", ""),
+        ("admitted_before_the_edit_forgotten", "admitted += self.overlaps.regroup(runs, self._spec_of)", "admitted = self.overlaps.regroup(runs, self._spec_of)"),
     ),
     "engine.state": (
         ("attempt_given_back_counts_for_the_run", "            dispatch.run.attempts -= 1\n", ""),

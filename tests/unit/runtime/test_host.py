@@ -19,7 +19,7 @@ from tickwheel_operator.engine.spec import PoolSpec, TaskSpec
 from tickwheel_operator.engine.views import Views
 from tickwheel_operator.ledger.log import Ledger
 from tickwheel_operator.ledger.protocol import Segment
-from tickwheel_operator.runtime.partition import PartitionHost
+from tickwheel_operator.runtime.partition import CommitConfig, PartitionHost
 
 _POOL = m.PoolApplied(spec=PoolSpec(namespace="default", name="p"))
 _TASK = m.TaskApplied(
@@ -80,7 +80,7 @@ def _lead(
     async def term() -> PartitionHost:
         store = _Store()
         ledger = Ledger(store, partition=0, leader="a", clock=_Clock(), nonces=lambda: secrets.token_hex(8))
-        host = PartitionHost(ledger, _Term(), _Clock(), sink=sink)
+        host = PartitionHost(ledger, _Term(), _Clock(), commit=CommitConfig(gather_ms=1_000), sink=sink)
         await host.take_over(lambda: [_POOL, _TASK])
         leading = asyncio.create_task(host.run())
         await story(host, store)
@@ -143,5 +143,19 @@ def test_a_full_store_takes_new_runs_again_when_a_tenth_of_it_is_free() -> None:
             await asyncio.sleep(1)
             answers.append(type(await host.call(_submit())))
         assert answers == [m.Submitted, m.CommandRefused, m.CommandRefused, m.CommandRefused, m.Submitted]
+
+    _lead(story)
+
+
+def test_whoever_waits_for_an_answer_does_not_wait_for_reports_that_gather() -> None:
+    async def story(host: PartitionHost, _: _Store) -> None:
+        seen = m.WorkerSeen(key=m.WorkerKey("default", "p", "w"), instance="i", handlers=("h",), slots=1)
+        reports = [asyncio.create_task(host.call(m.Report(request=f"report {n}", worker=seen))) for n in range(2)]
+        began = asyncio.get_running_loop().time()
+        answer = asyncio.create_task(host.call(_submit()))
+        reports.append(asyncio.create_task(host.call(m.Report(request="later", worker=seen))))
+        await answer
+        assert asyncio.get_running_loop().time() - began < 0.1
+        await asyncio.gather(*reports)
 
     _lead(story)
