@@ -27,7 +27,6 @@ from tickwheel_operator.ledger.log import Ledger
 from tickwheel_operator.ledger.sqlite import SqliteSegmentStore
 from tickwheel_operator.projection.config import ProjectionConfig
 from tickwheel_operator.projection.projector import Projector
-from tickwheel_operator.projection.stored import read_status
 from tickwheel_operator.runtime.memory import settle_memory
 from tickwheel_operator.runtime.partition import PartitionHost
 
@@ -85,12 +84,19 @@ async def measure(kubeconfig: str, ledger: str, writes_per_s: float, idle_s: flo
     asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(repr(context)))
     client = await new_client_from_config(config_file=kubeconfig)
     clock, catalog = SystemClock(), Catalog()
-    requests = Requests(clock.now_ms)
+    requests = Requests(clock.now_ms, catalog.objects)
     kube = KubeClient(client)
-    watch = Watch(kube, catalog, requests, clock, config=WatchConfig(watch_pods=False), read_status=read_status)
-    projector = Projector(kube, catalog, requests, clock, config=ProjectionConfig(writes_per_s=writes_per_s, burst=20))
-    catalog.on_task, requests.on_run = projector.task_changed, projector.run_changed
-    catalog.on_pool.append(projector.pool_changed)
+    watch = Watch(kube, catalog, requests, clock, config=WatchConfig(watch_pods=False))
+    projector = Projector(
+        kube,
+        catalog.objects,
+        catalog,
+        requests,
+        clock,
+        config=ProjectionConfig(writes_per_s=writes_per_s, burst=20),
+    )
+    catalog.on_change.append(projector.changed)
+    requests.on_change = projector.changed
     log = Ledger(
         SqliteSegmentStore(Path(ledger)), partition=0, leader="bench", clock=clock,
         nonces=lambda: secrets.token_hex(8),

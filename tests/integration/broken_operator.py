@@ -8,15 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tickwheel_operator.controllers import observe
 from tickwheel_operator.controllers.catalog import Catalog
 from tickwheel_operator.controllers.requests import Requests
 from tickwheel_operator.engine import views
 from tickwheel_operator.engine.waiting import Waiting
 from tickwheel_operator.gateway import convert
+from tickwheel_operator.kinds import scheduledtask, workerpool
+from tickwheel_operator.kinds.calendar import CALENDAR
 from tickwheel_operator.pools import reconciler
 from tickwheel_operator.pools.autoscaling import Autoscaler
-from tickwheel_operator.projection import projector
 from tickwheel_operator.projection.history import History
 from tickwheel_operator.projection.projector import Projector
 
@@ -31,16 +31,16 @@ class Injected(Exception):
 
 def install() -> None:
     """Break every layer."""
-    _break(observe, "compile_task", "watch", lambda task: task.metadata.name)
-    _break(observe, "compile_pool", "watch-pool", lambda pool: pool.metadata.name)
+    _break(scheduledtask, "compile_task", "watch", lambda task: task.metadata.name)
+    _break(workerpool, "compile_pool", "watch-pool", lambda pool: pool.metadata.name)
     _break(Catalog, "_missing_pool", "catalog", lambda _, spec: spec.name)
     _break(Requests, "_submission", "requests", lambda _, entry, request: entry.seen.name)
     _break(Waiting, "ready", "engine", lambda _, dispatch: dispatch.run.task.name)
     _break(views, "_task_view", "views", lambda state, task, entry, *_: entry.spec.name if entry else "")
-    _break(projector, "task_status", "projection", lambda task, *_: task.seen.name)
-    _break(projector, "pool_status", "projection-pool", lambda pool, *_: pool.seen.name)
-    _break(projector, "calendar_status", "projection-calendar", lambda calendar: calendar.seen.name)
-    _break(Projector, "_compare", "sorting", lambda _, task, view: task.seen.name)
+    _break(scheduledtask, "task_status", "projection", lambda task, *_: task.seen.name)
+    _break(workerpool, "pool_status", "projection-pool", lambda pool, *_: pool.name)
+    _break(type(CALENDAR), "status", "projection-calendar", lambda _, seen, *rest: seen.name)
+    _break(Projector, "_compare", "sorting", lambda _, task: task.name)
     _break(History, "_create", "history", lambda _, view, run: view.name)
     _break(reconciler, "deployment", "pools", lambda pool, *_: pool.metadata.name)
     _break(Autoscaler, "_decide", "autoscaling", lambda _, key, *rest: key[1])

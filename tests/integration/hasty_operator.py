@@ -7,7 +7,7 @@ changed.
 from __future__ import annotations
 
 from tickwheel_operator.identity.token_review import TokenReviewAuthenticator
-from tickwheel_operator.projection import projector
+from tickwheel_operator.kinds import world
 from tickwheel_operator.runtime import pools
 
 __all__ = ["SITE", "install"]
@@ -23,5 +23,5 @@ def install() -> None:
     remembers["cache_s"] = 3.0
     assert pools._TRUST_S > 1.0
     pools._TRUST_S = 1.0
-    assert projector._SETTLING_S > 3.0
-    projector._SETTLING_S = 3.0
+    assert world._SETTLING_S > 3.0
+    world._SETTLING_S = 3.0

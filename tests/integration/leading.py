@@ -42,7 +42,6 @@ from tickwheel_operator.ledger.sqlite import SqliteSegmentStore
 from tickwheel_operator.projection.config import ProjectionConfig
 from tickwheel_operator.projection.events import EventRecorder
 from tickwheel_operator.projection.projector import Projector
-from tickwheel_operator.projection.stored import read_status
 from tickwheel_operator.runtime.partition import PartitionHost
 from tickwheel_operator.runtime.unheard import remove_deleted
 
@@ -75,23 +74,21 @@ class Replica:
         self.clock = SystemClock()
         self.namespace = namespace
         self.catalog = Catalog()
-        self.requests = Requests(self.clock.now_ms, retry_s=0.1)
+        self.requests = Requests(self.clock.now_ms, self.catalog.objects, retry_s=0.1)
         self.watch = Watch(
             KubeClient(client), self.catalog, self.requests, self.clock,
-            config=WatchConfig(namespaces=(namespace, *others), watch_pods=False), read_status=read_status,
+            config=WatchConfig(namespaces=(namespace, *others), watch_pods=False),
         )  # fmt: skip
         self.events = EventRecorder(KubeClient(client), self.clock, instance="replica-0")
         self.projector = Projector(
-            KubeClient(client), self.catalog, self.requests, self.clock,
+            KubeClient(client), self.catalog.objects, self.catalog, self.requests, self.clock,
             events=self.events, namespaces=(namespace, *others),
             config=ProjectionConfig(
-                writes_per_s=writes_per_s, burst=10, expiry_interval_s=0.3, pool_interval_s=0.2, task_interval_s=0.1,
+                writes_per_s=writes_per_s, burst=10, expiry_interval_s=0.3, interval_factor=0.1,
             ),
         )  # fmt: skip
-        self.catalog.on_task = self.projector.task_changed
-        self.catalog.on_pool.append(self.projector.pool_changed)
-        self.catalog.on_calendar = self.projector.calendar_changed
-        self.requests.on_run = self.projector.run_changed
+        self.catalog.on_change.append(self.projector.changed)
+        self.requests.on_change = self.projector.changed
         self._store = SqliteSegmentStore(ledger)
         self.host = PartitionHost(self._ledger(), Term(), self.clock, sink=self.projector)
         self.new_request = itertools.count(1).__next__

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
 import secrets
 from typing import Any
@@ -15,10 +16,11 @@ from tickwheel_operator.controllers.catalog import Catalog
 from tickwheel_operator.controllers.census import Census
 from tickwheel_operator.controllers.pods import PodWatch
 from tickwheel_operator.controllers.requests import Requests
-from tickwheel_operator.controllers.unbuilt import Unbuilt
 from tickwheel_operator.controllers.vanished import Vanished, watched_kinds
 from tickwheel_operator.controllers.watch import Watch, WatchConfig
 from tickwheel_operator.engine.messages import Command, PoolApplied, TaskApplied, TaskRemoved, WorkerGone
+from tickwheel_operator.kinds import KINDS
+from tickwheel_operator.kinds.workerpool import WORKER_POOL
 from tickwheel_operator.kube.client import KubeClient
 from tickwheel_operator.pools.deployments import Deployments
 
@@ -54,13 +56,12 @@ class Watched:
     def __init__(self, client: ApiClient, place: str, **config: Any) -> None:
         clock = SystemClock()
         self.catalog = Catalog()
-        self.requests = Requests(clock.now_ms)
+        self.requests = Requests(clock.now_ms, self.catalog.objects)
         self.gone: list[WorkerGone] = []
         self.pods = PodWatch(self.gone.append)
-        self.deployments, self.unbuilt = Deployments(), Unbuilt()
+        self.deployments = Deployments()
         self.watch = Watch(
             KubeClient(client), self.catalog, self.requests, clock, pods=self.pods, deployments=self.deployments,
-            unbuilt=self.unbuilt,
             config=WatchConfig(namespaces=(place,), page_size=7, **config),
         )  # fmt: skip
         self._task: asyncio.Task[None] | None = None
@@ -188,7 +189,8 @@ async def test_pods_and_deployments_that_vanish_while_the_watch_is_broken_are_fo
         await create_pod("shops-1")
         await apps.create_namespaced_deployment(place, deployment)
         await create(client, place, "AlertChannel", "a", {"urlsFrom": {"secretKeyRef": {"name": "s", "key": "k"}}})
-        known = (watched.pods.uids, watched.deployments.uids, lambda: watched.unbuilt.of_kind("AlertChannel"))
+        channels = functools.partial(watched.catalog.objects.uids, KINDS["AlertChannel"])
+        known = (watched.pods.uids, watched.deployments.uids, channels)
         await until(lambda: [len(uids()) for uids in known] == [2, 1, 1])
         monkeypatch.setattr(watched.watch, "_served", hold)  # it is what a watch waits for before it begins
         watched.watch._stop.set()
@@ -200,7 +202,7 @@ async def test_pods_and_deployments_that_vanish_while_the_watch_is_broken_are_fo
         back.set()
         await until(lambda: len(watched.pods.uids()) == 3)  # the watch is back, and tells of what there is
         assert watched.gone == [] and [len(uids()) for uids in known] == [3, 1, 1]
-        kinds = watched_kinds(watched.pods, watched.deployments, watched.unbuilt)
+        kinds = watched_kinds(watched.pods, watched.deployments, watched.catalog)
         looking = asyncio.create_task(Vanished(Census(KubeClient(client), (place,)), kinds, every_s=0.1).run())
         await until(lambda: [len(uids()) for uids in known] == [2, 0, 0])
         looking.cancel()
@@ -211,7 +213,7 @@ async def test_a_watch_that_ends_is_started_again(client: ApiClient, place: str)
     async with Watched(client, place, restart_s=0.2) as watched:
         watched.watch._stop.set()
         await create(client, place, "WorkerPool", "shops", {})
-        await until(lambda: watched.catalog.pool(place, "shops") is not None)
+        await until(lambda: watched.catalog.objects.named(WORKER_POOL, place, "shops") is not None)
 
 
 async def test_no_finalizer_or_annotation_is_left_on_objects(client: ApiClient, place: str) -> None:

@@ -33,6 +33,7 @@ from tickwheel_operator.election.kubernetes import KubernetesLeaseStore
 from tickwheel_operator.election.lease import Lease, LeaseConflict
 from tickwheel_operator.engine.messages import RunState
 from tickwheel_operator.engine.views import HandlerState, RunView, TaskView
+from tickwheel_operator.kinds.stored import NOTHING
 from tickwheel_operator.kube.client import KubeClient
 from tickwheel_operator.kube.resources import OURS
 from tickwheel_operator.ledger.kubernetes import KubernetesSegmentStore
@@ -42,7 +43,6 @@ from tickwheel_operator.pools.template import Surroundings, deployment
 from tickwheel_operator.projection.bucket import Bucket
 from tickwheel_operator.projection.events import EventConfig, EventRecorder
 from tickwheel_operator.projection.history import History
-from tickwheel_operator.projection.stored import NOTHING
 from tickwheel_operator.projection.writer import Writer
 from tickwheel_operator.tls.authority import make_authority
 from tickwheel_operator.tls.rotation import Authorities

@@ -20,7 +20,6 @@ from tickwheel_operator.cli.manifests import Finding, Manifest, read
 from tickwheel_operator.cli.options import Output, output_option, structured
 from tickwheel_operator.cli.schedules import bound
 from tickwheel_operator.cli.unheeded import unheeded
-from tickwheel_operator.controllers.compile import compile_calendar
 from tickwheel_operator.controllers.completions import Completions
 from tickwheel_operator.engine.cron import warnings as cron_warnings
 from tickwheel_operator.engine.jitter import shortest_gap_ms
@@ -28,6 +27,7 @@ from tickwheel_operator.engine.triggers import looked_until
 from tickwheel_operator.engine.triggers.calendar import CalendarDates
 from tickwheel_operator.engine.triggers.instants import timestamp
 from tickwheel_operator.engine.triggers.spelling import spell_duration
+from tickwheel_operator.kinds.calendar import compile_calendar
 from tickwheel_operator.pools import constraints
 
 __all__ = ["lint"]

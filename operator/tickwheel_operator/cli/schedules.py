@@ -19,13 +19,14 @@ from tickwheel_operator.api import FieldFault, InvalidManifest, Resource, Schedu
 from tickwheel_operator.api.calendar import Calendar
 from tickwheel_operator.cli.manifests import Manifest, read
 from tickwheel_operator.cli.objects import NotThere, Objects
-from tickwheel_operator.controllers.compile import NeverFires, bind_calendars, compile_calendar, compile_task
 from tickwheel_operator.engine.cron import CronError, UnknownZoneError
 from tickwheel_operator.engine.cron import parse as parse_cron
 from tickwheel_operator.engine.spec import Completion, FixedDelay, TaskSpec
 from tickwheel_operator.engine.triggers import CronTrigger, Trigger, looked_until
 from tickwheel_operator.engine.triggers.calendar import CalendarDates
 from tickwheel_operator.engine.triggers.instants import timestamp
+from tickwheel_operator.kinds.calendar import compile_calendar
+from tickwheel_operator.kinds.compile_task import NeverFires, bind_calendars, compile_task
 
 __all__ = ["OfFiles", "Schedule", "bound", "of_cluster", "of_expression", "of_files"]
 

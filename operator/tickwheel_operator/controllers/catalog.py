@@ -1,4 +1,4 @@
-"""What exists: every ScheduledTask, WorkerPool and Calendar, as far as the engine and the projection need it.
+"""What exists: every object but TaskRuns, as far as the engine and the projection need it.
 
 Level-triggered: the watch says what an object is now, however often; the catalog works out what that means for an
 engine (`snapshot` for a new leader, `post` for the one that leads) and what is wrong with it (`fault`). Followers keep
@@ -17,17 +17,21 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import islice
 
 from tickwheel_operator.api import InvalidManifest, WorkerPool, sentence
-from tickwheel_operator.controllers.compile import NeverFires, bind_calendars
 from tickwheel_operator.controllers.completions import Completions
-from tickwheel_operator.controllers.entries import Bound, CalendarEntry, Dates, PoolEntry, TaskEntry
 from tickwheel_operator.controllers.isolation import Isolation
-from tickwheel_operator.controllers.observe import NEVER_FIRES, Fault, ObservedCalendar, ObservedPool, ObservedTask
 from tickwheel_operator.engine.messages import Command, PoolApplied, PoolRemoved, TaskApplied, TaskRemoved
 from tickwheel_operator.engine.spec import Completion, TaskSpec
 from tickwheel_operator.engine.triggers.calendar import CalendarDates
+from tickwheel_operator.kinds import AWAITED, KINDS, AnyKind
+from tickwheel_operator.kinds.calendar import CALENDAR
+from tickwheel_operator.kinds.compile_task import NeverFires, bind_calendars
+from tickwheel_operator.kinds.objects import Name, Objects
+from tickwheel_operator.kinds.scheduledtask import NEVER_FIRES, SCHEDULED_TASK, Bound, Dates, SeenTask, TaskEntry
+from tickwheel_operator.kinds.seen import Fault, Seen
+from tickwheel_operator.kinds.workerpool import WORKER_POOL, SeenPool
 from tickwheel_operator.objectfaults import INTERNAL_ERROR, Layer, ObjectFaults
 
-__all__ = ["KINDS", "TOGETHER", "CalendarEntry", "Catalog", "PoolEntry", "TaskEntry"]
+__all__ = ["TOGETHER", "Catalog"]
 
 _log = logging.getLogger(__name__)
 
@@ -35,10 +39,6 @@ POOL_NOT_FOUND = "PoolNotFound"
 CALENDAR_NOT_FOUND = "CalendarNotFound"
 TASK_NOT_FOUND = "TaskNotFound"
 COMPLETION_CYCLE = "CompletionCycle"
-KINDS = ("ScheduledTask", "WorkerPool", "TaskRun", "Calendar")
-"""The kinds whose lists must be complete before a replica may lead."""
-Name = tuple[str, str]
-"""Namespace and name."""
 _CYCLE_SHOWN = 10
 _AT_ONCE_S = 0.02
 """How long the tasks of a pool or a calendar that changed are judged before others get their turn."""
@@ -47,17 +47,15 @@ TOGETHER = 200
 
 
 class Catalog:
-    """All tasks, pools and calendars. Not for use from other threads."""
+    """All objects but TaskRuns. Not for use from other threads."""
 
-    def __init__(self, faults: ObjectFaults | None = None) -> None:
+    def __init__(self, faults: ObjectFaults | None = None, objects: Objects | None = None) -> None:
+        self.objects = objects or Objects()
         self._faults = faults or ObjectFaults()
         self._isolation = Isolation()
         self._tasks: dict[str, TaskEntry] = {}
-        self._pools: dict[Name, PoolEntry] = {}
-        self._calendars: dict[Name, CalendarEntry] = {}
-        self._of_pool: dict[Name, dict[str, None]] = {}
-        self._of_calendar: dict[Name, dict[str, None]] = {}
-        self._by_name: dict[Name, str] = {}
+        self._naming: dict[tuple[str, str, str], dict[str, None]] = {}
+        """Uids of the tasks that name an object, whether it exists or not, by its kind, namespace and name."""
         self._completions = Completions()
         self._unjudged: OrderedDict[str, None] = OrderedDict()
         """Uids of tasks whose pool or calendar has changed, in the order in which they are judged."""
@@ -65,16 +63,12 @@ class Catalog:
         self._outbox: list[Command] = []
         self._gathers = False
         """What is posted now goes together with what comes after it."""
-        self._unsynced = set(KINDS)
+        self._unsynced = {kind.name for kind in AWAITED}
         self._synced = asyncio.Event()
         self.unserved: Callable[[str], Fault | None] = lambda namespace: None
         """Why nothing of a namespace is served here, such as since another release does; None: it is."""
-        self.on_task: Callable[[str], None] = lambda uid: None
-        """Called with the uid of a task that changed in any way, its status too, or is gone."""
-        self.on_pool: list[Callable[[str, str], None]] = []
-        """Each is called with the namespace and name of a pool that changed in any way, its status too, or is gone."""
-        self.on_calendar: Callable[[str, str], None] = lambda namespace, name: None
-        """Called with the namespace and name of a calendar that changed in any way, its status too, or is gone."""
+        self.on_change: list[Callable[[Seen], None]] = []
+        """Each is called with an object that changed in any way, its status and its verdict too, or is gone."""
 
     # --- reading ---
 
@@ -90,60 +84,42 @@ class Catalog:
         return self._tasks.get(uid)
 
     def task_named(self, namespace: str, name: str) -> TaskEntry | None:
-        return self._tasks.get(self._by_name.get((namespace, name), ""))
+        seen = self.objects.named(SCHEDULED_TASK, namespace, name)
+        return None if seen is None else self._tasks.get(seen.uid)
 
     def tasks(self) -> Collection[TaskEntry]:
         return self._tasks.values()
 
-    def pool(self, namespace: str, name: str) -> PoolEntry | None:
-        return self._pools.get((namespace, name))
-
-    def pools(self) -> Collection[PoolEntry]:
-        return self._pools.values()
-
     def pool_keys(self) -> Collection[Name]:
         """Namespace and name of each pool that exists and is served here, whatever is wrong with it."""
-        served = {namespace: self.unserved(namespace) is None for namespace in {name[0] for name in self._pools}}
-        return [name for name in self._pools if served[name[0]]]
+        names = self.objects.names(WORKER_POOL)
+        served = {namespace: self.unserved(namespace) is None for namespace in {name[0] for name in names}}
+        return [name for name in names if served[name[0]]]
 
     def pool_resource(self, namespace: str, name: str) -> WorkerPool | None:
         """The pool's manifest; None: there is none, it is invalid, it is being deleted, or it is not served here."""
-        entry = self._pools.get((namespace, name))
-        if entry is None or entry.seen.deleting or self.unserved(namespace) is not None:
+        seen = self.objects.named(WORKER_POOL, namespace, name)
+        if seen is None or seen.deleting or self.unserved(namespace) is not None:
             return None
-        return entry.seen.resource
+        return seen.resource
 
-    def tasks_of_pool(self, namespace: str, name: str) -> Iterable[str]:
-        """Uids of the tasks that name the pool, whether it exists or not."""
-        return tuple(self._of_pool.get((namespace, name), ()))
-
-    def calendar(self, namespace: str, name: str) -> CalendarEntry | None:
-        return self._calendars.get((namespace, name))
-
-    def calendars(self) -> Collection[CalendarEntry]:
-        return self._calendars.values()
+    def naming(self, kind: AnyKind, namespace: str, name: str) -> Iterable[str]:
+        """Uids of the tasks that name the object, whether it exists or not."""
+        return tuple(self._naming.get((kind.name, namespace, name), ()))
 
     def namespaces(self) -> set[str]:
         """Those that have a task or a pool."""
-        return {entry.seen.namespace for entry in self._tasks.values()} | {name[0] for name in self._pools}
-
-    def uids(self, kind: str) -> set[str]:
-        """The objects of a kind that are known (of tasks, pools and calendars)."""
-        match kind:
-            case "ScheduledTask":
-                return set(self._tasks)
-            case "Calendar":
-                return {entry.seen.uid for entry in self._calendars.values()}
-            case _:
-                return {entry.seen.uid for entry in self._pools.values()}
+        pools = self.objects.names(WORKER_POOL)
+        return {entry.seen.namespace for entry in self._tasks.values()} | {name[0] for name in pools}
 
     # --- the engine's side ---
 
     def snapshot(self) -> Iterator[Command]:
         """The commands that make a new engine know all objects, now: pools first."""
-        for pool in self._pools.values():
-            if pool.seen.spec is not None:
-                yield PoolApplied(spec=pool.seen.spec)
+        for name in self.objects.names(WORKER_POOL):
+            pool = self.objects.named(WORKER_POOL, *name)
+            if pool is not None and pool.spec is not None:
+                yield PoolApplied(spec=pool.spec)
         yield from self._isolation.commands({uid: entry.seen.generation for uid, entry in self._tasks.items()})
         for entry in self._tasks.values():
             entry.posted = _wanted(entry)
@@ -169,131 +145,105 @@ class Catalog:
 
     # --- the watch's side ---
 
-    def mark_synced(self, kind: str) -> None:
+    def mark_synced(self, kind: AnyKind) -> None:
         """The first list of the kind is complete."""
-        self._unsynced.discard(kind)
+        self._unsynced.discard(kind.name)
         if not self._unsynced:
             self._synced.set()
 
-    def task_seen(self, seen: ObservedTask) -> None:
+    def seen(self, seen: Seen) -> None:
+        """The object is so now."""
+        kind = KINDS[seen.kind]
+        before = self.objects.named(kind, seen.namespace, seen.name)
+        self.objects.put(seen)
+        if isinstance(seen, SeenTask):
+            self._task_seen(seen, is_new=before is None)
+        else:
+            self._changed(kind, before, seen, seen)
+
+    def gone(self, kind: AnyKind, uid: str) -> None:
+        """The object is gone, whether a watch event said so or not."""
+        seen = self.objects.get(kind, uid)
+        if seen is None:
+            return
+        before = self.objects.named(kind, seen.namespace, seen.name)
+        self.objects.remove(seen)
+        after = self.objects.named(kind, seen.namespace, seen.name)
+        if isinstance(seen, SeenTask):
+            self._task_gone(seen, before, after)
+        else:
+            self._changed(kind, before, after, seen)
+
+    def namespaces_changed(self, namespaces: Collection[str]) -> None:
+        """What `unserved` says of these namespaces has changed."""
+        changed = set(namespaces)
+        self._judge_soon([uid for uid, entry in self._tasks.items() if entry.seen.namespace in changed])
+        for seen in [seen for seen in self.objects.every() if seen.namespace in changed]:
+            if seen.kind != SCHEDULED_TASK.name:
+                self._tell(seen)
+
+    # --- inside ---
+
+    def _changed(self, kind: AnyKind, before: Seen | None, after: Seen | None, seen: Seen) -> None:
+        """Another object has the name than `before`, or it is another now, or nothing has it any more."""
+        if kind is WORKER_POOL:
+            self._pool_changed(before, after, seen)
+        if before is not after and kind.concerns(before, after):
+            self._judge_soon(self.naming(kind, seen.namespace, seen.name))
+        self._tell(seen)
+
+    def _pool_changed(self, before: Seen | None, after: Seen | None, seen: Seen) -> None:
+        key, namespace, name = f"pool {seen.namespace}/{seen.name}", seen.namespace, seen.name
+        if not isinstance(after, SeenPool):
+            self._post(key, PoolRemoved(namespace=namespace, name=name))
+            return
+        self.unserved(namespace)  # a pool alone wants its namespace to be served
+        had = before.spec if isinstance(before, SeenPool) else None
+        if after.spec is not None and after.spec != had:
+            self._post(key, PoolApplied(spec=after.spec))
+
+    def _tell(self, seen: Seen) -> None:
+        for listener in self.on_change:
+            listener(seen)
+
+    def _task_seen(self, seen: SeenTask, *, is_new: bool) -> None:
         entry = self._tasks.get(seen.uid)
         if entry is None:
             entry = self._tasks[seen.uid] = TaskEntry(seen)
         else:
             self._unindex(entry)
             entry.seen = seen
-        name = (seen.namespace, seen.name)
-        is_new = name not in self._by_name
-        self._by_name[name] = seen.uid
-        spec = seen.spec
-        if spec is not None:
-            self._of_pool.setdefault((spec.namespace, spec.pool), {})[seen.uid] = None
-            for use in spec.calendars:
-                self._of_calendar.setdefault((spec.namespace, use.name), {})[seen.uid] = None
+        name, spec = (seen.namespace, seen.name), seen.spec
+        for key in _named(spec):
+            self._naming.setdefault(key, {})[seen.uid] = None
         concerned = self._link(name, spec)
         self._judge(entry)
         self._judge_named(concerned, but=name)
         if is_new:
             self._judge_named(self._completions.followers(name), but=name)
 
-    def task_gone(self, uid: str) -> None:
-        entry = self._tasks.pop(uid, None)
-        if entry is None:
-            return
-        self._unindex(entry)
-        self._post(uid, TaskRemoved(uid=uid))
-        self.on_task(uid)
-        name = (entry.seen.namespace, entry.seen.name)
-        if self._by_name.get(name) == uid:
-            del self._by_name[name]
-            self._judge_named({*self._link(name, None), *self._completions.followers(name)}, but=name)
-
-    def pool_seen(self, seen: ObservedPool) -> None:
-        key = (seen.namespace, seen.name)
-        before = self._pools.get(key)
-        self._pools[key] = PoolEntry(seen)
-        self.unserved(seen.namespace)  # a pool alone wants its namespace to be served
-        had = before.seen.spec if before is not None else None
-        if seen.spec is not None and seen.spec != had:
-            self._post(f"pool {seen.namespace}/{seen.name}", PoolApplied(spec=seen.spec))
-        if (seen.spec is None) != (had is None):
-            self._judge_pool(key)
-        self._pool_changed(key)
-
-    def pool_gone(self, namespace: str, name: str, uid: str) -> None:
-        key = (namespace, name)
-        entry = self._pools.get(key)
-        if entry is None or entry.seen.uid != uid:
+    def _task_gone(self, seen: SeenTask, before: Seen | None, after: Seen | None) -> None:
+        self._unindex(self._tasks.pop(seen.uid))
+        self._post(seen.uid, TaskRemoved(uid=seen.uid))
+        self._tell(seen)
+        if before is after:
             return  # another object has the name by now
-        del self._pools[key]
-        self._post(f"pool {namespace}/{name}", PoolRemoved(namespace=namespace, name=name))
-        self._judge_pool(key)
-        self._pool_changed(key)
-
-    def calendar_seen(self, seen: ObservedCalendar) -> None:
-        key = (seen.namespace, seen.name)
-        before = self._calendars.get(key)
-        self._calendars[key] = CalendarEntry(seen)
-        if before is None or seen.dates != before.seen.dates:
-            self._judge_calendar(key)
-        self.on_calendar(*key)
-
-    def calendar_gone(self, namespace: str, name: str, uid: str) -> None:
-        key = (namespace, name)
-        entry = self._calendars.get(key)
-        if entry is None or entry.seen.uid != uid:
-            return  # another object has the name by now
-        del self._calendars[key]
-        self._judge_calendar(key)
-        self.on_calendar(*key)
-
-    def namespaces_changed(self, namespaces: Collection[str]) -> None:
-        """What `unserved` says of these namespaces has changed."""
-        changed = set(namespaces)
-        self._judge_soon([uid for uid, entry in self._tasks.items() if entry.seen.namespace in changed])
-        for key in [name for name in self._pools if name[0] in changed]:
-            self._pool_changed(key)
-        for key in [name for name in self._calendars if name[0] in changed]:
-            self.on_calendar(*key)
-
-    def forget(self, kind: str, uid: str) -> None:
-        """The object is gone, though no watch event said so."""
-        match kind:
-            case "ScheduledTask":
-                self.task_gone(uid)
-            case "Calendar":
-                for calendar in list(self._calendars.values()):
-                    if calendar.seen.uid == uid:
-                        self.calendar_gone(calendar.seen.namespace, calendar.seen.name, uid)
-            case _:
-                for pool in list(self._pools.values()):
-                    if pool.seen.uid == uid:
-                        self.pool_gone(pool.seen.namespace, pool.seen.name, uid)
-
-    # --- inside ---
+        name = (seen.namespace, seen.name)
+        concerned = self._link(name, after.spec if isinstance(after, SeenTask) else None)
+        self._judge_named({*concerned, *self._completions.followers(name)}, but=name)
 
     def _unindex(self, entry: TaskEntry) -> None:
-        spec = entry.seen.spec
-        if spec is None:
-            return
-        _discard(self._of_pool, (spec.namespace, spec.pool), spec.uid)
-        for use in spec.calendars:
-            _discard(self._of_calendar, (spec.namespace, use.name), spec.uid)
+        for key in _named(entry.seen.spec):
+            uids = self._naming.get(key)
+            if uids is not None:
+                uids.pop(entry.seen.uid, None)
+                if not uids:
+                    del self._naming[key]
 
     def _link(self, name: Name, spec: TaskSpec | None) -> Collection[Name]:
         """The task follows whom its spec names. Returns the tasks for which that may change whether they are armed."""
         followed = spec.after.task if spec is not None and isinstance(spec.after, Completion) else None
         return self._completions.link(name, None if followed is None else (name[0], followed))
-
-    def _pool_changed(self, key: Name) -> None:
-        for listener in self.on_pool:
-            listener(*key)
-
-    def _judge_pool(self, key: Name) -> None:
-        self._judge_soon(self._of_pool.get(key, ()))
-
-    def _judge_calendar(self, key: Name) -> None:
-        self._judge_soon(self._of_calendar.get(key, ()))
 
     def _judge_soon(self, uids: Iterable[str]) -> None:
         """Judge these tasks in turn: some now, the rest when the loop has looked after others."""
@@ -322,9 +272,9 @@ class Catalog:
 
     def _judge_named(self, names: Collection[Name], *, but: Name) -> None:
         for name in names:
-            uid = self._by_name.get(name)
-            if uid is not None and name != but:
-                self._judge(self._tasks[uid])
+            entry = self.task_named(*name)
+            if entry is not None and name != but:
+                self._judge(entry)
 
     def _judge(self, entry: TaskEntry) -> None:
         """Work out whether the task is armed, and tell the engine what changed."""
@@ -338,7 +288,7 @@ class Catalog:
         if self._sink is not None and entry.posted != wanted:
             entry.posted = wanted
             self._post(seen.uid, _command(entry))
-        self.on_task(seen.uid)
+        self._tell(seen)
 
     def _fault(self, entry: TaskEntry) -> Fault | None:
         """Why the task is not armed; None: it is, with what it names bound into it."""
@@ -354,7 +304,7 @@ class Catalog:
         )
 
     def _missing_pool(self, spec: TaskSpec) -> Fault | None:
-        pool = self._pools.get((spec.namespace, spec.pool))
+        pool = self.objects.named(WORKER_POOL, spec.namespace, spec.pool)
         if pool is None:
             # It names no pools that exist: the message would be stale with each that comes or goes.
             return Fault(
@@ -362,7 +312,7 @@ class Catalog:
                 f"spec.pool: there is no WorkerPool {spec.pool} in namespace {spec.namespace}; "
                 f"create it, or name one of `kubectl get workerpools.tickwheel.io -n {spec.namespace}`",
             )
-        if pool.seen.spec is None:
+        if pool.spec is None:
             return Fault(POOL_NOT_FOUND, f"spec.pool: the WorkerPool {spec.pool} is itself stalled; mend it first")
         return None
 
@@ -371,7 +321,7 @@ class Catalog:
         if not isinstance(spec.after, Completion):
             return None
         field, namespace, followed = "spec.trigger.completion.task", spec.namespace, spec.after.task
-        if (namespace, followed) not in self._by_name:
+        if self.objects.named(SCHEDULED_TASK, namespace, followed) is None:
             return Fault(
                 TASK_NOT_FOUND,
                 f"{field}: there is no ScheduledTask {followed} in namespace {namespace}; "
@@ -397,8 +347,8 @@ class Catalog:
         return bound.fault
 
     def _dates(self, namespace: str, name: str) -> CalendarDates | None:
-        calendar = self._calendars.get((namespace, name))
-        return None if calendar is None else calendar.seen.dates
+        calendar = self.objects.named(CALENDAR, namespace, name)
+        return None if calendar is None else calendar.dates
 
     def _post(self, key: str, command: Command) -> None:
         if self._sink is None:
@@ -449,9 +399,9 @@ def _command(entry: TaskEntry) -> Command:
     return TaskApplied(spec=spec, record=entry.seen.record)
 
 
-def _discard(index: dict[Name, dict[str, None]], key: Name, uid: str) -> None:
-    uids = index.get(key)
-    if uids is not None:
-        uids.pop(uid, None)
-        if not uids:
-            del index[key]
+def _named(spec: TaskSpec | None) -> Iterator[tuple[str, str, str]]:
+    """Kind, namespace and name of all that a task names."""
+    if spec is not None:
+        for kind in AWAITED:
+            for name in kind.named_by(spec):
+                yield kind.name, spec.namespace, name

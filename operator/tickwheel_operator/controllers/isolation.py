@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from tickwheel_operator.controllers.observe import Fault
 from tickwheel_operator.engine.messages import Command, TaskAbandoned, TaskRemoved
+from tickwheel_operator.kinds.seen import Fault
 
 __all__ = ["Isolation"]
 

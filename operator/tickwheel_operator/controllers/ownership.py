@@ -19,8 +19,8 @@ from collections.abc import Callable, Collection
 import msgspec
 
 from tickwheel_operator.clock import Clock
-from tickwheel_operator.controllers.observe import Fault
 from tickwheel_operator.controllers.ownermarks import Mark, MarkTaken, OwnerMarks
+from tickwheel_operator.kinds.seen import Fault
 from tickwheel_operator.kube.errors import ApiError
 
 __all__ = ["SERVED_BY_ANOTHER", "Ownership", "OwnershipConfig"]

@@ -11,23 +11,24 @@ import asyncio
 import itertools
 from collections.abc import Awaitable, Callable, Collection, Hashable, Iterable
 
-from tickwheel_operator.controllers.observe import Fault, ObservedRun, RunRequest
 from tickwheel_operator.engine.messages import (
     CancelRun,
     CommandRefused,
     Effect,
     RefusalReason,
-    RunState,
     StartBackfill,
     Submission,
     Submit,
     Submitted,
     SubmittedRun,
 )
+from tickwheel_operator.kinds.objects import Objects
+from tickwheel_operator.kinds.seen import Fault
+from tickwheel_operator.kinds.taskrun import RunEntry, RunRequest, SeenRun
 from tickwheel_operator.objectfaults import INTERNAL_ERROR, Layer, ObjectFaults
 from tickwheel_operator.workqueue import WorkFailed, WorkQueue
 
-__all__ = ["Call", "Requests", "RunEntry"]
+__all__ = ["Call", "Requests"]
 
 Call = Callable[[Submit | StartBackfill | CancelRun], Awaitable[Effect]]
 _WORKERS = 16
@@ -59,34 +60,19 @@ _LOOK_AGAIN_S = {
 }
 
 
-class RunEntry:
-    """A TaskRun that a user made."""
-
-    __slots__ = ("cancelled", "deleted_at", "refusal", "refused_at", "run_id", "seen", "state")
-
-    def __init__(self, seen: ObservedRun) -> None:
-        self.seen = seen
-        self.run_id = seen.run_id
-        self.state: RunState | None = None
-        """As the engine answered; None: not yet."""
-        self.refusal: Fault | None = None
-        self.refused_at: float | None = None
-        """When the engine refused it first in this term, by the event loop's clock."""
-        self.cancelled = False
-        """The cancel was carried out."""
-        self.deleted_at = 0.0
-        """When the object went, by the event loop's clock."""
-
-    @property
-    def fault(self) -> Fault | None:
-        """Why the request is not met now; None: it is, or it is on its way."""
-        return self.seen.fault or self.refusal
-
-
 class Requests:
     """All TaskRuns that users made."""
 
-    def __init__(self, now_ms: Callable[[], int], *, retry_s: float = 0.5, faults: ObjectFaults | None = None) -> None:
+    def __init__(
+        self,
+        now_ms: Callable[[], int],
+        objects: Objects,
+        *,
+        retry_s: float = 0.5,
+        faults: ObjectFaults | None = None,
+    ) -> None:
+        """`objects` are those of the catalog, where TaskRuns are kept too."""
+        self._objects = objects
         self._now_ms = now_ms
         self._faults = faults or ObjectFaults()
         self._entries: dict[str, RunEntry] = {}
@@ -100,8 +86,8 @@ class Requests:
         self._queue: WorkQueue[str] = WorkQueue(
             self._work, name="taskrun-requests", workers=_WORKERS, group=self._namespace, initial_s=retry_s, max_s=30.0
         )
-        self.on_run: Callable[[str], None] = lambda uid: None
-        """Called with the uid of a TaskRun whose object or answer changed, or is gone."""
+        self.on_change: Callable[[SeenRun], None] = lambda seen: None
+        """Called with a TaskRun whose object or answer changed, or is gone."""
 
     def entry(self, uid: str) -> RunEntry | None:
         return self._entries.get(uid)
@@ -118,7 +104,8 @@ class Requests:
 
     # --- the watch's side ---
 
-    def run_seen(self, seen: ObservedRun) -> None:
+    def run_seen(self, seen: SeenRun) -> None:
+        self._objects.put(seen)
         entry = self._entries.get(seen.uid)
         if entry is None:
             entry = self._entries[seen.uid] = RunEntry(seen)
@@ -128,12 +115,13 @@ class Requests:
             self._know_run(entry, seen.run_id)
         if self._call is not None and self._is_open(entry):
             self._queue.add(seen.uid)
-        self.on_run(seen.uid)
+        self.on_change(seen)
 
     def run_gone(self, uid: str) -> None:
         entry = self._entries.pop(uid, None)
         if entry is None:
             return
+        self._objects.remove(entry.seen)
         uids = self._of_run.get(entry.run_id)
         if uids is not None:
             uids.pop(uid, None)
@@ -149,7 +137,7 @@ class Requests:
                 self._forget_deletions()
         else:
             self._queue.discard(uid)
-        self.on_run(uid)
+        self.on_change(entry.seen)
 
     def task_changed(self, namespace: str, name: str) -> None:
         """The task may have come into being: who waits for it is submitted at once."""
@@ -204,7 +192,7 @@ class Requests:
             except Exception as error:
                 message = self._faults.record(Layer.REQUESTS, "TaskRun", entry.seen.namespace, entry.seen.name, error)
                 entry.refusal = Fault(INTERNAL_ERROR, message)
-                self.on_run(uid)
+                self.on_change(entry.seen)
                 return _FAILED_S
         if (entry := self._deleted.get(uid)) is not None:
             await self._withdraw(entry, call)
@@ -295,8 +283,9 @@ class Requests:
         self._stop_waiting(entry)
         entry.refusal = None
         entry.state = run.state
+        entry.answered_at = asyncio.get_running_loop().time()
         self._know_run(entry, run.run_id)
-        self.on_run(entry.seen.uid)
+        self.on_change(entry.seen)
 
     def _refused(self, entry: RunEntry, request: RunRequest, answer: CommandRefused) -> float:
         if answer.reason is RefusalReason.NO_SUCH_TASK:
@@ -308,7 +297,7 @@ class Requests:
             return _PATIENCE_S / 4  # applied together with its task, and seen first: that is no news for people
         if answer.reason is not RefusalReason.NOT_READY:
             entry.refusal = Fault(_REASONS[answer.reason], answer.detail)
-            self.on_run(entry.seen.uid)
+            self.on_change(entry.seen)
         return _LOOK_AGAIN_S[answer.reason]
 
     def _know_run(self, entry: RunEntry, run_id: str) -> None:

@@ -1,4 +1,4 @@
-"""What vanished while a watch was broken: pods, Deployments, and objects that this version does nothing with.
+"""What vanished while a watch was broken: pods, Deployments, and objects that nothing depends on.
 
 After a broken watch kopf lists anew, and tells of what there is, not of what is gone. For the kinds of the catalog the
 watch compares by itself (`controllers.watch`); for the others this does, in longer intervals, since nothing depends on
@@ -9,15 +9,17 @@ be known for ever. `runtime.operator` runs it.
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from collections.abc import Callable, Sequence
 
 import msgspec
 
-from tickwheel_operator.api import GROUP, KINDS, UNBUILT_KINDS, VERSION
+from tickwheel_operator.api import GROUP, VERSION
+from tickwheel_operator.controllers.catalog import Catalog
 from tickwheel_operator.controllers.census import Census
 from tickwheel_operator.controllers.pods import POOL_LABEL, PodWatch
-from tickwheel_operator.controllers.unbuilt import Unbuilt
+from tickwheel_operator.kinds import AWAITED, KINDS
 from tickwheel_operator.kube.errors import ApiError
 from tickwheel_operator.pools.deployments import Deployments
 
@@ -40,23 +42,18 @@ class WatchedKind(msgspec.Struct, frozen=True):
     """Called with the uid of one that does not."""
 
 
-def watched_kinds(pods: PodWatch, deployments: Deployments, unbuilt: Unbuilt) -> list[WatchedKind]:
-    """All kinds that the watch tells of beside those of the catalog."""
+def watched_kinds(pods: PodWatch, deployments: Deployments, catalog: Catalog) -> list[WatchedKind]:
+    """All kinds that the watch tells of and does not compare by itself."""
     kinds = [
         WatchedKind("/api/v1", "pods", POOL_LABEL, pods.uids, pods.vanished),
         WatchedKind("/apis/apps/v1", "deployments", POOL_LABEL, deployments.uids, deployments.vanished),
     ]
-    for kind in KINDS:
-        name = kind.kind_name()
-        if name in UNBUILT_KINDS:
-            plural = kind.presentation.plural
-            known = _of_kind(unbuilt, name)
-            kinds.append(WatchedKind(f"/apis/{GROUP}/{VERSION}", plural, "", known, unbuilt.gone))
+    for kind in KINDS.values():
+        if kind not in AWAITED:
+            known = functools.partial(catalog.objects.uids, kind)
+            gone = functools.partial(catalog.gone, kind)
+            kinds.append(WatchedKind(f"/apis/{GROUP}/{VERSION}", kind.plural, kind.selector, known, gone))
     return kinds
-
-
-def _of_kind(unbuilt: Unbuilt, kind: str) -> Callable[[], set[str]]:
-    return lambda: unbuilt.of_kind(kind)
 
 
 class Vanished:

@@ -1,4 +1,4 @@
-"""The watch: kopf tells of tasks, pools, calendars, TaskRuns and worker pods; this hands them to the catalog.
+"""The watch: kopf tells of the objects of all kinds and of worker pods; this hands them to the catalog.
 
 kopf runs in a thread with an event loop of its own, as its documentation has it for embedding, for three reasons: when
 it ends it cancels every task of its loop that it did not start itself, it takes the process's signal handlers, and its
@@ -20,53 +20,34 @@ from typing import Any, TypeVar
 import kopf
 import msgspec
 
-from tickwheel_operator.api import GROUP, KINDS, UNBUILT_KINDS, VERSION
+from tickwheel_operator.api import GROUP, VERSION
 from tickwheel_operator.clock import Clock
 from tickwheel_operator.controllers.catalog import Catalog
 from tickwheel_operator.controllers.census import Census
 from tickwheel_operator.controllers.connection import connection_info
-from tickwheel_operator.controllers.observe import (
-    VIEW_LABEL,
-    Fault,
-    ObservedCalendar,
-    ObservedPool,
-    ObservedRun,
-    ObservedTask,
-    StatusReader,
-    observe_calendar,
-    observe_pool,
-    observe_run,
-    observe_task,
-)
 from tickwheel_operator.controllers.pods import POOL_LABEL, PodWatch
 from tickwheel_operator.controllers.requests import Requests
 from tickwheel_operator.controllers.shallow import shallow_session
 from tickwheel_operator.controllers.stateless import NoDiffBase, NoProgress
-from tickwheel_operator.controllers.unbuilt import Unbuilt, observe_unbuilt
+from tickwheel_operator.kinds import AWAITED, KINDS, AnyKind
+from tickwheel_operator.kinds.scheduledtask import SCHEDULED_TASK
+from tickwheel_operator.kinds.seen import Seen
+from tickwheel_operator.kinds.taskrun import TASK_RUN, SeenRun
 from tickwheel_operator.kube.client import KubeClient
 from tickwheel_operator.kube.errors import ApiError
-from tickwheel_operator.objectfaults import INTERNAL_ERROR, Layer, ObjectFaults
+from tickwheel_operator.objectfaults import Layer, ObjectFaults
 from tickwheel_operator.pools.deployments import Deployments
 
 __all__ = ["Watch", "WatchConfig", "WatchHealth"]
 
 _log = logging.getLogger(__name__)
 
-_PLURALS = {
-    "ScheduledTask": "scheduledtasks",
-    "WorkerPool": "workerpools",
-    "TaskRun": "taskruns",
-    "Calendar": "calendars",
-}
-_UNBUILT = {kind.kind_name(): kind.presentation.plural for kind in KINDS if kind.kind_name() in UNBUILT_KINDS}
-_NOT_VIEWS = f"!{VIEW_LABEL}"
 _STOP_S = 15.0
 _PROGRESS_S = 3.0
 _LISTED_PER_S = 2_000
 """More than kopf tells of."""
 
 _Read = TypeVar("_Read")
-Observed = ObservedTask | ObservedPool | ObservedCalendar | ObservedRun
 
 
 class WatchConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -114,29 +95,24 @@ class Watch:
         clock: Clock,
         *,
         config: WatchConfig | None = None,
-        read_status: StatusReader = lambda kind, status: None,
         pods: PodWatch | None = None,
-        unbuilt: Unbuilt | None = None,
         deployments: Deployments | None = None,
         faults: ObjectFaults | None = None,
     ) -> None:
-        """`read_status` is called in the watch's thread. `pods` hears of worker pods, `unbuilt` of objects that this
-        version can do nothing with, and `deployments` of those with a pool's label, if they are to be watched."""
+        """`pods` hears of worker pods, and `deployments` of those with a pool's label, if they are to be watched."""
         self._client = client
         self._catalog = catalog
         self._requests = requests
         self._clock = clock
         self._config = config or WatchConfig()
-        self._read_status = read_status
         self._pods = pods if self._config.watch_pods else None
-        self._unbuilt = unbuilt
         self._deployments = deployments
         self._faults = faults or ObjectFaults()
         self._census = Census(client, self._config.namespaces, timeout_s=self._config.request_timeout_s)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop = threading.Event()
         self._progress = asyncio.Event()
-        self._recount: dict[str, asyncio.Event] = {kind: asyncio.Event() for kind in _PLURALS}
+        self._recount: dict[str, asyncio.Event] = {kind.name: asyncio.Event() for kind in KINDS.values()}
         self._counted: set[str] = set()
         """Kinds whose first list is complete."""
         self._event_ms = self._agreed_from = clock.boot_ms()
@@ -147,8 +123,8 @@ class Watch:
         """Watch until cancelled. A watch that breaks down is started again."""
         self._loop = asyncio.get_running_loop()
         async with asyncio.TaskGroup() as group:
-            for kind in _PLURALS:
-                group.create_task(self._count(kind), name=f"census-{kind}")
+            for kind in AWAITED:
+                group.create_task(self._count(kind), name=f"census-{kind.name}")
             while True:
                 await self._served()
                 await self._run_kopf()
@@ -158,7 +134,7 @@ class Watch:
     def health(self) -> WatchHealth:
         """How far the catalog can be trusted now."""
         now = self._clock.boot_ms()
-        oldest = min((self._agreed_ms.get(kind, self._agreed_from) for kind in _PLURALS), default=now)
+        oldest = min((self._agreed_ms.get(kind.name, self._agreed_from) for kind in AWAITED), default=now)
         agreed_age_s = (now - oldest) / 1000
         return WatchHealth(
             synced=self._catalog.synced,
@@ -174,12 +150,12 @@ class Watch:
         """Wait until the server knows all kinds: kopf looks for them once, when it starts."""
         while True:
             try:
-                for kind, plural in _PLURALS.items():
-                    await self._census.count(plural)
-                    self._problems.pop(kind, None)
+                for kind in AWAITED:
+                    await self._census.count(kind.plural)
+                    self._problems.pop(kind.name, None)
                 return
             except ApiError as error:
-                self._problems[kind] = str(error)
+                self._problems[kind.name] = str(error)
                 _log.warning("cannot watch yet: %s", error)
                 await asyncio.sleep(self._config.restart_s)
 
@@ -194,19 +170,16 @@ class Watch:
             return shallow_session(await asyncio.wrap_future(asked))
 
         kopf.on.login(id="kubernetes-client", registry=registry)(login)
-        for kind, plural in _PLURALS.items():
-            kopf.on.event(GROUP, VERSION, plural, id=plural, registry=registry)(functools.partial(self._seen, kind))
+        for kind in KINDS.values():
+            handler = functools.partial(self._seen, kind)
+            kopf.on.event(GROUP, VERSION, kind.plural, id=kind.plural, registry=registry)(handler)
         if self._pods is not None:
             kopf.on.event("", "v1", "pods", id="pods", registry=registry)(self._pod_seen)
         if self._deployments is not None:
-            handler = functools.partial(self._deployment_seen, self._deployments)
-            kopf.on.event("apps", "v1", "deployments", id="deployments", registry=registry)(handler)
+            seen = functools.partial(self._deployment_seen, self._deployments)
+            kopf.on.event("apps", "v1", "deployments", id="deployments", registry=registry)(seen)
         ended: asyncio.Future[None] = loop.create_future()
         stop = self._stop = threading.Event()
-        if self._unbuilt is not None:
-            for kind, plural in _UNBUILT.items():
-                handler = functools.partial(self._unbuilt_seen, self._unbuilt, kind)
-                kopf.on.event(GROUP, VERSION, plural, id=plural, registry=registry)(handler)
         thread = threading.Thread(
             target=self._thread, args=(registry, stop, ended), name="tickwheel-watch", daemon=True
         )
@@ -256,19 +229,20 @@ class Watch:
         # One task per object lives this long after its last event: 5 s, the default, is 20,000 tasks after a list.
         settings.queueing.idle_timeout = 0.05
         settings.queueing.worker_limit = 200
-        settings.watching.label_selectors[GROUP, VERSION, "taskruns"] = _NOT_VIEWS
+        for kind in KINDS.values():
+            if kind.selector:
+                settings.watching.label_selectors[GROUP, VERSION, kind.plural] = kind.selector
         settings.watching.label_selectors["", "v1", "pods"] = POOL_LABEL
         settings.watching.label_selectors["apps", "v1", "deployments"] = POOL_LABEL
         return settings
 
     # --- events, in the watch's thread ---
 
-    async def _seen(self, kind: str, event: Mapping[str, Any], **_: Any) -> None:
+    async def _seen(self, kind: AnyKind, event: Mapping[str, Any], **_: Any) -> None:
         """kopf awaits it for each event of an object, in their order. A type of None: it comes from a list."""
         raw = event["object"]
         if event["type"] == "DELETED":
-            metadata = raw["metadata"]
-            self._on_loop(self._gone, kind, metadata["namespace"], metadata["name"], metadata["uid"])
+            self._on_loop(self._gone, kind, raw["metadata"]["uid"])
             return
         observed = self._observe(kind, raw)
         if observed is not None:
@@ -290,13 +264,6 @@ class Watch:
         elif (read := self._read("Deployment", raw, deployments.read)) is not None:
             self._on_loop(deployments.seen, read)
 
-    async def _unbuilt_seen(self, unbuilt: Unbuilt, kind: str, event: Mapping[str, Any], **_: Any) -> None:
-        raw = event["object"]
-        if event["type"] == "DELETED":
-            self._on_loop(unbuilt.gone, raw["metadata"]["uid"])
-        elif (read := self._read(kind, raw, lambda raw: observe_unbuilt(kind, raw, self._read_status))) is not None:
-            self._on_loop(unbuilt.seen, read)
-
     def _read(self, kind: str, raw: Mapping[str, Any], read: Callable[[Mapping[str, Any]], _Read]) -> _Read | None:
         """None: this code cannot read it, which is counted and logged; as if no event had come."""
         try:
@@ -306,31 +273,15 @@ class Watch:
             self._faults.record(Layer.WATCH, kind, metadata["namespace"], metadata["name"], error)
             return None
 
-    def _observe(self, kind: str, raw: Mapping[str, Any]) -> Observed | None:
+    def _observe(self, kind: AnyKind, raw: Mapping[str, Any]) -> Seen | None:
+        metadata = raw["metadata"]
         try:
-            match kind:
-                case "ScheduledTask":
-                    entry = self._catalog.task(raw["metadata"]["uid"])
-                    return observe_task(raw, entry.seen if entry is not None else None, self._read_status)
-                case "WorkerPool":
-                    return observe_pool(raw, self._read_status)
-                case "Calendar":
-                    calendar = self._catalog.calendar(raw["metadata"]["namespace"], raw["metadata"]["name"])
-                    return observe_calendar(raw, calendar.seen if calendar is not None else None, self._read_status)
-                case _:
-                    return observe_run(raw, self._read_status)
+            observed: Seen | None = kind.observe(raw, self._catalog.objects.get(kind, metadata["uid"]))
         except Exception as error:
             # One object that this code cannot read must not hide the others, nor itself.
-            metadata = raw["metadata"]
-            message = self._faults.record(Layer.WATCH, kind, metadata["namespace"], metadata["name"], error)
-            return _unreadable(kind, raw, message, self._stored(kind, raw))
-
-    def _stored(self, kind: str, raw: Mapping[str, Any]) -> object:
-        """So that a status that says so already is not written again; None: the status is what cannot be read."""
-        try:
-            return self._read_status(kind, raw.get("status") or {})
-        except Exception:
-            return None
+            message = self._faults.record(Layer.WATCH, kind.name, metadata["namespace"], metadata["name"], error)
+            observed = kind.unreadable(raw, message)
+        return observed
 
     def _on_loop(self, call: Callable[..., None], *arguments: object) -> None:
         if self._loop is not None:
@@ -339,51 +290,42 @@ class Watch:
 
     # --- events, on the operator's loop ---
 
-    def _take(self, kind: str, observed: Observed, listed: bool) -> None:
+    def _take(self, kind: AnyKind, observed: Seen, listed: bool) -> None:
         self._event_ms = self._clock.boot_ms()
         try:
             self._tell(observed)
         except Exception as error:
-            self._faults.record(Layer.CATALOG, kind, observed.namespace, observed.name, error)
-        if kind in self._counted and listed:
-            self._recount[kind].set()
+            self._faults.record(Layer.CATALOG, kind.name, observed.namespace, observed.name, error)
+        if kind.name in self._counted and listed:
+            self._recount[kind.name].set()
         self._progress.set()
 
-    def _tell(self, observed: Observed) -> None:
-        match observed:
-            case ObservedTask():
-                self._catalog.task_seen(observed)
-                self._requests.task_changed(observed.namespace, observed.name)
-            case ObservedPool():
-                self._catalog.pool_seen(observed)
-            case ObservedCalendar():
-                self._catalog.calendar_seen(observed)
-            case ObservedRun():
-                self._requests.run_seen(observed)
+    def _tell(self, observed: Seen) -> None:
+        if isinstance(observed, SeenRun):
+            self._requests.run_seen(observed)
+            return
+        self._catalog.seen(observed)
+        if observed.kind == SCHEDULED_TASK.name:
+            self._requests.task_changed(observed.namespace, observed.name)
 
-    def _gone(self, kind: str, namespace: str, name: str, uid: str) -> None:
+    def _gone(self, kind: AnyKind, uid: str) -> None:
         self._event_ms = self._clock.boot_ms()
-        match kind:
-            case "ScheduledTask":
-                self._catalog.task_gone(uid)
-            case "WorkerPool":
-                self._catalog.pool_gone(namespace, name, uid)
-            case "Calendar":
-                self._catalog.calendar_gone(namespace, name, uid)
-            case _:
-                self._requests.run_gone(uid)
+        self._forget(kind, uid)
         self._progress.set()
+
+    def _forget(self, kind: AnyKind, uid: str) -> None:
+        if kind is TASK_RUN:
+            self._requests.run_gone(uid)
+        else:
+            self._catalog.gone(kind, uid)
 
     # --- the census ---
 
-    def _known(self, kind: str) -> set[str]:
-        return self._requests.uids() if kind == "TaskRun" else self._catalog.uids(kind)
-
-    async def _count(self, kind: str) -> None:
+    async def _count(self, kind: AnyKind) -> None:
         """Find out when the kind's first list is complete; from then on, whether the watch is still right."""
         while not await self._compare(kind):
             await self._some_progress()
-        self._counted.add(kind)
+        self._counted.add(kind.name)
         self._catalog.mark_synced(kind)
         while True:
             relisted = await self._probe_due(kind)
@@ -393,44 +335,40 @@ class Watch:
                 await self._some_progress()
                 await self._compare(kind)
 
-    async def _compare(self, kind: str) -> bool:
+    async def _compare(self, kind: AnyKind) -> bool:
         """Compare all uids with the server's: forget what is gone, and say whether nothing is missing."""
-        plural, selector = _PLURALS[kind], _NOT_VIEWS if kind == "TaskRun" else ""
-        before = self._known(kind)
+        before = self._catalog.objects.uids(kind)
         try:
-            exist = await self._census.uids(plural, selector)
+            exist = await self._census.uids(kind.plural, kind.selector)
         except ApiError as error:
             self._disagreed(kind, str(error))
             await asyncio.sleep(1)
             return False
         for uid in before - exist:
-            if kind == "TaskRun":
-                self._requests.run_gone(uid)
-            else:
-                self._catalog.forget(kind, uid)
-        missing = exist - self._known(kind)
+            self._forget(kind, uid)
+        missing = exist - self._catalog.objects.uids(kind)
         while missing:
             if not await self._some_progress(len(missing) / _LISTED_PER_S):
-                self._disagreed(kind, f"the watch has not told of {len(missing)} of {len(exist)} {plural} yet")
+                self._disagreed(kind, f"the watch has not told of {len(missing)} of {len(exist)} {kind.plural} yet")
                 return False
-            missing -= self._known(kind)
+            missing -= self._catalog.objects.uids(kind)
         self._agreed(kind)
         return True
 
-    async def _same_number(self, kind: str) -> bool:
-        if kind == "TaskRun":
+    async def _same_number(self, kind: AnyKind) -> bool:
+        if kind.selector:
             # The server does not count what a selector chooses; requests are few.
             return await self._compare(kind)
         try:
-            count = await self._census.count(_PLURALS[kind])
+            count = await self._census.count(kind.plural)
         except ApiError as error:
             self._disagreed(kind, str(error))
             return False
-        return count == len(self._known(kind))
+        return count == len(self._catalog.objects.uids(kind))
 
-    async def _probe_due(self, kind: str) -> bool:
+    async def _probe_due(self, kind: AnyKind) -> bool:
         """Wait for the next comparison; True when one is due since kopf listed anew."""
-        listed = self._recount[kind]
+        listed = self._recount[kind.name]
         try:
             await asyncio.wait_for(listed.wait(), self._config.probe_s)
         except TimeoutError:
@@ -451,38 +389,11 @@ class Watch:
         await asyncio.sleep(max(0.1, min(rest_s / 2, _PROGRESS_S)))
         return True
 
-    def _agreed(self, kind: str) -> None:
-        self._agreed_ms[kind] = self._clock.boot_ms()
-        self._problems.pop(kind, None)
+    def _agreed(self, kind: AnyKind) -> None:
+        self._agreed_ms[kind.name] = self._clock.boot_ms()
+        self._problems.pop(kind.name, None)
 
-    def _disagreed(self, kind: str, problem: str) -> None:
-        if self._problems.get(kind) != problem:
+    def _disagreed(self, kind: AnyKind, problem: str) -> None:
+        if self._problems.get(kind.name) != problem:
             _log.warning("%s", problem)
-        self._problems[kind] = problem
-
-
-def _unreadable(kind: str, raw: Mapping[str, Any], message: str, stored: object) -> Observed:
-    metadata = raw["metadata"]
-    fault = Fault(INTERNAL_ERROR, message)
-    uid, namespace, name = metadata["uid"], metadata["namespace"], metadata["name"]
-    generation = metadata.get("generation", 0)
-    match kind:
-        case "ScheduledTask":
-            return ObservedTask(
-                uid=uid, namespace=namespace, name=name, generation=generation, spec=None, fault=fault,
-                deleting=False, stored=stored,
-            )  # fmt: skip
-        case "WorkerPool":
-            return ObservedPool(
-                uid=uid, namespace=namespace, name=name, generation=generation, spec=None, accounts=frozenset(),
-                fault=fault, stored=stored,
-            )  # fmt: skip
-        case "Calendar":
-            return ObservedCalendar(
-                uid=uid, namespace=namespace, name=name, generation=generation, dates=None, fault=fault, stored=stored
-            )
-        case _:
-            return ObservedRun(
-                uid=uid, namespace=namespace, name=name, generation=generation, request=None, fault=fault,
-                final=False, run_id="", stored=stored,
-            )  # fmt: skip
+        self._problems[kind.name] = problem

@@ -16,19 +16,20 @@ from typing import Any
 import msgspec
 
 from tickwheel_operator.api import objects, parse, unsupported
-from tickwheel_operator.api.calendar import Calendar
 from tickwheel_operator.api.documents import SUFFIXES
 from tickwheel_operator.api.faults import FieldFault, InvalidManifest
-from tickwheel_operator.api.scheduledtask import ScheduledTask
 from tickwheel_operator.api.workerpool import WorkerPool
 from tickwheel_operator.controllers.catalog import Catalog
-from tickwheel_operator.controllers.compile import compile_calendar, compile_pool, compile_task
-from tickwheel_operator.controllers.observe import ObservedCalendar, ObservedPool, ObservedTask
 from tickwheel_operator.dev.memory import Known, Memory
 from tickwheel_operator.dev.watched import Watched, listed
 from tickwheel_operator.engine.messages import Command, TaskRemoved
 from tickwheel_operator.engine.spec import PoolSpec, TaskSpec
 from tickwheel_operator.engine.triggers.instants import timestamp
+from tickwheel_operator.kinds import AWAITED, KINDS
+from tickwheel_operator.kinds.scheduledtask import SCHEDULED_TASK, SeenTask
+from tickwheel_operator.kinds.seen import Seen
+from tickwheel_operator.kinds.taskrun import TASK_RUN
+from tickwheel_operator.kinds.workerpool import WORKER_POOL, SeenPool
 
 __all__ = ["MOST_WORKERS", "Fault", "Folder", "LocalPool"]
 
@@ -38,6 +39,8 @@ bring a laptop down."""
 
 _SLOTS = 16
 _DRAIN_MS = 60_000
+_LOCAL = tuple(kind for kind in AWAITED if kind is not TASK_RUN)
+"""The kinds that mean something without an API server."""
 
 _log = logging.getLogger(__name__)
 
@@ -70,12 +73,12 @@ class LocalPool(msgspec.Struct, frozen=True):
 class _Pool(msgspec.Struct, frozen=True):
     """A WorkerPool, and what becomes of it here."""
 
-    observed: ObservedPool
+    observed: SeenPool
     local: LocalPool
     autoscaled: bool
 
 
-_Object = ObservedTask | ObservedCalendar | _Pool
+_Object = Seen | _Pool
 
 
 class _Read(msgspec.Struct):
@@ -207,21 +210,18 @@ class Folder:
 
     def _see(self, objects: list[_Object]) -> None:
         """Tell the catalog what exists: what others name comes first, and goes last."""
-        tasks = [seen for seen in objects if isinstance(seen, ObservedTask)]
-        calendars = [seen for seen in objects if isinstance(seen, ObservedCalendar)]
+        tasks = [seen for seen in objects if isinstance(seen, SeenTask)]
         pools = self._complete([seen for seen in objects if isinstance(seen, _Pool)], tasks)
-        catalog = self._catalog
-        for pool in pools:
-            catalog.pool_seen(pool)
-        for calendar in calendars:
-            catalog.calendar_seen(calendar)
-        for task in tasks:
-            catalog.task_seen(task)
-        for kind, seen in (("ScheduledTask", tasks), ("Calendar", calendars), ("WorkerPool", pools)):
-            for uid in catalog.uids(kind) - {one.uid for one in seen}:
-                catalog.forget(kind, uid)
+        others = [seen for seen in objects if not isinstance(seen, SeenTask | _Pool)]
+        catalog, exist = self._catalog, [*pools, *others, *tasks]
+        for seen in exist:
+            catalog.seen(seen)
+        uids = {seen.uid for seen in exist}
+        for kind in sorted(_LOCAL, key=lambda kind: kind is not SCHEDULED_TASK):
+            for uid in catalog.objects.uids(kind) - uids:
+                catalog.gone(kind, uid)
 
-    def _complete(self, pools: list[_Pool], tasks: list[ObservedTask]) -> list[ObservedPool]:
+    def _complete(self, pools: list[_Pool], tasks: list[SeenTask]) -> list[SeenPool]:
         """The pools of the folder, and one for each that only a task names."""
         for seen in pools:
             self._run_here(seen.local, autoscaled=seen.autoscaled)
@@ -273,30 +273,21 @@ def _compile(known: Known) -> _Object:
     named = manifest.metadata
     if not named.name:
         raise _fault("metadata.name", "is missing; dev mode draws no names (generateName)")
-    if isinstance(manifest, ScheduledTask):
-        return ObservedTask(
-            uid=named.uid, namespace=named.namespace, name=named.name, generation=named.generation,
-            spec=compile_task(manifest), fault=None, deleting=False, stored=None,
-        )  # fmt: skip
-    if isinstance(manifest, Calendar):
-        return ObservedCalendar(
-            uid=named.uid, namespace=named.namespace, name=named.name, generation=named.generation,
-            dates=compile_calendar(manifest), fault=None, stored=None,
-        )  # fmt: skip
-    if isinstance(manifest, WorkerPool):
-        spec = manifest.spec
-        local = LocalPool(named.namespace, named.name, spec.replicas, spec.slots, spec.drain_timeout.milliseconds)
-        return _Pool(_observed_pool(compile_pool(manifest), named.uid), local, spec.autoscaling is not None)
-    raise _fault(
-        "kind", f"dev mode runs ScheduledTask, WorkerPool and Calendar objects; {manifest.kind_name()} needs a cluster"
-    )
+    kind = KINDS.get(manifest.kind_name())
+    if kind is None or kind not in _LOCAL:
+        *names, last = (local.name for local in _LOCAL)
+        what = f"dev mode runs {', '.join(names)} and {last} objects; {manifest.kind_name()} needs a cluster"
+        raise _fault("kind", what)
+    seen: Seen = kind.compile(kind.bare(document), manifest)
+    if not isinstance(seen, SeenPool) or not isinstance(manifest, WorkerPool):
+        return seen
+    spec = manifest.spec
+    local = LocalPool(named.namespace, named.name, spec.replicas, spec.slots, spec.drain_timeout.milliseconds)
+    return _Pool(seen, local, spec.autoscaling is not None)
 
 
-def _observed_pool(spec: PoolSpec, uid: str) -> ObservedPool:
-    return ObservedPool(
-        uid=uid, namespace=spec.namespace, name=spec.name, generation=1, spec=spec, accounts=frozenset(), fault=None,
-        stored=None,
-    )  # fmt: skip
+def _observed_pool(spec: PoolSpec, uid: str) -> SeenPool:
+    return SeenPool(kind=WORKER_POOL.name, uid=uid, namespace=spec.namespace, name=spec.name, generation=1, spec=spec)
 
 
 def _fault(path: str, message: str) -> InvalidManifest:

@@ -20,10 +20,8 @@ class ProjectionConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Tasks whose newest view is held until it is written, 1 to 4 KB each; above it the engine keeps them."""
     views_at_once: int = 100
     """The most views that are taken from the engine at once: about 2 ms of its time."""
-    pool_interval_s: float = 5.0
-    """A pool's figures (load, backlog, slots) are written at most once in so many seconds."""
-    task_interval_s: float = 1.0
-    """A task's status is written at most once in so many seconds, but for changes of its conditions."""
+    interval_factor: float = 1.0
+    """Of the interval that each kind has (`kinds`) between two writes of an object's figures."""
     expiry_interval_s: float = 10.0
     """TaskRuns whose time is over are looked for so often, in seconds."""
     request_timeout_s: float = 15.0

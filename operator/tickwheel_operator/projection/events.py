@@ -19,12 +19,12 @@ from tickwheel_operator.clock import Clock
 from tickwheel_operator.engine.messages import RunState
 from tickwheel_operator.engine.triggers.instants import timestamp
 from tickwheel_operator.engine.views import TaskView
+from tickwheel_operator.kinds.seen import Seen
+from tickwheel_operator.kinds.stored import Stored
 from tickwheel_operator.kube.client import KubeClient
 from tickwheel_operator.kube.errors import ApiRefused
 from tickwheel_operator.projection.bucket import Bucket
 from tickwheel_operator.projection.skips import EXPLANATIONS
-from tickwheel_operator.projection.stored import Stored
-from tickwheel_operator.projection.subjects import Task
 from tickwheel_operator.projection.writer import Writer
 from tickwheel_operator.workqueue import WorkQueue
 
@@ -119,9 +119,8 @@ class EventRecorder:
         )
         self._record(_task(uid, namespace, name), "Warning", "LedgerLost", note)
 
-    def conditions_written(self, task: Task, status: Mapping[str, Any], before: Stored) -> None:
+    def conditions_written(self, seen: Seen, status: Mapping[str, Any], before: Stored) -> None:
         """The status of a task was written."""
-        seen = task.seen
         regarding = _task(seen.uid, seen.namespace, seen.name)
         for condition in status["conditions"]:
             if condition["type"] != "Stalled":
@@ -143,10 +142,11 @@ class EventRecorder:
         note = f"from {before} to {after} {'worker' if after == 1 else 'workers'}: {reason}"
         self._record(regarding, "Normal", "ScaledUp" if after > before else "ScaledDown", note)
 
-    def object_failed(self, kind: str, namespace: str, name: str, uid: str, reason: str, note: str) -> None:
+    def object_failed(self, seen: Seen, reason: str, note: str) -> None:
         """The operator itself fails at an object."""
         regarding = {
-            "apiVersion": "tickwheel.io/v1alpha1", "kind": kind, "namespace": namespace, "name": name, "uid": uid,
+            "apiVersion": "tickwheel.io/v1alpha1", "kind": seen.kind, "namespace": seen.namespace, "name": seen.name,
+            "uid": seen.uid,
         }  # fmt: skip
         self._record(regarding, "Warning", reason, note)
 

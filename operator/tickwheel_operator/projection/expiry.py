@@ -13,7 +13,9 @@ from collections.abc import Callable, Iterable, Iterator
 
 from tickwheel_operator.api.policies import History
 from tickwheel_operator.clock import Clock
-from tickwheel_operator.projection.subjects import Catalog, Requests, Run
+from tickwheel_operator.kinds.objects import Objects
+from tickwheel_operator.kinds.scheduledtask import SCHEDULED_TASK
+from tickwheel_operator.kinds.taskrun import TASK_RUN, SeenRun
 from tickwheel_operator.projection.writer import Writer
 
 __all__ = ["KEPT_MS", "Expiry", "expired"]
@@ -27,10 +29,9 @@ _DEFAULT = History()
 class Expiry:
     """Looks for them, and deletes them when their turn has come."""
 
-    def __init__(self, writer: Writer, catalog: Catalog, requests: Requests, clock: Clock) -> None:
+    def __init__(self, writer: Writer, objects: Objects, clock: Clock) -> None:
         self._writer = writer
-        self._catalog = catalog
-        self._requests = requests
+        self._objects = objects
         self._clock = clock
 
     async def run(self, found: Callable[[str], None], interval_s: float) -> None:
@@ -38,7 +39,7 @@ class Expiry:
         while True:
             await asyncio.sleep(interval_s)
             try:
-                uids = expired(self._catalog, self._requests, self._clock.now_ms())
+                uids = expired(self._objects, self._clock.now_ms())
             except Exception:
                 # Old objects stay a while longer, and the projection goes on with everything else.
                 _log.exception("the TaskRuns whose time is over could not be found; next try in %g s", interval_s)
@@ -48,44 +49,42 @@ class Expiry:
 
     async def delete(self, uid: str) -> float | None:
         """Delete the object, unless it may stay longer by now. Raises `ApiError`."""
-        run = self._requests.entry(uid)
+        run = self._objects.get(TASK_RUN, uid)
         if run is not None and _is_over(run, self._clock.now_ms()):
-            await self._writer.delete_run(run.seen.namespace, run.seen.name, run.seen.uid)
+            await self._writer.delete_run(run.namespace, run.name, run.uid)
         return None
 
 
-def expired(catalog: Catalog, requests: Requests, now_ms: int) -> list[str]:
+def expired(objects: Objects, now_ms: int) -> list[str]:
     """The uids of all TaskRuns that are to be deleted now."""
     with_ttl: list[str] = []
-    ended: dict[tuple[str, str, bool], list[Run]] = {}
-    for run in requests.entries():
-        seen = run.seen
+    ended: dict[tuple[str, str, bool], list[SeenRun]] = {}
+    for seen in objects.all(TASK_RUN):
         if not seen.final or not seen.ended_ms:
             continue
         if seen.ttl_s is None:
-            ended.setdefault((seen.namespace, seen.task, seen.succeeded), []).append(run)
-        elif _is_over(run, now_ms):
+            ended.setdefault((seen.namespace, seen.task, seen.succeeded), []).append(seen)
+        elif _is_over(seen, now_ms):
             with_ttl.append(seen.uid)
-    return [*with_ttl, *_beyond_history(catalog, ended.items(), now_ms)]
+    return [*with_ttl, *_beyond_history(objects, ended.items(), now_ms)]
 
 
-def _is_over(run: Run, now_ms: int) -> bool:
+def _is_over(seen: SeenRun, now_ms: int) -> bool:
     """Whether its time is over: that of its own, or the one that everyone has."""
-    seen = run.seen
     kept_ms = KEPT_MS if seen.ttl_s is None else seen.ttl_s * 1_000
     return seen.final and bool(seen.ended_ms) and now_ms >= seen.ended_ms + kept_ms
 
 
 def _beyond_history(
-    catalog: Catalog, ended: Iterable[tuple[tuple[str, str, bool], list[Run]]], now_ms: int
+    objects: Objects, ended: Iterable[tuple[tuple[str, str, bool], list[SeenRun]]], now_ms: int
 ) -> Iterator[str]:
     for (namespace, name, succeeded), runs in ended:
-        task = catalog.task_named(namespace, name)
-        spec = task.seen.spec if task is not None else None
+        task = objects.named(SCHEDULED_TASK, namespace, name)
+        spec = task.spec if task is not None else None
         if spec is None:  # it is gone, or invalid now
             kept = _DEFAULT.succeeded if succeeded else _DEFAULT.failed
         else:
             kept = spec.keep_succeeded if succeeded else spec.keep_failed
         if len(runs) > kept:
-            runs.sort(key=lambda run: run.seen.ended_ms, reverse=True)
-            yield from (run.seen.uid for run in runs[kept:] if _is_over(run, now_ms))
+            runs.sort(key=lambda run: run.ended_ms, reverse=True)
+            yield from (run.uid for run in runs[kept:] if _is_over(run, now_ms))

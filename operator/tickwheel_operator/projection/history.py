@@ -15,9 +15,8 @@ from typing import Any, NamedTuple
 from tickwheel_operator.engine.messages import RunState
 from tickwheel_operator.engine.triggers.instants import timestamp
 from tickwheel_operator.engine.views import RunView, TaskView
+from tickwheel_operator.kinds.taskrun import TASK_RUN, VIEW_LABEL, run_status
 from tickwheel_operator.kube.errors import ApiError
-from tickwheel_operator.projection.statuses import run_status
-from tickwheel_operator.projection.stored import digests
 from tickwheel_operator.projection.writer import Writer
 from tickwheel_operator.projection.writing import with_transition_times
 
@@ -25,9 +24,8 @@ __all__ = ["VIEW_SELECTOR", "History"]
 
 _log = logging.getLogger(__name__)
 
-_VIEW_LABEL = "tickwheel.io/view"
 _TASK_LABEL = "tickwheel.io/task"
-VIEW_SELECTOR = f"{_VIEW_LABEL}=true"
+VIEW_SELECTOR = f"{VIEW_LABEL}=true"
 _LABEL_CHARS = 63
 _FINAL_STATES = frozenset(state.value for state in RunState if state.is_final)
 
@@ -118,7 +116,7 @@ class History:
             has_status=before != 0,
         )  # fmt: skip
         if written.ok:
-            known[run.name] = _View(digests("TaskRun", status)[0], uid, final=run.state.is_final)
+            known[run.name] = _View(TASK_RUN.digests(status)[0], uid, final=run.state.is_final)
         else:
             known.pop(run.name, None)  # somebody deleted it: the next change makes it again
 
@@ -126,7 +124,7 @@ class History:
 def _read(item: Mapping[str, Any]) -> _View:
     status = item.get("status") or {}
     final = status.get("state") in _FINAL_STATES
-    return _View(digests("TaskRun", status)[0], item["metadata"]["uid"], final=final)
+    return _View(TASK_RUN.digests(status)[0], item["metadata"]["uid"], final=final)
 
 
 def _wanted(view: TaskView, asked: frozenset[str]) -> dict[str, RunView]:
@@ -143,7 +141,7 @@ def _differs(known: _View | None, run: RunView) -> bool:
     """A run that ended never changes: most views have only such runs, and cost nothing."""
     if known is None:
         return True
-    return bool(known.uid) and not known.final and known.digest != digests("TaskRun", run_status(run, 1))[0]
+    return bool(known.uid) and not known.final and known.digest != TASK_RUN.digests(run_status(run, 1))[0]
 
 
 def _since(run: RunView) -> str:
@@ -154,7 +152,7 @@ def _since(run: RunView) -> str:
 def _owner(item: Mapping[str, Any]) -> str:
     """The uid of the task that a view belongs to; empty for what is no view."""
     metadata = item["metadata"]
-    if (metadata.get("labels") or {}).get(_VIEW_LABEL) != "true":
+    if (metadata.get("labels") or {}).get(VIEW_LABEL) != "true":
         return ""
     for reference in metadata.get("ownerReferences") or ():
         if reference.get("kind") == "ScheduledTask" and reference.get("controller"):
@@ -169,7 +167,7 @@ def _body(view: TaskView, run: RunView) -> dict[str, Any]:
         "metadata": {
             "name": run.name,
             "namespace": view.namespace,
-            "labels": {_VIEW_LABEL: "true", _TASK_LABEL: _label_value(view.name)},
+            "labels": {VIEW_LABEL: "true", _TASK_LABEL: _label_value(view.name)},
             "ownerReferences": [
                 {
                     "apiVersion": "tickwheel.io/v1alpha1",

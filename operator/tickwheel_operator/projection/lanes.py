@@ -7,13 +7,34 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
-from tickwheel_operator.projection.stored import Stored
-from tickwheel_operator.projection.subjects import Catalog, Requests, Unbuilt
+from tickwheel_operator.kinds import KINDS
+from tickwheel_operator.kinds.objects import Objects
+from tickwheel_operator.kinds.scheduledtask import SCHEDULED_TASK
+from tickwheel_operator.kinds.seen import Seen
+from tickwheel_operator.kinds.stored import Stored
+from tickwheel_operator.kinds.taskrun import TASK_RUN
 
-__all__ = ["CONDITIONS", "GENERATIONS", "HISTORY", "REQUESTS", "STATUSES", "WEIGHTS", "Key", "Places"]
+__all__ = [
+    "CONDITIONS",
+    "EXPIRED",
+    "GENERATIONS",
+    "HISTORY",
+    "REQUESTS",
+    "STATUSES",
+    "VIEWS",
+    "WEIGHTS",
+    "Key",
+    "lane_of",
+    "subject",
+]
 
-Key: TypeAlias = tuple[str, str, str]
-"""`("task" | "history" | "run" | "expired" | "unbuilt", uid, "")` or `("pool" | "calendar", namespace, name)`."""
+Key: TypeAlias = tuple[str, str]
+"""What is written, and a uid: the status of an object of this kind, or one of the two below."""
+VIEWS = "views"
+"""The TaskRun objects that show the runs of the task with the uid."""
+EXPIRED = "expired"
+"""The TaskRun with the uid is deleted."""
+_ABOUT = {VIEWS: SCHEDULED_TASK.name, EXPIRED: TASK_RUN.name}
 
 REQUESTS, GENERATIONS, CONDITIONS, STATUSES, HISTORY = range(5)
 """TaskRuns that users made; objects that were just applied, for whose observedGeneration health checks wait; conditions
@@ -22,33 +43,15 @@ WEIGHTS = (4, 4, 2, 1, 1)
 """Turns of each lane while all have something to write."""
 
 
-class Places:
-    """Where a view waits."""
+def subject(key: Key, objects: Objects) -> Seen | None:
+    """The object that the key is about; None: it is gone."""
+    return objects.get(KINDS[_ABOUT.get(key[0], key[0])], key[1])
 
-    def __init__(self, catalog: Catalog, requests: Requests, unbuilt: Unbuilt | None) -> None:
-        self._catalog = catalog
-        self._requests = requests
-        self._unbuilt = unbuilt
 
-    def namespace(self, key: Key) -> str:
-        """Of the object; empty for one that is gone."""
-        kind, identity, _ = key
-        match kind:
-            case "pool" | "calendar":
-                return identity
-            case "run" | "expired":
-                run = self._requests.entry(identity)
-                return run.seen.namespace if run is not None else ""
-            case "unbuilt":
-                seen = self._unbuilt.object(identity) if self._unbuilt is not None else None
-                return seen.namespace if seen is not None else ""
-            case _:
-                task = self._catalog.task(identity)
-                return task.seen.namespace if task is not None else ""
-
-    @staticmethod
-    def lane(generation: int, stored: Stored, *, conditions: bool = False) -> int:
-        """Of an object of this generation whose status differs; `conditions`: in a condition too."""
-        if stored.generation != generation:
-            return GENERATIONS
-        return CONDITIONS if conditions else STATUSES
+def lane_of(seen: Seen, stored: Stored, *, conditions: bool = False) -> int:
+    """Of an object whose status differs from what is stored; `conditions`: in a condition too."""
+    if seen.kind == TASK_RUN.name:
+        return REQUESTS
+    if stored.generation != seen.generation:
+        return GENERATIONS
+    return CONDITIONS if conditions else STATUSES

@@ -1,8 +1,9 @@
 """The projector: shows people what the engine knows, at a bounded rate, and writes nothing that is already so.
 
-It is the host's `ViewSink`. Views coalesce per task: what is written is what holds when its turn comes; `lanes` says
-whose turn it is. Only the leader writes (`lead`, `follow`). Invariants: at most `writes_per_s` requests a second; one
-slow or failing object delays no other; an object whose stored status says the same is not written.
+It is the host's `ViewSink`. What a status says is the affair of its kind (`kinds`); views coalesce per task: what is
+written is what holds when its turn comes, and `lanes` says whose turn it is. Only the leader writes (`lead`, `follow`).
+Invariants: at most `writes_per_s` requests a second; one slow or failing object delays no other; an object whose stored
+status says the same is not written.
 """
 
 from __future__ import annotations
@@ -16,7 +17,17 @@ from functools import partial
 
 from tickwheel_operator.clock import Clock
 from tickwheel_operator.engine.triggers.instants import timestamp
-from tickwheel_operator.engine.views import PoolView, RunView, TaskView, Views
+from tickwheel_operator.engine.views import PoolView, TaskView, Views
+from tickwheel_operator.kinds import KINDS
+from tickwheel_operator.kinds.descriptor import Later
+from tickwheel_operator.kinds.objects import Objects
+from tickwheel_operator.kinds.registered import Schemas
+from tickwheel_operator.kinds.scheduledtask import SCHEDULED_TASK, SeenTask
+from tickwheel_operator.kinds.seen import Seen
+from tickwheel_operator.kinds.stored import Stored
+from tickwheel_operator.kinds.taskrun import TASK_RUN, SeenRun
+from tickwheel_operator.kinds.workerpool import WORKER_POOL
+from tickwheel_operator.kinds.world import Requests, Tasks, Workforce, World
 from tickwheel_operator.kube.client import KubeClient
 from tickwheel_operator.kube.errors import ApiError
 from tickwheel_operator.objectfaults import Layer, ObjectFaults
@@ -26,21 +37,17 @@ from tickwheel_operator.projection.events import EventRecorder
 from tickwheel_operator.projection.expiry import Expiry
 from tickwheel_operator.projection.failing import Failing
 from tickwheel_operator.projection.history import History
-from tickwheel_operator.projection.lanes import GENERATIONS, HISTORY, REQUESTS, STATUSES, WEIGHTS, Key, Places
-from tickwheel_operator.projection.registered import Schemas
-from tickwheel_operator.projection.statuses import (
-    ENDED,
-    HANDLER_NOT_REGISTERED,
-    calendar_status,
-    has_ended,
-    pool_status,
-    request_status,
-    run_status,
-    task_status,
-    unbuilt_status,
+from tickwheel_operator.projection.lanes import (
+    EXPIRED,
+    GENERATIONS,
+    HISTORY,
+    STATUSES,
+    VIEWS,
+    WEIGHTS,
+    Key,
+    lane_of,
+    subject,
 )
-from tickwheel_operator.projection.stored import NOTHING, Stored
-from tickwheel_operator.projection.subjects import Calendar, Catalog, Pool, Requests, Task, Unbuilt, Workforce
 from tickwheel_operator.projection.writer import Writer
 from tickwheel_operator.projection.writing import changes, conditions_differ, with_transition_times
 from tickwheel_operator.workqueue import WorkQueue
@@ -49,8 +56,6 @@ __all__ = ["Projector"]
 
 _log = logging.getLogger(__name__)
 
-_SETTLING_S = 30.0
-"""After a takeover: the workers call within this time."""
 _VIEW_COMES_S = 0.5
 """A task that is armed again is shown by the engine within this time: one write instead of two."""
 _SLICE = 20
@@ -63,42 +68,45 @@ class Projector:
     def __init__(
         self,
         client: KubeClient,
-        catalog: Catalog,
+        objects: Objects,
+        tasks: Tasks,
         requests: Requests,
         clock: Clock,
         *,
         config: ProjectionConfig | None = None,
         events: EventRecorder | None = None,
         namespaces: tuple[str, ...] = (),
-        unbuilt: Unbuilt | None = None,
         serves: Callable[[str], bool] = lambda namespace: True,
         workforce: Callable[[str, str], Workforce | None] = lambda namespace, name: None,
         schemas: Callable[[str, str], Schemas] = lambda namespace, name: {},
         faults: ObjectFaults | None = None,
     ) -> None:
-        """`workforce` tells of the pods of a pool with a template; None: it has none, or is invalid. `schemas` are what
-        a pool's workers registered. `faults` are those of the operator itself, which go over what a status says."""
-        self._failing = Failing(faults or ObjectFaults(), catalog, requests, unbuilt, events, self.fault_changed)
-        self._unbuilt = unbuilt
+        """`workforce` and `schemas`: see `World`. `faults` are those of the operator itself: they go over what a
+        status says."""
+        self._objects = objects
+        self._world = World(
+            tasks,
+            requests,
+            now_ms=clock.now_ms,
+            monotonic_s=lambda: asyncio.get_running_loop().time(),
+            workforce=workforce,
+            schemas=schemas,
+        )
+        self._failing = Failing(faults or ObjectFaults(), objects, events, self.fault_changed)
         self._serves = serves
-        self._workforce = workforce
-        self._schemas = schemas
         self._config = config or ProjectionConfig()
-        self._catalog = catalog
-        self._requests = requests
         self._clock = clock
         self._events = events
         bucket = Bucket(self._config.writes_per_s, self._config.burst)
         self._writer = Writer(client, bucket, namespaces=namespaces, timeout_s=self._config.request_timeout_s)
         self._history = History(self._writer, self._failing.unread)
-        self._expiry = Expiry(self._writer, catalog, requests, clock)
-        self._places = Places(catalog, requests, unbuilt)
+        self._expiry = Expiry(self._writer, objects, clock)
         self._queue: WorkQueue[Key] = WorkQueue(
             self._work,
             name="projection",
             workers=self._config.concurrency,
             weights=WEIGHTS,
-            group=self._places.namespace,
+            group=self._namespace,
             initial_s=1.0,
             max_s=60.0,
         )
@@ -106,15 +114,9 @@ class Projector:
         self._checks: dict[str, None] = {}
         """Uids of tasks that something else than a view may have changed."""
         self._arrived = asyncio.Event()
-        self._views: dict[str, TaskView] = {}
-        """The newest view of each task that has work to do."""
-        self._runs: dict[str, RunView] = {}
-        """The newest view of each run that a user's TaskRun asked for."""
-        self._pools: dict[tuple[str, str], PoolView] = {}
         self._written: dict[Key, tuple[object, Stored]] = {}
         """What was written last, and what the watch knew then: the write comes back by the watch a little later."""
         self._wrote_at: dict[Key, float] = {}
-        self._led_from = 0.0
         self.leading = False
 
     # --- the host's side: ViewSink ---
@@ -123,7 +125,7 @@ class Projector:
         """How many changed tasks can be taken now."""
         if not self.leading or not self._history.listed:
             return 0
-        room = self._config.most_pending - len(self._views) - len(self._incoming)
+        room = self._config.most_pending - len(self._world.views) - len(self._incoming)
         return max(0, min(room, self._config.views_at_once))
 
     def show(self, views: Views) -> None:
@@ -161,19 +163,12 @@ class Projector:
     def lead(self) -> None:
         """This process leads now: what is already known to differ is written."""
         self.leading = True
-        self._led_from = asyncio.get_running_loop().time()
+        self._world.begin()
         self._history.listed = False
-        for task in self._catalog.tasks():
-            if task.fault is not None:
-                self._checks[task.seen.uid] = None
-        for pool in self._catalog.pools():
-            self.pool_changed(pool.seen.namespace, pool.seen.name)
-        for calendar in self._catalog.calendars():
-            self.calendar_changed(calendar.seen.namespace, calendar.seen.name)
-        for run in self._requests.entries():
-            self.run_changed(run.seen.uid)
-        for other in self._unbuilt.objects() if self._unbuilt is not None else ():
-            self.unbuilt_changed(other.uid)
+        for seen in self._objects.every():
+            task = self._world.tasks.task(seen.uid) if isinstance(seen, SeenTask) else None
+            if task is None or task.fault is not None:
+                self.changed(seen)
         self._arrived.set()
 
     def follow(self) -> None:
@@ -181,8 +176,9 @@ class Projector:
         self.leading = False
         self._queue.clear()
         self._incoming.clear()
-        for held in (self._checks, self._views, self._runs, self._pools, self._written, self._wrote_at):
+        for held in (self._checks, self._written, self._wrote_at):
             held.clear()
+        self._world.forget()
 
     async def run(self) -> None:
         """Write until cancelled."""
@@ -193,41 +189,32 @@ class Projector:
 
     # --- the catalog's side ---
 
-    def task_changed(self, uid: str) -> None:
-        """The object, its stored status or its fault changed, or it is gone."""
-        if self.leading:
-            self._checks[uid] = None
+    def changed(self, seen: Seen) -> None:
+        """The object, its stored status or its verdict changed, or it is gone."""
+        if not self.leading:
+            return
+        if isinstance(seen, SeenTask):
+            self._checks[seen.uid] = None
             self._arrived.set()
+        else:
+            key = (seen.kind, seen.uid)
+            self._queue.add(key, lane_of(seen, self._stored(key, seen)))
 
     def pool_changed(self, namespace: str, name: str) -> None:
-        """The WorkerPool object or its stored status changed."""
-        if self.leading:
-            self._queue_status(("pool", namespace, name), self._catalog.pool(namespace, name))
+        """Something about the pool's pods changed."""
+        pool = self._objects.named(WORKER_POOL, namespace, name)
+        if pool is not None:
+            self.changed(pool)
 
-    def calendar_changed(self, namespace: str, name: str) -> None:
-        """The Calendar object or its stored status changed."""
-        if self.leading:
-            self._queue_status(("calendar", namespace, name), self._catalog.calendar(namespace, name))
-
-    def run_changed(self, uid: str) -> None:
-        """A user's TaskRun object, or the engine's answer to it, changed."""
-        if self.leading:
-            self._queue.add(("run", uid, ""), REQUESTS)
+    def fault_changed(self, kind: str, namespace: str, name: str) -> None:
+        """The operator failed at the object, or no longer does."""
+        seen = self._objects.named(KINDS[kind], namespace, name) if kind in KINDS else None
+        if self.leading and seen is not None:
+            self._queue.add((kind, seen.uid), GENERATIONS)
 
     def _expired(self, uid: str) -> None:
         if self.leading:
-            self._queue.add(("expired", uid, ""), HISTORY)
-
-    def unbuilt_changed(self, uid: str) -> None:
-        """An object that this version does nothing with, or its stored status, changed."""
-        if self.leading:
-            self._queue.add(("unbuilt", uid, ""), GENERATIONS)
-
-    def _queue_status(self, key: Key, found: Pool | Calendar | None) -> None:
-        lane = STATUSES
-        if found is not None:
-            lane = self._places.lane(found.seen.generation, self._stored(key, found.seen.stored))
-        self._queue.add(key, lane)
+            self._queue.add((EXPIRED, uid), HISTORY)
 
     # --- views ---
 
@@ -251,252 +238,175 @@ class Projector:
                     self._failing.look(Layer.COMPARISON, uid, partial(self._check, uid))
                 await asyncio.sleep(0)
 
-    def fault_changed(self, kind: str, namespace: str, name: str) -> None:
-        """The operator failed at the object, or no longer does."""
-        if self.leading and (key := self._failing.key(kind, namespace, name)) is not None:
-            self._queue.add(key, GENERATIONS)
-
     def _take(self, view: TaskView) -> None:
         """A view came: keep it while something of it is to be written."""
-        task = self._catalog.task(view.uid)
+        task = self._objects.get(SCHEDULED_TASK, view.uid)
         if task is None:
             return
         if self._events is not None:
-            self._events.task_shown(view, self._stored(("task", view.uid, ""), task.seen.stored))
+            self._events.task_shown(view, self._stored((task.kind, task.uid), task))
         for run in view.runs:
-            for uid in self._requests.of_run(run.run_id):
-                entry = self._requests.entry(uid)
-                if entry is not None and not entry.seen.final:
-                    self._runs[run.run_id] = run
-                    self._queue.add(("run", uid, ""), REQUESTS)
-        self._views[view.uid] = view
-        in_line = self._compare(task, view)
+            for uid in self._world.requests.of_run(run.run_id):
+                asked = self._objects.get(TASK_RUN, uid)
+                if asked is not None and not asked.final:
+                    self._world.runs[run.run_id] = run
+                    self.changed(asked)
+        self._world.views[view.uid] = view
+        in_line = self._compare(task)
         if self._history.differs(view, self._asked(view)):
-            self._queue.add(("history", view.uid, ""), HISTORY)
+            self._queue.add((VIEWS, view.uid), HISTORY)
         elif in_line:
-            del self._views[view.uid]
+            del self._world.views[view.uid]
 
     def _check(self, uid: str) -> None:
         """Something about the task may differ from what is stored."""
-        task = self._catalog.task(uid)
+        task = self._objects.get(SCHEDULED_TASK, uid)
         if task is None:
-            self._forget_task(uid)
+            self._world.views.pop(uid, None)
+            self._history.forget(uid)
+            for key in ((SCHEDULED_TASK.name, uid), (VIEWS, uid)):
+                self._queue.discard(key)
+                self._forget(key)
         else:
-            self._compare(task, self._views.get(uid))
+            self._compare(task)
 
-    def _compare(self, task: Task, view: TaskView | None) -> bool:
+    def _compare(self, seen: SeenTask) -> bool:
         """Queue the task if its status differs from what is stored; True: it does not."""
-        key: Key = ("task", task.seen.uid, "")
-        stored = self._stored(key, task.seen.stored)
-        status = self._task_status(task, view, stored)
-        if not changes("ScheduledTask", status, stored):
+        key: Key = (seen.kind, seen.uid)
+        stored, task = self._stored(key, seen), self._world.tasks.task(seen.uid)
+        status = SCHEDULED_TASK.status(seen, self._world, stored)
+        if task is None or status is None:
             return True
-        if self._is_early(task, stored):
-            self._queue.add_later(key, _SETTLING_S, STATUSES)
-        elif view is None and task.fault is None:
+        status = self._failing.over(seen, status)
+        if not changes(seen.kind, status, stored):
+            return True
+        if SCHEDULED_TASK.is_early(task, self._world, stored):
+            self._queue.add_later(key, self._world.settles_in_s, STATUSES)
+        elif seen.uid not in self._world.views and task.fault is None:
             if stored.since:  # a task without a status is new: its first view is on its way
                 self._queue.add_later(key, _VIEW_COMES_S, GENERATIONS)
         else:
-            changed = conditions_differ(status, stored)
-            self._queue.add(key, self._places.lane(task.seen.generation, stored, conditions=changed))
+            self._queue.add(key, lane_of(seen, stored, conditions=conditions_differ(status, stored)))
         return False
 
-    def _task_status(self, task: Task, view: TaskView | None, stored: Stored) -> dict[str, object]:
-        spec = task.seen.spec
-        pool = self._pools.get((spec.namespace, spec.pool)) if spec is not None else None
-        ended = stored.ready == ENDED
-        if view is not None and view.armed and view.generation == task.seen.generation:
-            ended = has_ended(task, view, self._clock.now_ms())
-        status = task_status(task, view, pool, ended=ended)
-        if view is None and task.fault is None:
-            del status["nextScheduleTime"]  # only a view knows it
-        return self._failing.over("ScheduledTask", task.seen.namespace, task.seen.name, status)
-
-    def _is_early(self, task: Task, stored: Stored) -> bool:
-        """A new leader has not heard of the workers yet: a handler that was missing may still be."""
-        spec = task.seen.spec
-        if task.fault is not None or spec is None or stored.stalled != HANDLER_NOT_REGISTERED:
-            return False
-        pool = self._pools.get((spec.namespace, spec.pool))
-        young = asyncio.get_running_loop().time() - self._led_from < _SETTLING_S
-        return young and (pool is None or not pool.workers)
-
     def _show_pool(self, view: PoolView) -> None:
-        key = (view.namespace, view.name)
-        before = self._pools.get(key)
+        name = (view.namespace, view.name)
+        before = self._world.pools.get(name)
         if before == view:
             return
-        self._pools[key] = view
-        if self._catalog.pool(*key) is None:
+        self._world.pools[name] = view
+        pool = self._objects.named(WORKER_POOL, *name)
+        if pool is None:
             return
-        self._queue.add(("pool", *key), STATUSES)
+        self._queue.add((pool.kind, pool.uid), STATUSES)
         if before is None or before.handlers != view.handlers or bool(before.workers) != bool(view.workers):
-            for uid in self._catalog.tasks_of_pool(*key):
+            for uid in self._world.tasks.naming(WORKER_POOL, *name):
                 self._checks[uid] = None
             self._arrived.set()
 
     def _asked(self, view: TaskView) -> frozenset[str]:
-        return frozenset(run.run_id for run in view.runs if any(True for _ in self._requests.of_run(run.run_id)))
-
-    def _forget_task(self, uid: str) -> None:
-        self._views.pop(uid, None)
-        self._history.forget(uid)
-        for kind in ("task", "history"):
-            self._queue.discard((kind, uid, ""))
-            self._written.pop((kind, uid, ""), None)
-            self._wrote_at.pop((kind, uid, ""), None)
+        of_run = self._world.requests.of_run
+        return frozenset(run.run_id for run in view.runs if any(True for _ in of_run(run.run_id)))
 
     # --- what is stored ---
 
-    def _stored(self, key: Key, seen: object) -> Stored:
+    def _stored(self, key: Key, seen: Seen) -> Stored:
         """What the server has: what was written last until the watch has caught up with it, else what the watch saw."""
         written = self._written.get(key)
         if written is not None:
-            if written[0] is seen:
+            if written[0] is seen.stored:
                 return written[1]
             del self._written[key]
-        return seen if isinstance(seen, Stored) else NOTHING
+        return seen.stored
+
+    def _forget(self, key: Key) -> None:
+        self._written.pop(key, None)
+        self._wrote_at.pop(key, None)
 
     # --- writing ---
 
+    def _namespace(self, key: Key) -> str:
+        """Of the object; empty for one that is gone."""
+        seen = subject(key, self._objects)
+        return seen.namespace if seen is not None else ""
+
     async def _work(self, key: Key) -> float | None:
-        namespace = self._places.namespace(key)
+        namespace = self._namespace(key)
         if not self.leading or (namespace and not self._serves(namespace)):
             return None  # another release may serve it, and writes this itself
         return await self._failing.work(key, self._write, self._patch)
 
     async def _write(self, key: Key) -> float | None:
-        write = {
-            "task": self._write_task,
-            "pool": self._write_pool,
-            "calendar": self._write_calendar,
-            "run": self._write_run,
-            "unbuilt": self._write_unbuilt,
-            "history": self._write_history,
-            "expired": self._delete_expired,
-        }
-        return await write[key[0]](key)
-
-    async def _write_task(self, key: Key) -> float | None:
-        uid = key[1]
-        task = self._catalog.task(uid)
-        if task is None:
-            return None
-        view = self._views.get(uid)
-        stored = self._stored(key, task.seen.stored)
-        status = self._task_status(task, view, stored)
-        if not conditions_differ(status, stored) and (pause := self._pause(key, self._config.task_interval_s)):
-            return pause
-        seen = task.seen
-        written = await self._patch("ScheduledTask", key, seen.namespace, seen.name, uid, status, seen.stored)
-        if written is None:
-            self._views.pop(uid, None)
-        elif view is not None and self._views.get(uid) is view:
-            self._take(view)
-        if written and self._events is not None and not self._failing.at("ScheduledTask", seen.namespace, seen.name):
-            self._events.conditions_written(task, status, stored)
-        return None
-
-    async def _write_pool(self, key: Key) -> float | None:
-        pool = self._catalog.pool(key[1], key[2])
-        if pool is None:
-            self._wrote_at.pop(key, None)
-            return None
-        view, workforce = self._pools.get((key[1], key[2])), self._workforce(key[1], key[2])
-        stored = self._stored(key, pool.seen.stored)
-        if pool.seen.fault is None and workforce is not None and (pause := self._pods_unknown(workforce, view, stored)):
-            return pause
-        status = pool_status(pool, view, workforce, self._schemas(key[1], key[2]))
-        if not conditions_differ(status, stored) and (pause := self._pause(key, self._config.pool_interval_s)):
-            return pause
-        await self._patch("WorkerPool", key, key[1], key[2], pool.seen.uid, status, pool.seen.stored)
-        return None
-
-    def _pods_unknown(self, workforce: Workforce, view: PoolView | None, stored: Stored) -> float:
-        """Seconds to wait: a new leader first hears of Deployments and workers, and until then says nothing else than
-        the last one did."""
-        taking = view.workers - view.draining if view is not None else 0
-        deployment = workforce.deployment
-        young = asyncio.get_running_loop().time() - self._led_from < _SETTLING_S
-        known = deployment is not None and (deployment.problem is not None or taking >= deployment.ready)
-        return 0.0 if known or not young or (deployment is not None and not stored.since) else 0.5
-
-    async def _write_calendar(self, key: Key) -> float | None:
-        calendar = self._catalog.calendar(key[1], key[2])
-        if calendar is None:
-            self._written.pop(key, None)
-            self._wrote_at.pop(key, None)
-            return None
-        seen = calendar.seen
-        await self._patch("Calendar", key, key[1], key[2], seen.uid, calendar_status(calendar), seen.stored)
-        return None
-
-    async def _write_run(self, key: Key) -> float | None:
-        uid = key[1]
-        run = self._requests.entry(uid)
-        if run is None or run.seen.final:
-            self._written.pop(key, None)
-            self._wrote_at.pop(key, None)
-            if run is not None:
-                self._runs.pop(run.run_id, None)
-            return None
-        view = self._runs.get(run.run_id)
-        if view is not None:
-            status = run_status(view, run.seen.generation)
-        else:
-            of_request = request_status(run)
-            if of_request is None:
-                return None
-            if run.fault is None and (pause := self._pause(key, 5.0, first=True)):
-                return pause  # its view may still come, and says more
-            status = of_request
-        await self._patch("TaskRun", key, run.seen.namespace, run.seen.name, uid, status, run.seen.stored)
-        return None
-
-    async def _write_unbuilt(self, key: Key) -> float | None:
-        seen = self._unbuilt.object(key[1]) if self._unbuilt is not None else None
+        seen = subject(key, self._objects)
         if seen is None:
-            self._written.pop(key, None)
-            self._wrote_at.pop(key, None)
+            self._forget(key)
             return None
-        await self._patch(seen.kind, key, seen.namespace, seen.name, seen.uid, unbuilt_status(seen), seen.stored)
+        if key[0] == EXPIRED:
+            return await self._expiry.delete(seen.uid)
+        if key[0] == VIEWS:
+            return await self._write_views(seen.uid)
+        return await self._write_status(key, seen)
+
+    async def _write_status(self, key: Key, seen: Seen) -> float | None:
+        kind, stored = KINDS[seen.kind], self._stored(key, seen)
+        if kind.is_settled(seen):
+            self._forget(key)
+            if isinstance(seen, SeenRun):
+                self._world.runs.pop(seen.run_id, None)
+            return None
+        view = self._world.views.get(seen.uid)
+        status = kind.status(seen, self._world, stored)
+        if status is None or isinstance(status, Later):
+            return status.again_s if status is not None else None
+        status = self._failing.over(seen, status)
+        interval_s = kind.interval_s * self._config.interval_factor
+        if not conditions_differ(status, stored) and (pause_s := self._pause_s(key, interval_s)):
+            return pause_s
+        written = await self._patch(seen, status)
+        if isinstance(seen, SeenTask):
+            self._task_written(seen, view, status, stored, written)
         return None
 
-    async def _delete_expired(self, key: Key) -> float | None:
-        return await self._expiry.delete(key[1])
+    def _task_written(
+        self, seen: SeenTask, view: TaskView | None, status: dict[str, object], before: Stored, written: bool | None
+    ) -> None:
+        if written is None:
+            self._world.views.pop(seen.uid, None)
+        elif view is not None and self._world.views.get(seen.uid) is view:
+            self._take(view)
+        if written and self._events is not None and not self._failing.at(seen):
+            self._events.conditions_written(seen, status, before)
 
-    async def _write_history(self, key: Key) -> float | None:
-        view = self._views.get(key[1])
-        if view is None or self._catalog.task(key[1]) is None:
+    async def _write_views(self, uid: str) -> float | None:
+        view = self._world.views.get(uid)
+        if view is None:
             return None
         await self._history.sync(view, self._asked(view))
-        if self._views.get(key[1]) is view:
+        if self._world.views.get(uid) is view:
             self._take(view)
         return None
 
-    async def _patch(
-        self, kind: str, key: Key, namespace: str, name: str, uid: str, status: dict[str, object], seen: object
-    ) -> bool | None:
+    async def _patch(self, seen: Seen, status: dict[str, object]) -> bool | None:
         """Write what differs. True: something was written; None: the object is gone, or another one has its name."""
+        key: Key = (seen.kind, seen.uid)
         stored = self._stored(key, seen)
-        status = self._failing.over(kind, namespace, name, status)
-        patch = changes(kind, status, stored)
+        status = self._failing.over(seen, status)
+        patch = changes(seen.kind, status, stored)
         if not patch:
             return False
         timed = with_transition_times(patch, timestamp(self._clock.now_ms() // 1000 * 1000), stored)
+        has_status = any(stored.digests) or bool(stored.since)
         outcome = await self._writer.patch_status(
-            kind, namespace, name, uid, timed, has_status=any(stored.digests) or bool(stored.since)
+            seen.kind, seen.namespace, seen.name, seen.uid, timed, has_status=has_status
         )
         if not outcome.ok:
             return None  # the watch will say so
         self._wrote_at[key] = asyncio.get_running_loop().time()
-        self._written[key] = (seen, stored.merged(kind, timed))
-        self._failing.written(kind, namespace, name, uid, status, stored)
+        self._written[key] = (seen.stored, stored.merged(KINDS[seen.kind].sections, timed))
+        self._failing.written(seen, status, stored)
         return True
 
-    def _pause(self, key: Key, interval_s: float, *, first: bool = False) -> float:
-        """Seconds until the object may be written again; `first`: counted from when it was first looked at."""
+    def _pause_s(self, key: Key, interval_s: float) -> float:
+        """Until the object may be written again."""
         now = asyncio.get_running_loop().time()
-        if first:
-            return max(0.0, self._wrote_at.setdefault(key, now) + interval_s - now)
         return max(0.0, self._wrote_at.get(key, now - interval_s) + interval_s - now)

@@ -8,15 +8,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tickwheel_operator.projection.stored import SECTIONS, Stored, digests
+from tickwheel_operator.kinds import KINDS
+from tickwheel_operator.kinds.stored import Stored
 
 __all__ = ["changes", "conditions_differ", "with_transition_times"]
 
 
 def changes(kind: str, status: Mapping[str, Any], stored: Stored) -> dict[str, Any]:
     """The fields to write: of each section that `status` speaks of and that differs. Empty: nothing does."""
-    result: dict[str, Any] = {}
-    for section, wanted, had in zip(SECTIONS[kind], digests(kind, status), stored.digests, strict=False):
+    of, result = KINDS[kind], dict[str, Any]()
+    for section, wanted, had in zip(of.sections, of.digests(status), stored.digests, strict=False):
         if wanted != had and any(name in status for name in section):
             result |= {name: status.get(name) for name in section}
     return result

@@ -21,6 +21,7 @@ from tickwheel_operator.identity.permission import SubjectAccessAuthorizer
 from tickwheel_operator.identity.pod_owners import PodOwners
 from tickwheel_operator.identity.reviewer import KubernetesReviewer
 from tickwheel_operator.identity.token_review import TokenReviewAuthenticator
+from tickwheel_operator.kinds.workerpool import WORKER_POOL
 from tickwheel_operator.kube.client import KubeClient
 from tickwheel_operator.runtime.settings import Settings
 from tickwheel_operator.tls.files import CertificateFiles
@@ -94,11 +95,11 @@ def access(
     reviewer = KubernetesReviewer(client)
 
     def pool_access(namespace: str, name: str) -> PoolAccess | None:
-        entry = catalog.pool(namespace, name)
-        if entry is None or entry.seen.resource is None:
+        seen = catalog.objects.named(WORKER_POOL, namespace, name)
+        if seen is None or seen.resource is None:
             return None
-        seen, spec = entry.seen, entry.seen.resource.spec
-        return PoolAccess(uid=seen.uid, has_template=spec.template is not None, accounts=seen.accounts)
+        has_template = seen.resource.spec.template is not None
+        return PoolAccess(uid=seen.uid, has_template=has_template, accounts=seen.accounts)
 
     return (
         TokenReviewAuthenticator(reviewer, pool_access, owners, clock=clock),

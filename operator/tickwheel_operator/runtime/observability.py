@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector, generate_latest
@@ -14,10 +13,14 @@ from tickwheel_operator.clock import Clock
 from tickwheel_operator.controllers.catalog import Catalog
 from tickwheel_operator.controllers.ownership import Ownership
 from tickwheel_operator.controllers.requests import Requests
-from tickwheel_operator.controllers.unbuilt import Unbuilt
 from tickwheel_operator.controllers.watch import WatchHealth
 from tickwheel_operator.engine.views import PoolView, pool_views
 from tickwheel_operator.handlers.known import KnownSchemas
+from tickwheel_operator.kinds import AWAITED
+from tickwheel_operator.kinds.registered import Schemas
+from tickwheel_operator.kinds.scheduledtask import SCHEDULED_TASK
+from tickwheel_operator.kinds.taskrun import TASK_RUN
+from tickwheel_operator.kinds.world import Workforce
 from tickwheel_operator.kube.client import KubeClient
 from tickwheel_operator.ledger.log import Ledger
 from tickwheel_operator.objectfaults import Layer, ObjectFaults
@@ -25,9 +28,6 @@ from tickwheel_operator.projection.config import ProjectionConfig
 from tickwheel_operator.projection.events import EventConfig, EventRecorder
 from tickwheel_operator.projection.metrics import MetricsCollector, PoolFigures, Sources, TermFigures
 from tickwheel_operator.projection.projector import Projector
-from tickwheel_operator.projection.registered import Schemas
-from tickwheel_operator.projection.stored import read_status
-from tickwheel_operator.projection.subjects import Workforce
 from tickwheel_operator.runtime.partition import PartitionHost, ViewSink
 from tickwheel_operator.runtime.settings import Settings
 
@@ -50,13 +50,11 @@ class Observability:
         settings: Settings,
         *,
         lease_name: str,
-        unbuilt: Unbuilt | None = None,
         faults: ObjectFaults | None = None,
         ownership: Ownership | None = None,
     ) -> None:
         self._faults = faults = faults or ObjectFaults()
         self._catalog = catalog
-        self._requests = requests
         self._lease = (settings.namespace, lease_name)
         writes = settings.status_writes_per_second
         self._events = EventRecorder(
@@ -67,13 +65,13 @@ class Observability:
         )
         self._projector = Projector(
             client,
+            catalog.objects,
             catalog,
             requests,
             clock,
             config=ProjectionConfig(writes_per_s=writes * (1 - _EVENT_SHARE)),
             events=self._events,
             namespaces=settings.watch_namespaces,
-            unbuilt=unbuilt,
             serves=ownership.serves if ownership is not None else lambda namespace: True,
             workforce=lambda namespace, name: self._workforce(namespace, name),
             schemas=lambda namespace, name: self._schemas(namespace, name),
@@ -81,12 +79,8 @@ class Observability:
         )
         self._workforce: Callable[[str, str], Workforce | None] = lambda namespace, name: None
         self._schemas: Callable[[str, str], Schemas] = lambda namespace, name: {}
-        catalog.on_task = self._projector.task_changed
-        catalog.on_pool.append(self._projector.pool_changed)
-        catalog.on_calendar = self._projector.calendar_changed
-        requests.on_run = self._projector.run_changed
-        if unbuilt is not None:
-            unbuilt.on_change = self._projector.unbuilt_changed
+        catalog.on_change.append(self._projector.changed)
+        requests.on_change = self._projector.changed
         self._term: Callable[[], TermFigures] | None = None
         self._health: Callable[[], WatchHealth] | None = None
         self._refused: Callable[[], Mapping[str, int]] = dict
@@ -113,10 +107,6 @@ class Observability:
     @property
     def sink(self) -> ViewSink:
         return self._projector
-
-    def read_status(self, kind: str, status: Mapping[str, Any]) -> object:
-        """What the watch keeps of a stored status. Called in the watch's thread."""
-        return read_status(kind, status)
 
     def show_health(self, health: Callable[[], WatchHealth]) -> None:
         self._health = health
@@ -234,18 +224,19 @@ class Observability:
         )
 
     def _objects(self) -> dict[tuple[str, str], int]:
+        """How many there are of each kind, by what became of them."""
         armed = sum(entry.fault is None for entry in self._catalog.tasks())
-        valid = sum(entry.seen.spec is not None for entry in self._catalog.pools())
-        dated = sum(entry.seen.dates is not None for entry in self._catalog.calendars())
-        return {
-            ("ScheduledTask", "armed"): armed,
-            ("ScheduledTask", "stalled"): len(self._catalog.tasks()) - armed,
-            ("WorkerPool", "valid"): valid,
-            ("WorkerPool", "stalled"): len(self._catalog.pools()) - valid,
-            ("Calendar", "valid"): dated,
-            ("Calendar", "stalled"): len(self._catalog.calendars()) - dated,
-            ("TaskRun", "requested"): len(self._requests.entries()),
+        counts = {
+            (SCHEDULED_TASK.name, "armed"): armed,
+            (SCHEDULED_TASK.name, "stalled"): len(self._catalog.tasks()) - armed,
+            (TASK_RUN.name, "requested"): len(self._catalog.objects.all(TASK_RUN)),
         }
+        for kind in AWAITED:
+            if kind not in (SCHEDULED_TASK, TASK_RUN):
+                objects = self._catalog.objects.all(kind)
+                valid = sum(seen.fault is None for seen in objects)
+                counts |= {(kind.name, "valid"): valid, (kind.name, "stalled"): len(objects) - valid}
+        return counts
 
 
 class MetricsServer:

@@ -23,7 +23,6 @@ from tickwheel_operator.controllers.ownermarks import OwnerMarks
 from tickwheel_operator.controllers.ownership import Ownership, OwnershipConfig
 from tickwheel_operator.controllers.pods import PodWatch
 from tickwheel_operator.controllers.requests import Requests
-from tickwheel_operator.controllers.unbuilt import Unbuilt
 from tickwheel_operator.controllers.vanished import Vanished, watched_kinds
 from tickwheel_operator.controllers.watch import Watch, WatchConfig
 from tickwheel_operator.election.config import ElectionConfig
@@ -87,8 +86,7 @@ class Operator:
         settings, clock, client = self._settings, self._clock, clients.objects
         faults = ObjectFaults()
         catalog = Catalog(faults)
-        requests = Requests(clock.now_ms, faults=faults)
-        unbuilt = Unbuilt()
+        requests = Requests(clock.now_ms, catalog.objects, faults=faults)
         deployments = Deployments()
         owners = PodOwners(clients.reviews, clock)
         certificates = identity.certificates(settings, client, clock)
@@ -101,7 +99,6 @@ class Operator:
             clock,
             settings,
             lease_name=LEASE_NAME,
-            unbuilt=unbuilt,
             faults=faults,
             ownership=ownership,
         )
@@ -114,14 +111,12 @@ class Operator:
             requests,
             clock,
             config=WatchConfig(namespaces=settings.watch_namespaces),
-            read_status=observability.read_status,
             pods=worker_pods,
-            unbuilt=unbuilt,
             deployments=deployments,
             faults=faults,
         )
         census = Census(client, settings.watch_namespaces)
-        vanished = Vanished(census, watched_kinds(worker_pods, deployments, unbuilt))
+        vanished = Vanished(census, watched_kinds(worker_pods, deployments, catalog))
         pools = Pools(
             client,
             catalog,

@@ -15,6 +15,9 @@ from tickwheel_operator.clock import Clock
 from tickwheel_operator.controllers.catalog import Catalog
 from tickwheel_operator.engine.core import Engine
 from tickwheel_operator.engine.views import slots_in_use
+from tickwheel_operator.kinds.seen import Seen
+from tickwheel_operator.kinds.workerpool import SeenPool
+from tickwheel_operator.kinds.world import Workforce
 from tickwheel_operator.kube.client import KubeClient
 from tickwheel_operator.kube.errors import ApiError
 from tickwheel_operator.objectfaults import ObjectFaults
@@ -27,7 +30,6 @@ from tickwheel_operator.pools.pod_problems import Refusal
 from tickwheel_operator.pools.podmetrics import PodMetrics
 from tickwheel_operator.pools.reconciler import PoolConfig, PoolReconciler
 from tickwheel_operator.pools.template import CA_CONFIG_MAP, CA_KEY, deployment_name, selector
-from tickwheel_operator.projection.subjects import Workforce
 from tickwheel_operator.runtime.observability import Observability
 
 __all__ = ["Pools"]
@@ -86,7 +88,7 @@ class Pools:
             connected=self._connected,
             refused=lambda addresses: self._refused(addresses),
         )
-        catalog.on_pool.append(self.changed)
+        catalog.on_change.append(self._object_changed)
         deployments.on_change.append(observability.pool_changed)
         deployments.on_problem.append(self._problem)
         observability.show_workforce(self.workforce)
@@ -108,6 +110,10 @@ class Pools:
         self._reconciler.follow()
         self._autoscaler.follow()
         self._metrics.follow()
+
+    def _object_changed(self, seen: Seen) -> None:
+        if isinstance(seen, SeenPool):
+            self.changed(seen.namespace, seen.name)
 
     def changed(self, namespace: str, name: str) -> None:
         """Something about the pool changed."""

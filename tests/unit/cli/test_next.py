@@ -18,8 +18,9 @@ from tests.unit.cli.manifest_texts import calendar, task, together
 from tickwheel_operator.api import ScheduledTask, parse
 from tickwheel_operator.api.calendar import Calendar
 from tickwheel_operator.cli.main import main
-from tickwheel_operator.controllers.compile import NeverFires, bind_calendars, compile_calendar, compile_task
 from tickwheel_operator.engine.identity import jitter_ms
+from tickwheel_operator.kinds.calendar import compile_calendar
+from tickwheel_operator.kinds.compile_task import NeverFires, bind_calendars, compile_task
 
 Call = Callable[..., Result]
 Write = Callable[[str, str], Path]

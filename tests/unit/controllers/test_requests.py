@@ -7,7 +7,7 @@ import itertools
 from collections.abc import AsyncIterator, Callable
 
 import pytest
-from tests.unit.controllers.builders import a_run
+from tests.unit.kinds.builders import a_run
 
 from tickwheel_operator.controllers import requests as module
 from tickwheel_operator.controllers.requests import Requests
@@ -21,6 +21,7 @@ from tickwheel_operator.engine.messages import (
     Submitted,
     SubmittedRun,
 )
+from tickwheel_operator.kinds.objects import Objects
 
 
 class Engine:
@@ -52,7 +53,7 @@ class Engine:
 @pytest.fixture
 async def requests(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Requests]:
     monkeypatch.setattr(module, "_PATIENCE_S", 0.05)
-    requests = Requests(lambda: 42, retry_s=0.01)
+    requests = Requests(lambda: 42, Objects(), retry_s=0.01)
     running = asyncio.create_task(requests.run())
     yield requests
     running.cancel()

@@ -10,9 +10,10 @@ import pytest
 from tests.unit.dev.driver import Session, manifests, succeeded
 
 SITE = """
-from tickwheel_operator.dev import folder, session
+from tickwheel_operator.dev import session
 from tickwheel_operator.engine import views
 from tickwheel_operator.engine.waiting import Waiting
+from tickwheel_operator.kinds import scheduledtask
 
 
 def fault(owner, name, wanted, name_of):
@@ -26,7 +27,7 @@ def fault(owner, name, wanted, name_of):
     setattr(owner, name, broken)
 
 
-fault(folder, "compile_task", "unread", lambda task: task.metadata.name)
+fault(scheduledtask, "compile_task", "unread", lambda task: task.metadata.name)
 fault(Waiting, "ready", "undecided", lambda _, dispatch: dispatch.run.task.name)
 fault(views, "_task_view", "unseen", lambda state, task, entry, *rest: entry.spec.name if entry else "")
 """

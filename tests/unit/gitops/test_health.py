@@ -10,28 +10,29 @@ import pytest
 import yaml
 from gitops.build import HERE, KIND_NAMES, RUNS, files
 from tests.unit.gitops.judges import argocd, flux
-from tests.unit.projection.test_statuses import a_pool, a_run, a_task, a_view
+from tests.unit.kinds.test_statuses import a_pool, a_run, a_task, a_view
 
-from tickwheel_operator.api import unsupported_kind
 from tickwheel_operator.api.taskrun import TaskRun
 from tickwheel_operator.engine.messages import RunState
+from tickwheel_operator.kinds import KINDS
+from tickwheel_operator.kinds.calendar import CALENDAR, SeenCalendar
+from tickwheel_operator.kinds.scheduledtask import task_status
+from tickwheel_operator.kinds.seen import Fault
+from tickwheel_operator.kinds.taskrun import request_status, run_status
+from tickwheel_operator.kinds.workerpool import SeenPool, pool_status
+from tickwheel_operator.kinds.world import Workforce
 from tickwheel_operator.pools.deployments import PoolDeployment, PoolProblem
-from tickwheel_operator.projection.statuses import (
-    calendar_status,
-    pool_status,
-    request_status,
-    run_status,
-    task_status,
-    unbuilt_status,
-)
-from tickwheel_operator.projection.subjects import Workforce
 
-_FAULT = SimpleNamespace(reason="InvalidSpec", message="spec.trigger.cron: no")
+_FAULT = Fault("InvalidSpec", "spec.trigger.cron: no")
 _SEEN = SimpleNamespace(uid="u", generation=2)
 
 
-def pool(fault: Any = None) -> Any:
-    return SimpleNamespace(seen=SimpleNamespace(uid="u", generation=2, fault=fault))
+def pool(fault: Fault | None = None) -> SeenPool:
+    return SeenPool(kind="WorkerPool", uid="u", namespace="ns", name="p", generation=2, fault=fault)
+
+
+def calendar(fault: Fault | None = None) -> SeenCalendar:
+    return SeenCalendar(kind="Calendar", uid="u", namespace="ns", name="c", generation=2, fault=fault)
 
 
 def deployment(ready: int, problem: PoolProblem | None = None) -> PoolDeployment:
@@ -46,9 +47,10 @@ def request(fault: Any, state: RunState | None) -> Any:
     return SimpleNamespace(seen=_SEEN, fault=fault, run_id="u.1", state=state)
 
 
-def unbuilt(kind: str) -> Any:
-    fault = SimpleNamespace(reason="NotSupported", message=unsupported_kind(kind).message)
-    return SimpleNamespace(kind=kind, generation=2, fault=fault)
+def refused(kind: str) -> dict[str, Any]:
+    seen = KINDS[kind].observe({"metadata": {"uid": "u", "namespace": "ns", "name": "x", "generation": 2}})
+    status: dict[str, Any] = KINDS[kind].judged(seen)
+    return status
 
 
 NOTHING: dict[str, Any] = {}
@@ -80,8 +82,8 @@ CASES: dict[str, tuple[str, dict[str, Any] | None, str, str]] = {
     ),
     "stalled pool": ("WorkerPool", pool_status(pool(_FAULT), None), "Degraded", "Failed"),
     "new calendar": ("Calendar", None, "Progressing", "InProgress"),
-    "calendar": ("Calendar", calendar_status(pool()), "Healthy", "Current"),
-    "stalled calendar": ("Calendar", calendar_status(pool(_FAULT)), "Degraded", "Failed"),
+    "calendar": ("Calendar", CALENDAR.judged(calendar()), "Healthy", "Current"),
+    "stalled calendar": ("Calendar", CALENDAR.judged(calendar(_FAULT)), "Degraded", "Failed"),
     "new run": ("TaskRun", None, "Progressing", "InProgress"),
     "waiting run": ("TaskRun", run_status(a_run(RunState.PENDING, started_ms=0), 2), "Progressing", "InProgress"),
     "running": ("TaskRun", run_status(a_run(RunState.RUNNING), 2), "Progressing", "InProgress"),
@@ -92,7 +94,7 @@ CASES: dict[str, tuple[str, dict[str, Any] | None, str, str]] = {
     "refused run": ("TaskRun", request_status(request(_FAULT, None)), "Degraded", "Failed"),
     "run of long ago": ("TaskRun", request_status(request(None, RunState.SUCCEEDED)), "Healthy", "Current"),
     **{
-        f"unbuilt {kind}": (kind, unbuilt_status(unbuilt(kind)), "Degraded", "Failed")
+        f"refused {kind}": (kind, refused(kind), "Degraded", "Failed")
         for kind in ("Workflow", "WorkflowRun", "AlertChannel")
     },
 }  # fmt: skip

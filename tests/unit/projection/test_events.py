@@ -6,14 +6,16 @@ from typing import Any
 
 import pytest
 from kubernetes.aio.client import ApiClient
-from tests.unit.projection.test_statuses import a_task, a_view
+from tests.unit.kinds.test_statuses import a_view
 
 from tickwheel_operator.clock import SystemClock
+from tickwheel_operator.kinds.scheduledtask import SCHEDULED_TASK
+from tickwheel_operator.kinds.seen import Seen
+from tickwheel_operator.kinds.stored import NOTHING, Stored
 from tickwheel_operator.kube.client import KubeClient
 from tickwheel_operator.ledger.facts import SkipReason
 from tickwheel_operator.projection.events import EventConfig, EventRecorder
 from tickwheel_operator.projection.skips import EXPLANATIONS
-from tickwheel_operator.projection.stored import NOTHING, Stored, read_status
 
 LAST_MS = 1_767_225_600_000
 
@@ -42,10 +44,9 @@ class Told:
                 {"type": "Stalled", "status": "True" if reason else "False", "reason": reason, "message": message}
             ],
         }
-        task = a_task()
-        task.seen.namespace, task.seen.name = "ns", "t"
+        task = Seen(kind="ScheduledTask", uid="u", namespace="ns", name="t", generation=generation)
         self.recorder.conditions_written(task, status, before)
-        return before.merged("ScheduledTask", status)
+        return before.merged(SCHEDULED_TASK.sections, status)
 
     @property
     def stalls(self) -> dict[str, tuple[str, int]]:
@@ -79,7 +80,7 @@ async def test_it_says_how_many_until_when_why_and_what_changes_it(told: Told) -
 
 
 async def test_a_new_leader_tells_what_people_do_not_know_yet_and_nothing_twice(told: Told) -> None:
-    shown = read_status("ScheduledTask", {"skips": [{"reason": "Misfired", "count": 7, "lastTime": "x"}]})
+    shown = SCHEDULED_TASK.stored({"skips": [{"reason": "Misfired", "count": 7, "lastTime": "x"}]})
     told.show(("Misfired", 7, LAST_MS), before=shown)
     assert told.events == {}
     told.recorder._shown.clear()

@@ -2,30 +2,38 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
+from tickwheel_operator.engine.spec import TaskSpec
+from tickwheel_operator.kinds.objects import Objects
+from tickwheel_operator.kinds.scheduledtask import SeenTask
+from tickwheel_operator.kinds.taskrun import SeenRun
 from tickwheel_operator.projection.expiry import KEPT_MS, expired
 
 HOUR_MS = 3_600_000
 NOW_MS = 100 * HOUR_MS
 
 
-def a_run(name: str, *, age_h: float = 0.0, ttl_s: int | None = None, **more: Any) -> Any:
+def a_run(name: str, *, age_h: float = 0.0, ttl_s: int | None = None, **more: Any) -> SeenRun:
     fields = {
-        "uid": name, "namespace": "shops", "name": name, "task": "sync", "final": True, "succeeded": True,
-        "ended_ms": NOW_MS - int(age_h * HOUR_MS), "ttl_s": ttl_s,
+        "kind": "TaskRun", "uid": name, "namespace": "shops", "name": name, "generation": 1, "task": "sync",
+        "final": True, "succeeded": True, "ended_ms": NOW_MS - int(age_h * HOUR_MS), "ttl_s": ttl_s,
     }  # fmt: skip
-    return SimpleNamespace(seen=SimpleNamespace(**{**fields, **more}))
+    return SeenRun(**{**fields, **more})
 
 
-def deleted(*runs: Any, keep: int | None = 2) -> list[str]:
+def deleted(*runs: SeenRun, keep: int | None = 2) -> list[str]:
     """Of a task that keeps so many succeeded and one failed; None: there is no such task."""
-    spec = None if keep is None else SimpleNamespace(keep_succeeded=keep, keep_failed=1)
-    task = None if keep is None else SimpleNamespace(seen=SimpleNamespace(spec=spec))
-    catalog: Any = SimpleNamespace(task_named=lambda namespace, name: task)
-    requests: Any = SimpleNamespace(entries=lambda: runs)
-    return expired(catalog, requests, NOW_MS)
+    objects = Objects()
+    for run in runs:
+        objects.put(run)
+    if keep is not None:
+        spec = TaskSpec(
+            uid="t", namespace="shops", name="sync", generation=1, created_ms=0, pool="p", handler="h", trigger=None,
+            keep_succeeded=keep, keep_failed=1,
+        )  # fmt: skip
+        objects.put(SeenTask(kind="ScheduledTask", uid="t", namespace="shops", name="sync", generation=1, spec=spec))
+    return expired(objects, NOW_MS)
 
 
 def test_a_time_of_its_own_counts_from_the_end_and_nothing_else_does() -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from types import SimpleNamespace
 from typing import Any, cast
 
 from tickwheel_operator.engine.views import ViewFault
+from tickwheel_operator.kinds.objects import Objects
+from tickwheel_operator.kinds.seen import Seen
 from tickwheel_operator.objectfaults import INTERNAL_ERROR, Layer, ObjectFaults
 from tickwheel_operator.projection.failing import Failing
 from tickwheel_operator.projection.history import History
@@ -14,7 +15,7 @@ from tickwheel_operator.projection.lanes import Key
 from tickwheel_operator.projection.writer import Writer
 
 
-class Objects:
+class Lister:
     """A writer that lists these."""
 
     def __init__(self, *items: dict[str, Any]) -> None:
@@ -38,7 +39,7 @@ def view(name: str, status: Any) -> dict[str, Any]:
 async def test_a_taskrun_that_cannot_be_read_hides_no_other() -> None:
     failed: list[str] = []
     history = History(
-        cast("Writer", Objects(view("a", {}), view("b", "no status"), {"kind": "TaskRun"}, view("c", {}))),
+        cast("Writer", Lister(view("a", {}), view("b", "no status"), {"kind": "TaskRun"}, view("c", {}))),
         lambda item, error: failed.append(item.get("metadata", {}).get("name", "")),
     )
     await history.load()
@@ -47,17 +48,21 @@ async def test_a_taskrun_that_cannot_be_read_hides_no_other() -> None:
 
 
 def failing(faults: ObjectFaults, heard: list[tuple[str, ...]]) -> Failing:
-    return Failing(faults, cast("Any", None), cast("Any", None), None, None, lambda *which: heard.append(which))
+    return Failing(faults, Objects(), None, lambda *which: heard.append(which))
+
+
+def an_object(kind: str, name: str) -> Seen:
+    return Seen(kind=kind, uid=f"uid-{name}", namespace="ns", name=name, generation=3)
 
 
 def test_a_standing_fault_goes_over_what_the_status_says_until_it_is_mended() -> None:
     faults, heard = ObjectFaults(), []
     objects = failing(faults, heard)
     status = {"observedGeneration": 3, "replicas": 2, "conditions": [{"type": "Ready", "status": "True"}]}
-    assert objects.over("WorkerPool", "ns", "p", status) is status
+    assert objects.over(an_object("WorkerPool", "p"), status) is status
 
     faults.stand(Layer.POOLS, "WorkerPool", "ns", "p", RuntimeError("x"))
-    shown = objects.over("WorkerPool", "ns", "p", status)
+    shown = objects.over(an_object("WorkerPool", "p"), status)
     assert shown["replicas"] == 2
     words = {c["type"]: (c["status"], c["reason"], c["observedGeneration"]) for c in shown["conditions"]}
     assert words == {
@@ -65,39 +70,40 @@ def test_a_standing_fault_goes_over_what_the_status_says_until_it_is_mended() ->
         "Reconciling": ("False", INTERNAL_ERROR, 3),
         "Stalled": ("True", INTERNAL_ERROR, 3),
     }
-    assert objects.over("WorkerPool", "ns", "other", status) is status
+    assert objects.over(an_object("WorkerPool", "other"), status) is status
 
     faults.mended(Layer.AUTOSCALING, "WorkerPool", "ns", "p")
-    assert objects.at("WorkerPool", "ns", "p")
+    assert objects.at(an_object("WorkerPool", "p"))
     faults.mended(Layer.POOLS, "WorkerPool", "ns", "p")
-    assert objects.over("WorkerPool", "ns", "p", status) is status
+    assert objects.over(an_object("WorkerPool", "p"), status) is status
     assert heard == [("WorkerPool", "ns", "p")] * 2
 
 
 def test_a_run_that_the_operator_fails_at_has_not_succeeded() -> None:
     faults = ObjectFaults()
     faults.stand(Layer.PROJECTION, "TaskRun", "ns", "r", RuntimeError("x"))
-    shown = failing(faults, []).over("TaskRun", "ns", "r", {"observedGeneration": 1})
+    shown = failing(faults, []).over(an_object("TaskRun", "r"), {"observedGeneration": 1})
     words = {c["type"]: c["status"] for c in shown["conditions"]}
     assert words == {"Running": "False", "Succeeded": "False", "Stalled": "True"}
 
 
 def test_that_one_way_to_look_works_mends_nothing_of_the_other() -> None:
     faults = ObjectFaults()
-    tasks = {"u": SimpleNamespace(seen=SimpleNamespace(namespace="ns", name="t"))}
-    objects = Failing(faults, cast("Any", SimpleNamespace(task=tasks.get)), cast("Any", None), None, None, print)
-    objects.not_viewed([ViewFault("u", RuntimeError("x"))])
-    objects.look(Layer.COMPARISON, "u", lambda: None)
-    assert objects.at("ScheduledTask", "ns", "t")
-    objects.look(Layer.VIEWS, "u", lambda: None)
-    assert not objects.at("ScheduledTask", "ns", "t")
+    known, task = Objects(), an_object("ScheduledTask", "t")
+    known.put(task)
+    objects = Failing(faults, known, None, print)
+    objects.not_viewed([ViewFault("uid-t", RuntimeError("x"))])
+    objects.look(Layer.COMPARISON, "uid-t", lambda: None)
+    assert objects.at(task)
+    objects.look(Layer.VIEWS, "uid-t", lambda: None)
+    assert not objects.at(task)
 
 
 async def test_a_status_that_can_be_made_again_is_written_again() -> None:
     faults, works = ObjectFaults(), [False]
-    run = SimpleNamespace(seen=SimpleNamespace(namespace="ns", name="r", uid="u", generation=1, stored=None))
-    requests = SimpleNamespace(entry={"u": run}.get)
-    objects = Failing(faults, cast("Any", None), cast("Any", requests), None, None, lambda *which: None)
+    known, run = Objects(), an_object("TaskRun", "r")
+    known.put(run)
+    objects = Failing(faults, known, None, lambda *which: None)
     patched: list[str] = []
 
     async def write(key: Key) -> float | None:
@@ -105,14 +111,14 @@ async def test_a_status_that_can_be_made_again_is_written_again() -> None:
             raise RuntimeError("x")
         return None
 
-    async def patch(kind: str, *_: object) -> bool | None:
-        patched.append(kind)
+    async def patch(seen: Seen, status: dict[str, object]) -> bool | None:
+        patched.append(seen.kind)
         return True
 
-    key = ("run", "u", "")
+    key = (run.kind, run.uid)
     assert await objects.work(key, write, patch) == 60.0
-    assert patched == ["TaskRun"] and objects.at("TaskRun", "ns", "r")
+    assert patched == ["TaskRun"] and objects.at(run)
     works[0] = True
     assert await objects.work(key, write, patch) == 1.0
-    assert not objects.at("TaskRun", "ns", "r")
+    assert not objects.at(run)
     assert await objects.work(key, write, patch) is None

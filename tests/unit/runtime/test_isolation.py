@@ -13,16 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.unit.controllers.builders import a_pool, a_task
+from tests.unit.kinds.builders import a_pool, a_task
 
 from tickwheel_operator.clock import SystemClock
-from tickwheel_operator.controllers.catalog import KINDS, Catalog
+from tickwheel_operator.controllers.catalog import Catalog
 from tickwheel_operator.engine.leasing import Leasing
 from tickwheel_operator.engine.messages import CommandRefused, Pull, Pulled, WorkerKey, WorkerSeen
 from tickwheel_operator.engine.state import State
 from tickwheel_operator.engine.triggers import FixedRateTrigger
 from tickwheel_operator.engine.waiting import Waiting
 from tickwheel_operator.gateway.backend import NotLeader
+from tickwheel_operator.kinds import AWAITED
+from tickwheel_operator.kinds.scheduledtask import SCHEDULED_TASK
 from tickwheel_operator.ledger.log import Ledger
 from tickwheel_operator.ledger.protocol import Segment, SegmentKind, StoreRefused
 from tickwheel_operator.ledger.sqlite import SqliteSegmentStore
@@ -61,7 +63,7 @@ class Replica:
         self.clock = SystemClock()
         self.faults = ObjectFaults()
         self.catalog = Catalog(self.faults)
-        for kind in KINDS:
+        for kind in AWAITED:
             self.catalog.mark_synced(kind)
         self.store = SqliteSegmentStore(folder / "ledger.sqlite")
         self.failures: list[Failure] = []
@@ -78,7 +80,7 @@ class Replica:
         return Ledger(self.store, partition=0, leader="a", clock=self.clock, nonces=lambda: secrets.token_hex(8))
 
     async def _missing(self, uids: Collection[str]) -> Collection[str]:
-        return set(uids) - self.catalog.uids("ScheduledTask")
+        return set(uids) - self.catalog.objects.uids(SCHEDULED_TASK)
 
     def _lead(self, host: PartitionHost) -> None:
         self.catalog.attach(host.post_all)
@@ -92,7 +94,7 @@ class Replica:
 
     def task(self, uid: str, generation: int = 1, **compiled: Any) -> None:
         trigger = FixedRateTrigger(50, self.clock.now_ms())
-        self.catalog.task_seen(a_task(uid, generation=generation, compiled={"trigger": trigger, **compiled}))
+        self.catalog.seen(a_task(uid, generation=generation, compiled={"trigger": trigger, **compiled}))
 
     @property
     def state(self) -> State | None:
@@ -113,7 +115,7 @@ class Replica:
 @asynccontextmanager
 async def leading(folder: Path) -> AsyncIterator[Replica]:
     replica = Replica(folder)
-    replica.catalog.pool_seen(a_pool("p"))
+    replica.catalog.seen(a_pool("p"))
     running = asyncio.create_task(replica.leadership.run())
     try:
         yield replica
@@ -215,7 +217,7 @@ async def test_a_deleted_task_that_the_engine_cannot_end_stops_nobody(
             raise RuntimeError(run.number)
 
         monkeypatch.setattr(Leasing, "end_now", raises)
-        replica.catalog.task_gone(BAD)
+        replica.catalog.gone(SCHEDULED_TASK, BAD)
         await until(lambda: replica.failures and replica.state is not None)
         before = replica.fired(GOOD)
         await until(lambda: replica.fired(GOOD) > before + 3)

@@ -1,6 +1,6 @@
 """A Calendar as the engine reads it: which instants are in it, and for how long that stands.
 
-`controllers.compile` makes one value of each Calendar object; the filters of all tasks that name it share it. Days and
+`kinds.calendar` makes one value of each Calendar object; the filters of all tasks that name it share it. Days and
 cron expressions are read by the wall clock of the calendar's zone, as it really runs: a day that daylight saving makes
 23 or 25 hours long is in the calendar for all of them, a day that a zone skipped is not, and an hour that happens twice
 is there twice. (Unlike a trigger, a calendar does not fire: nothing of it moves out of a gap.)

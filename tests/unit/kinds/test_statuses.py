@@ -20,9 +20,14 @@ from tickwheel_operator.engine.triggers.calendar import CalendarDates
 from tickwheel_operator.engine.triggers.filters import Filter
 from tickwheel_operator.engine.views import HandlerState, PoolView, RunView, TaskView
 from tickwheel_operator.handlers.known import HandlerSchema
-from tickwheel_operator.projection.registered import MOST_SHOWN_BYTES, registered_handlers
-from tickwheel_operator.projection.statuses import calendar_status, has_ended, pool_status, run_status, task_status
-from tickwheel_operator.projection.stored import NOTHING, SECTIONS, digests, read_status
+from tickwheel_operator.kinds import KINDS
+from tickwheel_operator.kinds.calendar import CALENDAR, SeenCalendar
+from tickwheel_operator.kinds.registered import MOST_SHOWN_BYTES, registered_handlers
+from tickwheel_operator.kinds.scheduledtask import SCHEDULED_TASK, has_ended, task_status
+from tickwheel_operator.kinds.seen import Fault
+from tickwheel_operator.kinds.stored import NOTHING
+from tickwheel_operator.kinds.taskrun import TASK_RUN, run_status
+from tickwheel_operator.kinds.workerpool import SeenPool, pool_status
 from tickwheel_operator.projection.writing import changes, conditions_differ, with_transition_times
 
 NOW = "2026-01-01T00:00:00Z"
@@ -34,6 +39,10 @@ def a_task(fault: tuple[str, str] | None = None, **more: Any) -> Any:
     spec = TaskSpec(uid="u", namespace="ns", name="t", generation=2, created_ms=0, pool="p", handler="h", **fields)
     why = None if fault is None else SimpleNamespace(reason=fault[0], message=fault[1])
     return SimpleNamespace(seen=SimpleNamespace(uid="u", generation=2, spec=spec), fault=why)
+
+
+def a_calendar(fault: Fault | None = None) -> SeenCalendar:
+    return SeenCalendar(kind="Calendar", uid="u", namespace="ns", name="c", generation=3, fault=fault)
 
 
 def a_run(state: RunState = RunState.SUCCEEDED, **more: Any) -> RunView:
@@ -62,7 +71,7 @@ def condition(status: dict[str, Any], kind: str) -> Any:
 
 
 def as_stored(kind: str, status: dict[str, Any]) -> Any:
-    return read_status(kind, {name: value for name, value in status.items() if value is not None})
+    return KINDS[kind].stored({name: value for name, value in status.items() if value is not None})
 
 
 def test_an_armed_task_says_what_was_and_what_comes() -> None:
@@ -98,12 +107,12 @@ def test_without_live_workers_no_handler_is_missed() -> None:
 
 
 def test_all_statuses_fit_the_schema_of_their_kind() -> None:
-    pool = SimpleNamespace(seen=SimpleNamespace(generation=1, fault=None))
+    pool = SeenPool(kind="WorkerPool", uid="u", namespace="ns", name="p", generation=1)
     for model, kind, status in (
         (ScheduledTaskStatus, "ScheduledTask", task_status(a_task(), a_view(), a_pool("h"))),
         (WorkerPoolStatus, "WorkerPool", pool_status(pool, a_pool("h"))),
         (WorkerPoolStatus, "WorkerPool", pool_status(pool, None)),
-        (CalendarStatus, "Calendar", calendar_status(pool)),
+        (CalendarStatus, "Calendar", CALENDAR.judged(a_calendar())),
         (ScheduledTaskStatus, "ScheduledTask", task_status(a_task(), a_view(skips=SKIPS), a_pool("h"))),
         (TaskRunStatus, "TaskRun", run_status(a_run(result=b'{"a":1.5}', fraction=0.5, note="half"), 1)),
         (
@@ -117,7 +126,7 @@ def test_all_statuses_fit_the_schema_of_their_kind() -> None:
         if body.get("error"):
             body["error"] = {k: v for k, v in body["error"].items() if v is not None}
         model.model_validate(body)
-        assert set(status) <= {name for section in SECTIONS[kind] for name in section}
+        assert set(status) <= {name for section in KINDS[kind].sections for name in section}
 
 
 def test_what_was_written_is_not_written_again() -> None:
@@ -153,13 +162,13 @@ def test_what_is_merged_equals_what_the_watch_brings_back() -> None:
     stored = as_stored("ScheduledTask", first)
     patch = changes("ScheduledTask", task_status(a_task(), a_view(next_ms=None), None), stored)
     assert patch == {"nextScheduleTime": None}
-    assert stored.merged("ScheduledTask", patch) == as_stored("ScheduledTask", {**first, **patch})
+    assert stored.merged(SCHEDULED_TASK.sections, patch) == as_stored("ScheduledTask", {**first, **patch})
 
 
 def test_numbers_are_compared_as_the_api_server_writes_them() -> None:
-    one = digests("TaskRun", {"result": {"sold": 3.0, "list": [1.0, 1.5]}})
-    assert one == digests("TaskRun", {"result": {"sold": 3, "list": [1, 1.5]}})
-    assert one != digests("TaskRun", {"result": {"sold": 4}})
+    one = TASK_RUN.digests({"result": {"sold": 3.0, "list": [1.0, 1.5]}})
+    assert one == TASK_RUN.digests({"result": {"sold": 3, "list": [1, 1.5]}})
+    assert one != TASK_RUN.digests({"result": {"sold": 4}})
 
 
 def test_a_failed_run_is_false_for_kubectl_wait_and_an_open_one_unknown() -> None:
@@ -181,8 +190,8 @@ def test_what_made_no_run_is_shown_by_reason_and_remembered_of_the_stored_status
     stored = as_stored("ScheduledTask", with_transition_times(status, NOW))
     assert stored.skips == (("Deadline", 2), ("Misfired", 3))
     more = changes("ScheduledTask", task_status(a_task(), a_view(skips=(("Misfired", 4, 2_000),)), None), stored)
-    assert stored.merged("ScheduledTask", more).skips == (("Misfired", 4),)
-    assert stored.merged("ScheduledTask", {"nextScheduleTime": None}).skips == stored.skips
+    assert stored.merged(SCHEDULED_TASK.sections, more).skips == (("Misfired", 4),)
+    assert stored.merged(SCHEDULED_TASK.sections, {"nextScheduleTime": None}).skips == stored.skips
 
 
 def test_a_task_that_follows_another_is_armed_and_says_whom() -> None:
@@ -230,9 +239,10 @@ def test_an_ended_task_is_still_known_as_such_where_only_its_stored_status_tells
     status = task_status(a_task(), a_view(next_ms=None), None, ended=True)
     assert condition(status, "Ready")["status"] == "True", "it did all that it was asked for"
     stored = as_stored("ScheduledTask", with_transition_times(status, NOW))
-    assert (stored.ready, stored.merged("ScheduledTask", {"nextScheduleTime": None}).ready) == ("Ended", "Ended")
+    assert stored.ready == "Ended"
+    assert stored.merged(SCHEDULED_TASK.sections, {"nextScheduleTime": None}).ready == "Ended"
     armed = changes("ScheduledTask", task_status(a_task(), a_view(), None), stored)
-    assert stored.merged("ScheduledTask", armed).ready == "Armed"
+    assert stored.merged(SCHEDULED_TASK.sections, armed).ready == "Armed"
 
 
 def test_the_trigger_on_one_line_names_the_calendars() -> None:
@@ -242,16 +252,13 @@ def test_the_trigger_on_one_line_names_the_calendars() -> None:
 
 
 def test_a_calendar_is_ready_or_says_which_field_is_wrong() -> None:
-    def calendar(fault: Any) -> Any:
-        return SimpleNamespace(seen=SimpleNamespace(generation=3, fault=fault))
-
-    status = calendar_status(calendar(None))
+    status = CALENDAR.judged(a_calendar())
     assert [(c["type"], c["status"]) for c in status["conditions"]] == [
         ("Ready", "True"), ("Reconciling", "False"), ("Stalled", "False"),
     ]  # fmt: skip
     assert status["observedGeneration"] == 3
-    fault = SimpleNamespace(reason="InvalidSpec", message="spec.timeZone: no such zone")
-    status = calendar_status(calendar(fault))
+    fault = Fault("InvalidSpec", "spec.timeZone: no such zone")
+    status = CALENDAR.judged(a_calendar(fault))
     for kind, word in (("Ready", "False"), ("Stalled", "True")):
         found = condition(status, kind)
         assert (found["status"], found["reason"], found["message"]) == (word, "InvalidSpec", fault.message)

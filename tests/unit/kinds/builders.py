@@ -1,4 +1,4 @@
-"""Observed objects for the tests of this folder."""
+"""Objects as the watch sees them."""
 
 from __future__ import annotations
 
@@ -6,17 +6,14 @@ from typing import Any
 
 from tickwheel_operator.api import parse
 from tickwheel_operator.api.calendar import Calendar
-from tickwheel_operator.controllers.compile import compile_calendar
-from tickwheel_operator.controllers.observe import (
-    Fault,
-    ObservedCalendar,
-    ObservedPool,
-    ObservedRun,
-    ObservedTask,
-    RunRequest,
-)
 from tickwheel_operator.engine.spec import CalendarUse, Completion, PoolSpec, TaskSpec
 from tickwheel_operator.engine.triggers import CronTrigger
+from tickwheel_operator.kinds.calendar import SeenCalendar, compile_calendar
+from tickwheel_operator.kinds.scheduledtask import SeenTask
+from tickwheel_operator.kinds.seen import Fault
+from tickwheel_operator.kinds.stored import Stored
+from tickwheel_operator.kinds.taskrun import RunRequest, SeenRun
+from tickwheel_operator.kinds.workerpool import SeenPool
 
 __all__ = ["a_calendar", "a_follower", "a_pool", "a_run", "a_task", "a_timed_task"]
 
@@ -31,10 +28,12 @@ def a_task(
     spec = TaskSpec(
         uid=uid, namespace="ns", name=name, generation=generation, created_ms=0, pool=pool, handler="h", **fields
     )
-    seen = {"deleting": False, "stored": None, **more}
-    return ObservedTask(
-        uid=uid, namespace="ns", name=name, generation=generation, spec=None if fault else spec, fault=fault, **seen
-    )
+    if "stored" in more:
+        more["stored"] = Stored((), ready=more["stored"])
+    return SeenTask(
+        kind="ScheduledTask", uid=uid, namespace="ns", name=name, generation=generation, fault=fault,
+        spec=None if fault else spec, **more,
+    )  # fmt: skip
 
 
 def a_timed_task(uid: str, *calendars: str, cron: str = "0 4 * * *", **more: Any) -> Any:
@@ -50,7 +49,7 @@ def a_follower(name: str, after: str, **more: Any) -> Any:
 
 def a_calendar(
     name: str = "holidays", *, uid: str = "c-1", generation: int = 1, fault: Fault | None = None, **spec: Any
-) -> ObservedCalendar:
+) -> SeenCalendar:
     manifest = parse(
         {
             "apiVersion": "tickwheel.io/v1alpha1", "kind": "Calendar", "metadata": {"name": name, "namespace": "ns"},
@@ -58,25 +57,23 @@ def a_calendar(
         }
     )  # fmt: skip
     assert isinstance(manifest, Calendar)
-    return ObservedCalendar(
-        uid=uid, namespace="ns", name=name, generation=generation, fault=fault, stored=None,
+    return SeenCalendar(
+        kind="Calendar", uid=uid, namespace="ns", name=name, generation=generation, fault=fault,
         dates=None if fault else compile_calendar(manifest),
     )  # fmt: skip
 
 
 def a_pool(name: str = "p", *, uid: str = "pool-1", silence_ms: int = 10_000, fault: Fault | None = None) -> Any:
     spec = None if fault else PoolSpec(namespace="ns", name=name, silence_ms=silence_ms)
-    return ObservedPool(
-        uid=uid, namespace="ns", name=name, generation=1, spec=spec, accounts=frozenset({"sa"}), fault=fault,
-        stored=None,
+    return SeenPool(
+        kind="WorkerPool", uid=uid, namespace="ns", name=name, generation=1, spec=spec, accounts=frozenset({"sa"}),
+        fault=fault,
     )  # fmt: skip
 
 
-def a_run(
-    uid: str = "r-1", *, cancel: bool = False, final: bool = False, run_id: str = "", key: str = ""
-) -> ObservedRun:
+def a_run(uid: str = "r-1", *, cancel: bool = False, final: bool = False, run_id: str = "", key: str = "") -> SeenRun:
     request = RunRequest(task="t", key=key or f"taskrun/{uid}", scheduled_ms=None, parameters=b"", cancel=cancel)
-    return ObservedRun(
-        uid=uid, namespace="ns", name=f"run-{uid}", generation=1, request=None if final else request, fault=None,
-        final=final, run_id=run_id, stored=None,
+    return SeenRun(
+        kind="TaskRun", uid=uid, namespace="ns", name=f"run-{uid}", generation=1, request=None if final else request,
+        final=final, run_id=run_id,
     )  # fmt: skip

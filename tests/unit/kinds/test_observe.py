@@ -6,14 +6,9 @@ from typing import Any
 
 import pytest
 
-from tickwheel_operator.controllers.observe import (
-    BackfillRequest,
-    ObservedCalendar,
-    RunRequest,
-    observe_calendar,
-    observe_run,
-    observe_task,
-)
+from tickwheel_operator.kinds.calendar import CALENDAR, SeenCalendar
+from tickwheel_operator.kinds.scheduledtask import SCHEDULED_TASK
+from tickwheel_operator.kinds.taskrun import TASK_RUN, BackfillRequest, RunRequest
 
 
 def raw(kind: str, spec: dict[str, Any], *, generation: int = 1, uid: str = "u") -> dict[str, Any]:
@@ -22,13 +17,15 @@ def raw(kind: str, spec: dict[str, Any], *, generation: int = 1, uid: str = "u")
 
 
 def request(**spec: Any) -> RunRequest:
-    seen = observe_run(raw("TaskRun", {"task": "t", **spec}), lambda kind, status: None)
+    seen = TASK_RUN.observe(raw("TaskRun", {"task": "t", **spec}))
     assert seen is not None and seen.fault is None and seen.request is not None
     return seen.request
 
 
-def calendar(spec: dict[str, Any], known: ObservedCalendar | None = None, **metadata: Any) -> ObservedCalendar:
-    return observe_calendar(raw("Calendar", spec, **metadata), known, lambda kind, status: None)
+def calendar(spec: dict[str, Any], known: SeenCalendar | None = None, **metadata: Any) -> SeenCalendar:
+    seen = CALENDAR.observe(raw("Calendar", spec, **metadata), known)
+    assert seen is not None
+    return seen
 
 
 def test_a_run_of_now_has_neither_delay_nor_span() -> None:
@@ -58,7 +55,8 @@ def test_a_trigger_without_an_instant_is_told_from_one_that_cannot_be_read(
     trigger: dict[str, Any], reason: str, field: str
 ) -> None:
     task = raw("ScheduledTask", {"pool": "p", "handler": "h", "trigger": trigger})
-    seen = observe_task(task, None, lambda kind, status: None)
+    seen = SCHEDULED_TASK.observe(task)
+    assert seen is not None
     assert seen.spec is None and seen.fault is not None
     assert (seen.fault.reason, seen.fault.message.partition(":")[0]) == (reason, field)
 

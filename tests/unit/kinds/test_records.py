@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tickwheel_operator.controllers.records import status_record
+from tickwheel_operator.kinds.records import status_record
 from tickwheel_operator.ledger.facts import SkipReason
 
 STATUS: dict[str, Any] = {

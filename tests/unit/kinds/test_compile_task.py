@@ -14,7 +14,6 @@ import yaml
 
 from tickwheel_operator.api import InvalidManifest, ScheduledTask, parse
 from tickwheel_operator.api.calendar import Calendar
-from tickwheel_operator.controllers.compile import NeverFires, bind_calendars, compile_calendar, compile_task
 from tickwheel_operator.engine.cron import parse as parse_cron
 from tickwheel_operator.engine.spec import (
     Backoff,
@@ -37,6 +36,8 @@ from tickwheel_operator.engine.triggers import (
 )
 from tickwheel_operator.engine.triggers.calendar import CalendarDates
 from tickwheel_operator.engine.triggers.filters import Filter
+from tickwheel_operator.kinds.calendar import compile_calendar
+from tickwheel_operator.kinds.compile_task import NeverFires, bind_calendars, compile_task
 
 CREATED_MS = 1_767_225_600_000
 

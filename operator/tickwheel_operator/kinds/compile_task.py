@@ -1,4 +1,4 @@
-"""From custom resources to the engine's values: a ScheduledTask becomes a TaskSpec, a WorkerPool a PoolSpec.
+"""From a ScheduledTask to the engine's TaskSpec.
 
 The watch calls it for each new generation of an object, `tickwheel dev` for each file. Calendars come later and change
 on their own, so a spec is bound to their dates in a second step, as often as they do. Invariant: what comes out is
@@ -8,21 +8,19 @@ complete and valid for the engine; what cannot be compiled raises `InvalidManife
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from datetime import date
 from functools import lru_cache
 from typing import TypeVar, cast
 
 import msgspec
 
-from tickwheel_operator.api import FieldFault, ScheduledTask, WorkerPool
-from tickwheel_operator.api.calendar import Calendar
+from tickwheel_operator.api import FieldFault, ScheduledTask
 from tickwheel_operator.api.delivery import Exponential, Fixed, Retry
 from tickwheel_operator.api.faults import InvalidManifest
 from tickwheel_operator.api.policies import Concurrency
-from tickwheel_operator.api.text import DateRange, Duration, Instant, Weekday
+from tickwheel_operator.api.text import Duration, Instant, Weekday
 from tickwheel_operator.api.trigger import CalendarRule, DailyInterval
 from tickwheel_operator.api.trigger import Trigger as TriggerSpec
-from tickwheel_operator.engine.cron import CronError, CronSchedule, UnknownZoneError, parse, zone_named
+from tickwheel_operator.engine.cron import CronError, UnknownZoneError
 from tickwheel_operator.engine.spec import (
     AfterRun,
     Backoff,
@@ -35,7 +33,6 @@ from tickwheel_operator.engine.spec import (
     Outcome,
     Overlap,
     OverlapPolicy,
-    PoolSpec,
     RetryPolicy,
     TaskSpec,
 )
@@ -52,7 +49,7 @@ from tickwheel_operator.engine.triggers.calendar import CalendarDates
 from tickwheel_operator.engine.triggers.filters import ANSWERS, Filter, Search
 from tickwheel_operator.engine.triggers.instants import is_instant, timestamp
 
-__all__ = ["NeverFires", "bind_calendars", "compile_calendar", "compile_pool", "compile_task"]
+__all__ = ["NeverFires", "bind_calendars", "compile_task"]
 
 _Shared = TypeVar("_Shared", bound=Hashable)
 _NO_PARAMETERS = b"{}"
@@ -120,30 +117,6 @@ def compile_task(task: ScheduledTask) -> TaskSpec:
     )
 
 
-def compile_calendar(calendar: Calendar) -> CalendarDates:
-    """The dates as the filters of triggers want them.
-
-    Raises
-    ------
-    InvalidManifest
-        The zone is not known, or a cron expression cannot be read or matches no time at all.
-    """
-    spec = calendar.spec
-    zone_name = str(spec.time_zone)
-    try:
-        zone_named(zone_name)
-    except UnknownZoneError as error:
-        raise _fault("spec.timeZone", str(error)) from error
-    identity = f"{calendar.metadata.namespace}/{calendar.metadata.name}"
-    return CalendarDates(
-        calendar.metadata.name,
-        zone_name=zone_name,
-        dates=[_dates(dates) for dates in spec.dates],
-        weekdays=[_WEEKDAYS.index(day) for day in spec.weekdays],
-        crons=[_calendar_cron(str(cron), place, identity) for place, cron in enumerate(spec.crons)],
-    )
-
-
 def bind_calendars(spec: TaskSpec, dates: Callable[[str], CalendarDates | None]) -> TaskSpec:
     """The same task with the dates of its calendars, whatever it was bound to before.
 
@@ -190,13 +163,6 @@ def bind_calendars(spec: TaskSpec, dates: Callable[[str], CalendarDates | None])
     if base is None:
         return msgspec.structs.replace(spec, filter=admitted)
     return msgspec.structs.replace(spec, trigger=FilteredTrigger(base, admitted))
-
-
-def compile_pool(pool: WorkerPool) -> PoolSpec:
-    """The pool as the engine wants it."""
-    return PoolSpec(
-        namespace=pool.metadata.namespace, name=pool.metadata.name, silence_ms=pool.spec.silence.milliseconds
-    )
 
 
 def _same(value: _Shared) -> _Shared:
@@ -354,22 +320,6 @@ def _cron(expression: str, zone_name: str, identity: str) -> CronTrigger:
         raise _fault("spec.trigger.cron", str(error)) from error
     except UnknownZoneError as error:
         raise _fault("spec.trigger.timeZone", str(error)) from error
-
-
-def _dates(text: DateRange) -> tuple[date, date]:
-    first, _, last = text.partition("/")
-    return date.fromisoformat(first), date.fromisoformat(last or first)
-
-
-def _calendar_cron(expression: str, place: int, identity: str) -> CronSchedule:
-    path = f"spec.crons[{place}]"
-    try:
-        schedule = parse(expression, identity=identity)
-    except CronError as error:
-        raise _fault(path, str(error)) from error
-    if schedule.impossible:
-        raise _fault(path, f"{expression!r} names no time: no date matches all of its fields")
-    return schedule
 
 
 def _backoff(retry: Retry) -> Backoff:

@@ -11,38 +11,15 @@ import hashlib
 import json
 import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 
-__all__ = ["NOTHING", "SECTIONS", "Stored", "digests", "read_status"]
+__all__ = ["CONDITIONS_ONLY", "NOTHING", "Sections", "Stored", "digests", "read_status"]
 
-_CONDITIONS_ONLY = (("observedGeneration", "conditions"),)
-SECTIONS: dict[str, tuple[tuple[str, ...], ...]] = {
-    "ScheduledTask": (
-        ("observedGeneration", "trigger", "conditions"),
-        ("nextScheduleTime",),
-        ("lastScheduleTime", "settledTime", "lastRun", "active", "counters", "skips"),
-    ),
-    "WorkerPool": (
-        ("observedGeneration", "conditions"),
-        (
-            "desiredReplicas", "replicas", "readyReplicas", "draining", "slots", "backlog", "load", "usage", "scaling",
-            "handlers", "selector",
-        ),
-    ),
-    "TaskRun": (
-        (
-            "observedGeneration", "conditions", "runId", "state", "scheduledTime", "startTime", "completionTime",
-            "lateness", "attempts", "worker", "progress", "dispatches", "result", "error",
-        ),
-    ),
-    "Workflow": _CONDITIONS_ONLY,
-    "WorkflowRun": _CONDITIONS_ONLY,
-    "Calendar": _CONDITIONS_ONLY,
-    "AlertChannel": _CONDITIONS_ONLY,
-}  # fmt: skip
-"""The fields of each kind's status that the operator writes, by section."""
+Sections: TypeAlias = tuple[tuple[str, ...], ...]
+"""The fields of a kind's status that the operator writes, by section."""
+CONDITIONS_ONLY: Sections = (("observedGeneration", "conditions"),)
 
 
 class Stored(msgspec.Struct, frozen=True, gc=False):
@@ -64,13 +41,13 @@ class Stored(msgspec.Struct, frozen=True, gc=False):
         """Since when the condition has this status; None: it has another one, or there is none."""
         return next((time for name, value, time in self.since if name == kind and value == status), None)
 
-    def merged(self, kind: str, patch: Mapping[str, Any]) -> Stored:
+    def merged(self, sections: Sections, patch: Mapping[str, Any]) -> Stored:
         """After `patch`, which speaks of whole sections, was written."""
-        after = read_status(kind, patch)
+        after = read_status(sections, patch)
         return Stored(
             tuple(
                 new if any(name in patch for name in section) else old
-                for section, new, old in zip(SECTIONS[kind], after.digests, self.digests, strict=False)
+                for section, new, old in zip(sections, after.digests, self.digests, strict=False)
             ),
             after.since if "conditions" in patch else self.since,
             after.stalled if "conditions" in patch else self.stalled,
@@ -80,11 +57,11 @@ class Stored(msgspec.Struct, frozen=True, gc=False):
         )
 
 
-def read_status(kind: str, status: Mapping[str, Any]) -> Stored:
+def read_status(sections: Sections, status: Mapping[str, Any]) -> Stored:
     """Of the `status` of an object that the API server gave."""
     conditions = status.get("conditions") or ()
     return Stored(
-        digests(kind, status),
+        digests(sections, status),
         tuple(
             (sys.intern(str(c.get("type"))), sys.intern(str(c.get("status"))), str(c.get("lastTransitionTime")))
             for c in conditions
@@ -100,9 +77,9 @@ def _is_stalled(condition: Mapping[str, Any]) -> bool:
     return condition.get("type") == "Stalled" and condition.get("status") == "True"
 
 
-def digests(kind: str, status: Mapping[str, Any]) -> tuple[int, ...]:
+def digests(sections: Sections, status: Mapping[str, Any]) -> tuple[int, ...]:
     """One number for each section; 0 for one that is empty. `lastTransitionTime` does not count."""
-    return tuple(_digest({name: status.get(name) for name in section}) for section in SECTIONS[kind])
+    return tuple(_digest({name: status.get(name) for name in section}) for section in sections)
 
 
 def _digest(section: Mapping[str, Any]) -> int:

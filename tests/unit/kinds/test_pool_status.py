@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from tickwheel_operator.api.workerpool import WorkerPool, WorkerPoolStatus
 from tickwheel_operator.engine.views import PoolView
+from tickwheel_operator.kinds.seen import Fault
+from tickwheel_operator.kinds.workerpool import WORKER_POOL, SeenPool, pool_status
+from tickwheel_operator.kinds.world import Workforce
 from tickwheel_operator.pools.deployments import PoolDeployment, PoolProblem
 from tickwheel_operator.pools.podmetrics import PoolUsage
-from tickwheel_operator.projection.statuses import pool_status
-from tickwheel_operator.projection.stored import SECTIONS, read_status
-from tickwheel_operator.projection.subjects import Workforce
 from tickwheel_operator.projection.writing import changes, with_transition_times
 
 NOW = "2026-01-01T00:00:00Z"
 
 
-def a_pool(fault: tuple[str, str] | None = None) -> Any:
-    why = None if fault is None else SimpleNamespace(reason=fault[0], message=fault[1])
-    return SimpleNamespace(seen=SimpleNamespace(generation=3, fault=why))
+def a_pool(fault: tuple[str, str] | None = None) -> SeenPool:
+    why = None if fault is None else Fault(*fault)
+    return SeenPool(kind="WorkerPool", uid="u", namespace="ns", name="p", generation=3, fault=why)
 
 
 def a_view(workers: int = 3, draining: int = 0, *, cpu: float = 0.25, backlog: int = 2) -> PoolView:
@@ -142,11 +141,11 @@ def test_an_invalid_pool_is_stalled_whatever_its_pods_do() -> None:
 
 def test_a_load_that_trembles_is_not_written_again() -> None:
     before = pool_status(a_pool(), a_view(cpu=0.50), a_workforce(usage=PoolUsage(121, 0, 3)))
-    stored = read_status("WorkerPool", {k: v for k, v in with_transition_times(before, NOW).items() if v is not None})
+    stored = WORKER_POOL.stored({k: v for k, v in with_transition_times(before, NOW).items() if v is not None})
     after = pool_status(a_pool(), a_view(cpu=0.52), a_workforce(usage=PoolUsage(124, 0, 3)))
     assert changes("WorkerPool", after, stored) == {}
     assert set(changes("WorkerPool", pool_status(a_pool(), a_view(backlog=3), a_workforce()), stored)) == set(
-        SECTIONS["WorkerPool"][1]
+        WORKER_POOL.sections[1]
     )
 
 
@@ -158,7 +157,7 @@ def test_every_status_fits_the_schema_and_all_of_it_is_compared(
     status = pool_status(a_pool(), view, workforce)
     body = {name: value for name, value in with_transition_times(status, NOW).items() if value is not None}
     WorkerPoolStatus.model_validate(body)
-    assert set(status) == {name for section in SECTIONS["WorkerPool"] for name in section}
+    assert set(status) == {name for section in WORKER_POOL.sections for name in section}
 
 
 def test_the_scale_subresource_reads_what_the_status_has() -> None:
