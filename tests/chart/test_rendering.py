@@ -12,6 +12,8 @@ import pytest
 import yaml
 from tests.chart.rendering import CHART, NAMESPACE, RELEASE, Refused, find, helm, only, render
 
+from tickwheel_operator.kinds import KINDS
+from tickwheel_operator.kinds.descriptor import AnyKind
 from tickwheel_operator.runtime.settings import Settings
 
 ROOT = CHART.parents[1]
@@ -456,6 +458,26 @@ def test_people_get_the_kinds_by_the_clusters_own_roles_and_the_ledger_is_for_ad
     for name in ("view", "edit"):
         assert not [rule for rule in roles[name]["rules"] if "ledgersegments" in rule["resources"]]
         assert not [r for rule in roles[name]["rules"] for r in rule["resources"] if r.endswith("/status")]
+
+
+def verbs_for(role: dict[str, Any], resource: str) -> set[str]:
+    return {
+        verb
+        for rule in role["rules"]
+        if "tickwheel.io" in rule["apiGroups"] and resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+def test_the_operator_watches_and_marks_every_kind_and_people_may_use_it(kind: AnyKind) -> None:
+    roles = {o["metadata"]["name"].removeprefix(f"{RELEASE}-"): o for o in find(render(), "ClusterRole")}
+    operator = next(role for name, role in roles.items() if name.endswith(RELEASE))
+    assert verbs_for(operator, kind.plural) >= {"get", "list", "watch"}
+    assert verbs_for(operator, f"{kind.plural}/status") == {"patch"}
+    assert verbs_for(operator, kind.plural).isdisjoint({"update", "patch"}), "specs are people's"
+    assert verbs_for(roles["view"], kind.plural) == {"get", "list", "watch"}
+    assert verbs_for(roles["edit"], kind.plural) == {"create", "update", "patch", "delete", "deletecollection"}
 
 
 def test_the_pod_of_helm_test_may_do_what_it_does_and_no_more() -> None:
