@@ -139,25 +139,25 @@ class FactChecks(Fold):
         return live.seen.handlers
 
     def _check_limit(self, run: Run, spec: TaskSpec, fact: f.Leased) -> None:
-        limit = self.most_limits[spec.uid]
-        if limit is None or run.origin is Origin.BACKFILL or spec.uid in self.doubtful:
+        """Whoever had a place when its task was applied keeps it, though there may be more of them than the limit."""
+        limit = spec.overlap.max_concurrent
+        if limit is None or run.placed or run.origin is Origin.BACKFILL:
             return
         group = self._group(run, spec)
-        others = set()
-        for attempt in self.attempts.values():
-            other = self._spec(attempt.run)
+        leased = {number for number in fact.dispatches if number <= run.number}
+        inside = []
+        for other in self.runs.values():
+            its = self._spec(other)
             if (
-                other is not None
-                and other.uid not in self.doubtful
-                and self.most_limits[other.uid] is not None
-                and attempt.run.origin is not Origin.BACKFILL
-                and self._group(attempt.run, other) == group
+                (other.number in leased or other.token or (other.placed and self.uids[other.task] not in self.unknown))
+                and its is not None
+                and its.overlap.max_concurrent is not None
+                and other.origin is not Origin.BACKFILL
+                and self._group(other, its) == group
             ):
-                others.add(attempt.run.number)
-        first = [n for n in fact.dispatches if n <= run.number and (s := self._spec(self.runs[n])) is not None
-                 and self.runs[n].origin is not Origin.BACKFILL and self._group(self.runs[n], s) == group]  # fmt: skip
-        if len(others | set(first)) > limit:
-            self.broken(f"{fact}: then {sorted(others | set(first))} of {group} are open, of {limit}")
+                inside.append(other.number)
+        if len(inside) > limit:
+            self.broken(f"{fact}: then {inside} of {group} are open, of {limit}")
 
     def _group(self, run: Run, spec: TaskSpec) -> object:
         if spec.overlap.key is None:
@@ -172,7 +172,7 @@ class FactChecks(Fold):
         elif "did not stop it" in fact.message:
             if spec is None or spec.timeout_ms is None:
                 self.broken(f"{fact}: its task has no time-out")
-            elif self.boot_ms <= attempt.begun_boot_ms + spec.timeout_ms + spec.grace_ms + STOP_PATIENCE_MS:
+            elif self.boot_ms <= attempt.begins_boot_ms + spec.timeout_ms + spec.grace_ms + STOP_PATIENCE_MS:
                 self.broken(f"{fact}: its worker has time left to stop it")
         else:
             reported = command.failed if isinstance(command, m.Report) else []
@@ -185,7 +185,7 @@ class FactChecks(Fold):
         uid = self.uids[run.task]
         if run.cancelling:
             self.broken(f"{fact}: it was being cancelled")
-        if spec is None or uid in self.unknown or uid in self.doubtful:
+        if spec is None or uid in self.unknown:
             return
         used, allowed = run.deliveries, spec.retry.limit + 1
         if fact.retry_ms and (used >= allowed or spec.guarantee is Guarantee.AT_MOST_ONCE):
@@ -267,10 +267,15 @@ class FactChecks(Fold):
             self.broken(f"{uid} fires, but is suspended")
         if self.held:
             self.broken(f"{uid} fires, but the intake is held")
-        # A fixed delay lasts by the boot clock: whatever the wall clock says.
-        if scheduled_ms > self.wall_ms + self.lead_ms + 1_000 and not isinstance(spec.after, FixedDelay):
-            self.broken(f"{uid} fires {scheduled_ms - self.now_ms} ms ahead")
+        # A fixed delay lasts by the boot clock: where the wall clock was set back, its instants go on.
+        is_delay = isinstance(spec.after, FixedDelay)
+        most_ms = max(self.now_ms, self.settled[task] + 1) if is_delay else self.wall_ms + self.lead_ms
+        if scheduled_ms > most_ms:
+            self.broken(f"{uid} fires {scheduled_ms - most_ms} ms ahead")
         if isinstance(spec.after, FixedDelay):
+            rested_ms = self.boot_ms - self.rests.get(task, self.boot_ms - spec.after.delay_ms)
+            if rested_ms < spec.after.delay_ms:
+                self.broken(f"{uid} fires {rested_ms} ms after its last run, not {spec.after.delay_ms}")
             others = [r.number for r in self.runs.values() if r.task == task and r.origin is Origin.SCHEDULE]
             if others:
                 self.broken(f"{uid} has a fixed delay and fires, but {others} are open")

@@ -46,6 +46,8 @@ class Run:
         """And at the soonest."""
         self.waits_boot_ms = 0
         """Since when it may have waited for a worker, at the soonest."""
+        self.placed = False
+        """It counts among those that may be open at a time: a worker had it since its task was last applied."""
         self.undecided = False
         """Nobody may have worked out yet when its wait is over: it may wait for other runs, or for its task."""
         self.delayed = False
@@ -62,14 +64,8 @@ class Attempt:
         """Its lease does not end before."""
         self.most_boot_ms = boot_ms
         """Nor after this."""
-        self.begun_boot_ms = boot_ms
-        self.inherited = False
-        """A leader before has leased it, and by the clock of this one its start may be ahead."""
-
-    @property
-    def begins_by_boot_ms(self) -> int:
-        """When it may begin, at the latest: what was leased ahead waits for its instant under the next leader, too."""
-        return self.begun_boot_ms + (LONGEST_LEAD_MS if self.inherited else 0)
+        self.begins_boot_ms = self.begins_by_boot_ms = boot_ms
+        """When its handler begins, at the soonest and at the latest: what was leased ahead waits for its instant."""
 
 
 class Worker:
@@ -102,11 +98,6 @@ class Fold:
         self.paused: dict[str, TaskSpec] = {}
         self.unknown: set[str] = set()
         """Uids that were invalid when the leader took over, and since."""
-        self.limits: dict[str, int | None] = {}
-        self.most_limits: dict[str, int | None] = {}
-        """The largest limit that a task ever had; None: none."""
-        self.doubtful: set[str] = set()
-        """Uids that were invalid for a while, or changed whom they are counted with."""
         self.silences: dict[str, set[int]] = {}
         self.clear()
 
@@ -133,6 +124,11 @@ class Fold:
         self.counts: dict[int, list[int]] = {}
         """By task: succeeded, failed, cancelled, skipped."""
         self.skips: dict[int, Counter[f.SkipReason]] = {}
+        self.settled: dict[int, int] = {}
+        """By task: up to when its instants were fired or skipped."""
+        self.rests: dict[int, int] = {}
+        """By task: when the last run of its schedule has ended, or was skipped, by the boot clock; where nobody has
+        looked at the wall clock since."""
         self.clock_ms = 0
         self.made_up: dict[tuple[int, int], str] = {}
         self.live: dict[m.WorkerKey, Worker] = {}
@@ -187,12 +183,14 @@ class Fold:
                 if task in self.counts:
                     self.broken(f"{fact}: the number is taken")
                 self.uids[task], self.counts[task], self.skips[task] = uid, [0, 0, 0, 0], Counter()
+                self.settled[task] = fact.watermark_ms
             case f.TaskForgotten(task=task):
                 if any(run.task == task for run in self.runs.values()):
                     self.broken(f"{fact}: it has open runs")
                 del self.uids[task]
             case f.Fired(scheduled_ms=scheduled_ms, first_run=number, tasks=tasks):
                 for task in tasks:
+                    self.settled[task] = max(self.settled[task], scheduled_ms)
                     self._make(Run(number, task, scheduled_ms, max(scheduled_ms, now), Origin.SCHEDULE))
                     number += 1
             case f.Submitted() | f.Requested():
@@ -217,12 +215,16 @@ class Fold:
             case f.Skipped(task=task, count=count, reason=reason):
                 self.skips[task][reason] += count
                 self.counts[task][3] += count
+                self.settled[task] = max(self.settled[task], fact.until_ms)
+                self.rests[task] = self.boot_ms
             case f.Recovered(task=task):
+                self.settled[task] = max(self.settled[task], fact.settled_ms)
                 for reason, count, _ in fact.skips:
                     self.skips[task][reason] = max(self.skips[task][reason], count)
                 known = zip(self.counts[task], (fact.succeeded, fact.failed, fact.cancelled), strict=False)
                 self.counts[task] = [*(max(pair) for pair in known), self.skips[task].total()]
             case f.Armed(task=task):
+                self.settled[task] = fact.watermark_ms
                 for place in [place for place, state in self.made_up.items() if place[0] == task and state != "open"]:
                     del self.made_up[place]
             case f.WorkerNamed():
@@ -235,10 +237,11 @@ class Fold:
                     ahead = max(0, run.due_boot_ms - self.boot_ms)
                     run.token, run.worker, run.deliveries = token, worker, run.deliveries + 1
                     run.attempts += 1
+                    run.placed = True
                     attempt = self.attempts[token] = Attempt(run, worker, self.boot_ms, self.wall_ms - self.boot_ms)
                     attempt.least_boot_ms = max(self.boot_ms, attempt.soonest_boot_ms) + self.config.lease_ms
                     attempt.most_boot_ms = self.boot_ms + ahead + self.config.lease_ms
-                    attempt.begun_boot_ms = self.boot_ms + ahead
+                    attempt.begins_boot_ms = attempt.begins_by_boot_ms = self.boot_ms + ahead
                     self.last_token = max(self.last_token, token)
                     token += 1
             case f.Succeeded(tokens=tokens):
@@ -289,6 +292,7 @@ class Fold:
     def _settle_wait(self, run: Run) -> None:
         """What waited for other runs, or for its task, may work out the rest of its wait by the clocks of now."""
         if run.undecided:
+            run.latest_ms = max(run.latest_ms, self._jittered(run))
             run.soonest_boot_ms = min(run.soonest_boot_ms, self.boot_ms + max(0, run.ready_ms - self.now_ms))
             run.due_boot_ms = max(run.due_boot_ms, self.boot_ms + max(0, run.latest_ms - self.now_ms))
 
@@ -335,19 +339,22 @@ class Fold:
     def _waits_until(self, run: Run, ready_ms: int) -> None:
         """It may be leased from this instant on, as the clocks stand now."""
         run.ready_ms = ready_ms
-        latest = ready_ms
-        spec = self._spec(run)
         run.undecided = not self._is_unlimited(run)
-        if spec is not None and spec.jitter_ms and run.origin in (Origin.SCHEDULE, Origin.COMPLETION):
-            missed = run.made_ms - run.scheduled_ms > self.config.misfire_threshold_ms
-            since_ms, most_ms = run.made_ms if missed else run.scheduled_ms, spec.jitter_ms
-            if spec.trigger is not None and (following := spec.trigger.next_after(since_ms)) is not None:
-                most_ms = min(most_ms, following - since_ms - 1)
-            latest = max(ready_ms, since_ms + jitter_ms(spec.uid, since_ms, most_ms))
-        run.latest_ms = latest
+        run.latest_ms = self._jittered(run)
         run.soonest_boot_ms = self.boot_ms + max(0, ready_ms - self.now_ms)
-        run.due_boot_ms = self.boot_ms + max(0, latest - self.now_ms)
+        run.due_boot_ms = self.boot_ms + max(0, run.latest_ms - self.now_ms)
         run.waits_boot_ms = run.soonest_boot_ms
+
+    def _jittered(self, run: Run) -> int:
+        """When it starts at the latest, as its task is now."""
+        spec = self._spec(run)
+        if spec is None or not spec.jitter_ms or run.origin not in (Origin.SCHEDULE, Origin.COMPLETION):
+            return run.ready_ms
+        missed = run.made_ms - run.scheduled_ms > self.config.misfire_threshold_ms
+        since_ms, most_ms = run.made_ms if missed else run.scheduled_ms, spec.jitter_ms
+        if spec.trigger is not None and (following := spec.trigger.next_after(since_ms)) is not None:
+            most_ms = min(most_ms, following - since_ms - 1)
+        return max(run.ready_ms, since_ms + jitter_ms(spec.uid, since_ms, most_ms))
 
     def _again(self, run: Run, ready_ms: int, backoff_ms: int = 0) -> None:
         """It waits again, after an attempt for this long at least."""
@@ -376,6 +383,8 @@ class Fold:
         self.ended_as.add(self.shown_as(run))
         del self.runs[run.number]
         self.attempts.pop(run.token, None)
+        if run.origin is Origin.SCHEDULE:
+            self.rests[run.task] = self.boot_ms
         if run.origin is not Origin.SPAN:
             place = (m.RunState.SUCCEEDED, m.RunState.FAILED, m.RunState.CANCELLED).index(state)
             self.counts[run.task][place] += 1

@@ -37,18 +37,20 @@ class Account(FactChecks):
             self.fold(fact)
         self.leads = True
         replayed_ms = self.clock_ms
-        until = boot_ms + self.config.lease_ms
         self.unknown = {uid for uid in self.uids.values() if uid in self.paused}
         for run in self.runs.values():
             self._waits_until(run, run.ready_ms)
             run.waits_boot_ms = boot_ms
+            run.placed = run.token > 0
             run.delayed = run.origin is Origin.REQUEST and not run.deliveries and run.ready_ms > replayed_ms
         for attempt in self.attempts.values():
-            attempt.least_boot_ms, attempt.most_boot_ms = until, until + LONGEST_LEAD_MS
-            run, attempt.begun_boot_ms = attempt.run, boot_ms
-            attempt.inherited = run.latest_ms > now_ms
-            attempt.due_boot_ms = run.soonest_boot_ms
-            attempt.soonest_boot_ms = min(attempt.due_boot_ms, boot_ms + LONGEST_LEAD_MS)
+            # By the clock of this leader its start may be ahead.
+            most_boot_ms = boot_ms + LONGEST_LEAD_MS
+            attempt.due_boot_ms = attempt.run.soonest_boot_ms
+            attempt.soonest_boot_ms = attempt.begins_boot_ms = min(attempt.due_boot_ms, most_boot_ms)
+            attempt.begins_by_boot_ms = min(attempt.run.due_boot_ms, most_boot_ms)
+            attempt.least_boot_ms = attempt.begins_boot_ms + self.config.lease_ms
+            attempt.most_boot_ms = attempt.begins_by_boot_ms + self.config.lease_ms
 
     # --- a command ---
 
@@ -98,12 +100,14 @@ class Account(FactChecks):
         self._overdue(command)
 
     def _hear(self, command: m.Command) -> None:
+        if isinstance(command, m.TaskApplied | m.TaskRemoved):
+            uid = command.spec.uid if isinstance(command, m.TaskApplied) else command.uid
+            self.rests = {task: boot_ms for task, boot_ms in self.rests.items() if self.uids.get(task) != uid}
         match command:
             case m.TaskApplied(spec=spec):
                 self._applied(spec)
             case m.TaskRemoved(uid=uid, forget=forget):
                 spec = self.specs.pop(uid, None) or self.paused.pop(uid, None)
-                self.doubtful.add(uid)
                 if not forget and spec is not None:
                     self.paused[uid] = spec
                 for run in self._runs_of(uid) if not self.synced else ():
@@ -114,15 +118,14 @@ class Account(FactChecks):
                 self.synced = True
             case m.IntakeHeld(reason=reason):
                 self.held = bool(reason)
+                self.rests.clear()
             case m.LeadSet(lead_ms=lead_ms):
                 self.lead_ms = max(self.lead_ms, lead_ms)  # what is near stays near
             case _:
                 pass
 
     def _applied(self, spec: TaskSpec) -> None:
-        uid, limit = spec.uid, spec.overlap.max_concurrent
-        before = self.most_limits.get(uid, limit)
-        self.most_limits[uid] = None if limit is None or before is None else max(limit, before)
+        uid = spec.uid
         self.paused.pop(uid, None)
         self.unknown.discard(uid)
         self.known.add(uid)
@@ -130,6 +133,7 @@ class Account(FactChecks):
         for run in self._runs_of(uid):
             self._settle_wait(run)
             run.undecided = not self._is_unlimited(run)
+            run.placed = run.token > 0
 
     # --- answers to pulls ---
 
@@ -378,14 +382,12 @@ class Account(FactChecks):
                     self.broken(f"run {run.number} waits, and {live.seen.key.name} waits for work ({command})")
 
     def _could_take(self, live: Worker, run: Run) -> bool:
-        uid = self.uids[run.task]
-        spec = self.specs.get(uid)
+        spec = self.specs.get(self.uids[run.task])
         return (
             spec is not None
             and not run.token
             and run.origin not in (Origin.SPAN, Origin.BACKFILL)
             and spec.overlap.max_concurrent is None
-            and self.most_limits[uid] is None
             and spec.pool == live.seen.key.pool
             and spec.handler in live.seen.handlers
             and run.due_boot_ms < self.boot_ms

@@ -75,6 +75,7 @@ EDITS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("last_instant_goes_back", "            if scheduled > task.last_scheduled_ms:\n                task.last_scheduled_ms = scheduled", "            task.last_scheduled_ms = scheduled"),
         ("undelivered_ready_as_before", "            run.dispatch.ready_ms = fact.retry_ms\n        else", "            pass\n        else"),
         ("early_lease_has_started", "run.started_ms = now if now > dispatch.ready_ms else dispatch.ready_ms", "run.started_ms = now"),
+        ("one_key_fewer", "if len(keys) > self.max_keys:", "if len(keys) >= self.max_keys:"),
     ),
     "engine.snapshot": (
         ("worker_of_a_run_that_waits_forgotten", "used = {run.worker for run in state.runs.values()}", "used = {run.worker for run in state.runs.values() if run.dispatch.token}"),
@@ -92,6 +93,7 @@ EDITS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("version_of_the_same_record_not_kept", "            self._changed_ms = self._clock.boot_ms()\n        self._lease = lease", "            self._changed_ms = self._clock.boot_ms()\n            self._lease = lease"),
         ("release_during_a_try_unheard", "                released.clear()\n                if await self._try_to_acquire():\n                    return tried_ms\n", "                if await self._try_to_acquire():\n                    return tried_ms\n                released.clear()\n"),
         ("process_of_that_very_moment_is_dead", "0 < started_ms < before_ms and", "0 < started_ms <= before_ms and"),
+        ("deleted_lease_unheard_of", "if lease is None or not lease.holder:", "if lease is not None and not lease.holder:"),
     ),
     "election.peers": (
         ("end_before_the_first_sight_heard", "if known is not None and not ends <= known:", "if not ends <= (known or frozenset()):"),
@@ -124,6 +126,7 @@ EDITS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("overdue_ones_never_looked_at_again", "            burst.undecided = bool(self.overdue.entries)\n", ""),
         ("group_after_a_full_step_lost", "for later in due[number:]:", "for later in due[number + 1 :]:"),
         ("group_sleeps_past_what_was_settled", "if group is None or self._journal.wall_ms >= self._journal.now_ms:", "if True:"),
+        ("burst_of_many_begins_late", "elif self.lead_ms and group.size % _TASKS_PER_MS == 0:", "elif False:"),
     ),
     "ledger.compaction": (
         ("sweep_does_not_go_on", "        while swept != self._generation:\n", "        if swept != self._generation:\n"),

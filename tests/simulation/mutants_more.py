@@ -48,7 +48,7 @@ FOLLOWING = (
     ("delay_beside_an_open_run", "            if any(run.origin is Origin.SCHEDULE for run in task.runs.values()):\n                return None\n", ""),
     ("each_end_begins_the_delay", "if entry is not None and run.origin is Origin.SCHEDULE and isinstance", "if entry is not None and isinstance",
      "where no run of its schedule is open it sleeps already, and it sleeps on one delay at a time"),
-    ("delay_measured_by_a_clock_that_went_back", "return journal.wall_ms if since_ms <= journal.wall_ms else journal.now_ms", "return journal.wall_ms"),
+    ("delay_measured_by_a_clock_that_went_back", "return journal.wall_ms if instant_ms <= journal.wall_ms else journal.now_ms", "return journal.wall_ms"),
     ("nobody_hears_when_the_last_follower_left", "            del self._followers[key]\n            self._watch(key)", "            del self._followers[key]"),
     ("misfire_policy_of_a_delay_ignored", "        if settlement.fire:\n", "        if True:\n"),
 )

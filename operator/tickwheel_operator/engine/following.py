@@ -164,7 +164,7 @@ class Following:
         if reason is None:
             self._scheduler.fire_at(instant_ms, [entry])
         else:
-            until_ms = max(instant_ms, self._now(entry))
+            until_ms = max(instant_ms, self._clock_of(instant_ms))
             self._scheduler.skip(self._scheduler.name(entry), until_ms, 1, reason)
 
     def settle(self, entry: Entry) -> None:
@@ -220,11 +220,14 @@ class Following:
         return not delay.looks and delay.instant_ms <= self._now(delay.entry)
 
     def _now(self, entry: Entry) -> int:
-        """By the wall clock; but where it was set back since the instant that the delay counts from, by the one that
-        the instant is of."""
-        task, journal = entry.task, self._journal
-        since_ms = entry.watermark_ms if task is None else max(task.watermark_ms, task.last_ended_ms)
-        return journal.wall_ms if since_ms <= journal.wall_ms else journal.now_ms
+        """By the clock of the instant that the delay counts from."""
+        task = entry.task
+        return self._clock_of(entry.watermark_ms if task is None else max(task.watermark_ms, task.last_ended_ms))
+
+    def _clock_of(self, instant_ms: int) -> int:
+        """By the wall clock; but where it was set back since this instant, by the one that the instant is of."""
+        journal = self._journal
+        return journal.wall_ms if instant_ms <= journal.wall_ms else journal.now_ms
 
     # --- inside ---
 

@@ -492,3 +492,14 @@ async def test_a_release_has_as_long_as_a_renewal_where_the_store_is_slow():
     a.store.delay_s = 2
     await term.release()
     assert table.leases["p0"].holder == ""
+
+
+@on_virtual_time
+async def test_a_lease_that_is_deleted_is_taken_in_about_a_second():
+    table = LeaseTable()
+    table.put("p0", a_lease("other"))
+    standing = asyncio.ensure_future(a_candidate("b", table).acquire())
+    await asyncio.sleep(0.1)
+    table.put("p0", None)
+    await standing
+    assert now() < 1

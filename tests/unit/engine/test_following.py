@@ -277,6 +277,20 @@ def test_a_fixed_delay_without_room_counts_its_next_from_now_where_the_wall_cloc
     assert [skip.until_ms - T0 for skip in driver.of(f.Skipped)] == [86_401_000, 86_404_000]
 
 
+def test_a_fixed_delay_without_room_lasts_by_the_boot_clock_where_the_wall_clock_was_set_ahead_and_back() -> None:
+    driver = Driver.leading(_delayed(), config=EngineConfig(max_backlog=1))
+    driver.submit("by hand")
+    for wall_ms, boot_ms in ((86_400_000, 1_000), (2_000, 2_000), (1_000, 3_000), (1_000, 3_000), (3_999, 5_999)):
+        driver.now_ms, driver.boot_ms = T0 + wall_ms, T0 + boot_ms
+        driver.do(m.Tick())
+        driver.do(m.Tick())
+    assert len(driver.of(f.Skipped)) == 1
+    driver.now_ms, driver.boot_ms = T0 + 4_000, T0 + 6_000
+    driver.do(m.Tick())
+    driver.do(m.Tick())
+    assert len(driver.of(f.Skipped)) == 2
+
+
 @pytest.mark.parametrize("first", ["invalid", "follower"])
 def test_a_follower_hears_of_an_open_run_whose_task_became_invalid_before_or_after_it_came(first: str) -> None:
     driver = Driver.leading(task_spec(trigger=None))

@@ -102,3 +102,18 @@ def test_of_too_many_spans_the_oldest_are_forgotten() -> None:
 
     assert len(task.backfilled) == most
     assert task.backfilled[0] == (80, 85)
+
+
+def test_as_many_keys_are_kept_as_may_be() -> None:
+    state = State(max_keys=2)
+    for fact in (
+        f.Clock(1_000),
+        f.TaskNamed(1, "u", "shops", "t", "every minute", 0),
+        f.WorkerNamed(1, "s", "p", "w", "i"),
+    ):
+        state.apply(fact)
+    for number in (1, 2, 3):
+        state.apply(f.Submitted(number, 1, 1_000, f"k{number}", "", b""))
+        state.apply(f.Leased(1, number, [number]))
+        state.apply(f.Succeeded([number]))
+        assert len(state.keys) == min(number, 2)
