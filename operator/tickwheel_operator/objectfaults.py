@@ -14,11 +14,9 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 
-__all__ = ["INTERNAL_ERROR", "Layer", "ObjectFaults"]
+__all__ = ["Layer", "ObjectFaults"]
 
 _log = logging.getLogger(__name__)
-INTERNAL_ERROR = "InternalError"
-"""The reason in conditions and Events."""
 _MOST_TOLD = 10_000
 _MOST_STANDING = 10_000
 _ERROR_CHARS = 500

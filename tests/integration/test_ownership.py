@@ -21,8 +21,9 @@ from tests.integration.soak.scenario import until
 
 from tickwheel_cluster import Access
 from tickwheel_operator.controllers.ownermarks import OwnerMarks
-from tickwheel_operator.controllers.ownership import SERVED_BY_ANOTHER, Ownership, OwnershipConfig
+from tickwheel_operator.controllers.ownership import Ownership, OwnershipConfig
 from tickwheel_operator.kube.client import KubeClient
+from tickwheel_operator.reasons import SERVED_BY_ANOTHER
 
 ONE, TWO, SECURE = (f"owner-{name}-{secrets.token_hex(3)}" for name in ("one", "two", "secure"))
 """With Leases that nobody holds yet, also on a cluster that was used before."""

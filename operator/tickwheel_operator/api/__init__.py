@@ -10,7 +10,7 @@ from tickwheel_operator.api.kinds import KINDS
 from tickwheel_operator.api.parse import parse
 from tickwheel_operator.api.resource import API_VERSION, GROUP, VERSION, Resource
 from tickwheel_operator.api.scheduledtask import ScheduledTask, ScheduledTaskSpec
-from tickwheel_operator.api.supported import NOT_SUPPORTED, UNBUILT_KINDS, unsupported, unsupported_kind
+from tickwheel_operator.api.supported import UNBUILT_KINDS, unsupported, unsupported_kind
 from tickwheel_operator.api.taskrun import TaskRun, TaskRunSpec
 from tickwheel_operator.api.workerpool import WorkerPool, WorkerPoolSpec
 
@@ -18,7 +18,6 @@ __all__ = [
     "API_VERSION",
     "GROUP",
     "KINDS",
-    "NOT_SUPPORTED",
     "UNBUILT_KINDS",
     "VERSION",
     "FieldFault",

@@ -16,10 +16,7 @@ from tickwheel_operator.api.faults import FieldFault
 from tickwheel_operator.api.resource import Resource
 from tickwheel_operator.api.schema import Model
 
-__all__ = ["NOT_SUPPORTED", "UNBUILT_KINDS", "gaps", "unsupported", "unsupported_kind"]
-
-NOT_SUPPORTED = "NotSupported"
-"""The reason of the condition."""
+__all__ = ["UNBUILT_KINDS", "gaps", "unsupported", "unsupported_kind"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import islice
 
+from tickwheel_operator import reasons
 from tickwheel_operator.api import InvalidManifest, WorkerPool, sentence
 from tickwheel_operator.controllers.completions import Completions
 from tickwheel_operator.controllers.isolation import Isolation
@@ -26,19 +27,15 @@ from tickwheel_operator.kinds import AWAITED, KINDS, AnyKind
 from tickwheel_operator.kinds.calendar import CALENDAR
 from tickwheel_operator.kinds.compile_task import NeverFires, bind_calendars
 from tickwheel_operator.kinds.objects import Name, Objects
-from tickwheel_operator.kinds.scheduledtask import NEVER_FIRES, SCHEDULED_TASK, Bound, Dates, SeenTask, TaskEntry
+from tickwheel_operator.kinds.scheduledtask import SCHEDULED_TASK, Bound, Dates, SeenTask, TaskEntry
 from tickwheel_operator.kinds.seen import Fault, Seen
 from tickwheel_operator.kinds.workerpool import WORKER_POOL, SeenPool
-from tickwheel_operator.objectfaults import INTERNAL_ERROR, Layer, ObjectFaults
+from tickwheel_operator.objectfaults import Layer, ObjectFaults
 
 __all__ = ["TOGETHER", "Catalog"]
 
 _log = logging.getLogger(__name__)
 
-POOL_NOT_FOUND = "PoolNotFound"
-CALENDAR_NOT_FOUND = "CalendarNotFound"
-TASK_NOT_FOUND = "TaskNotFound"
-COMPLETION_CYCLE = "CompletionCycle"
 _CYCLE_SHOWN = 10
 _AT_ONCE_S = 0.02
 """How long the tasks of a pool or a calendar that changed are judged before others get their turn."""
@@ -139,7 +136,7 @@ class Catalog:
         namespace, name = ("", uid) if entry is None else (entry.seen.namespace, entry.seen.name)
         message = self._faults.record(Layer.ENGINE, "ScheduledTask", namespace, name, error)
         generation = None if entry is None else entry.seen.generation
-        self._isolation.strike(uid, generation, Fault(INTERNAL_ERROR, message))
+        self._isolation.strike(uid, generation, Fault(reasons.INTERNAL_ERROR, message))
         if entry is not None:
             self._judge(entry)
 
@@ -283,7 +280,7 @@ class Catalog:
             entry.fault = self._fault(entry)
         except Exception as error:
             message = self._faults.record(Layer.CATALOG, "ScheduledTask", seen.namespace, seen.name, error)
-            entry.fault = Fault(INTERNAL_ERROR, message)
+            entry.fault = Fault(reasons.INTERNAL_ERROR, message)
         wanted = _wanted(entry)
         if self._sink is not None and entry.posted != wanted:
             entry.posted = wanted
@@ -308,12 +305,14 @@ class Catalog:
         if pool is None:
             # It names no pools that exist: the message would be stale with each that comes or goes.
             return Fault(
-                POOL_NOT_FOUND,
+                reasons.POOL_NOT_FOUND,
                 f"spec.pool: there is no WorkerPool {spec.pool} in namespace {spec.namespace}; "
                 f"create it, or name one of `kubectl get workerpools.tickwheel.io -n {spec.namespace}`",
             )
         if pool.spec is None:
-            return Fault(POOL_NOT_FOUND, f"spec.pool: the WorkerPool {spec.pool} is itself stalled; mend it first")
+            return Fault(
+                reasons.POOL_NOT_FOUND, f"spec.pool: the WorkerPool {spec.pool} is itself stalled; mend it first"
+            )
         return None
 
     def _lost(self, spec: TaskSpec) -> Fault | None:
@@ -323,7 +322,7 @@ class Catalog:
         field, namespace, followed = "spec.trigger.completion.task", spec.namespace, spec.after.task
         if self.objects.named(SCHEDULED_TASK, namespace, followed) is None:
             return Fault(
-                TASK_NOT_FOUND,
+                reasons.TASK_NOT_FOUND,
                 f"{field}: there is no ScheduledTask {followed} in namespace {namespace}; "
                 f"create it, or name one of `kubectl get scheduledtasks.tickwheel.io -n {namespace}`",
             )
@@ -333,7 +332,9 @@ class Catalog:
         if len(cycle) > _CYCLE_SHOWN:
             cycle[-1] = "..."
         chain = " -> ".join([*cycle, spec.name])
-        return Fault(COMPLETION_CYCLE, f"{field}: {chain} is a circle, in which a run would follow itself; break it")
+        return Fault(
+            reasons.COMPLETION_CYCLE, f"{field}: {chain} is a circle, in which a run would follow itself; break it"
+        )
 
     def _bind(self, entry: TaskEntry, spec: TaskSpec) -> Fault | None:
         """Put the dates of its calendars into the task."""
@@ -381,9 +382,9 @@ def _bound(spec: TaskSpec, dates: dict[str, CalendarDates | None]) -> Bound:
     try:
         return Bound(spec, given, bind_calendars(spec, dates.get), None)
     except NeverFires as error:
-        return Bound(spec, given, None, Fault(NEVER_FIRES, sentence(error.faults)))
+        return Bound(spec, given, None, Fault(reasons.NEVER_FIRES, sentence(error.faults)))
     except InvalidManifest as error:
-        return Bound(spec, given, None, Fault(CALENDAR_NOT_FOUND, sentence(error.faults)))
+        return Bound(spec, given, None, Fault(reasons.CALENDAR_NOT_FOUND, sentence(error.faults)))
 
 
 def _wanted(entry: TaskEntry) -> tuple[int, bool, Dates]:

@@ -18,17 +18,17 @@ from collections.abc import Callable, Collection
 
 import msgspec
 
+from tickwheel_operator import reasons
 from tickwheel_operator.clock import Clock
 from tickwheel_operator.controllers.ownermarks import Mark, MarkTaken, OwnerMarks
 from tickwheel_operator.kinds.seen import Fault
 from tickwheel_operator.kube.errors import ApiError
 
-__all__ = ["SERVED_BY_ANOTHER", "Ownership", "OwnershipConfig"]
+__all__ = ["Ownership", "OwnershipConfig"]
 
 _log = logging.getLogger(__name__)
 
-SERVED_BY_ANOTHER = "ServedByAnotherRelease"
-_NOT_CLAIMED = Fault("NamespaceNotClaimed", "the operator is about to mark the namespace as its own")
+_NOT_CLAIMED = Fault(reasons.NAMESPACE_NOT_CLAIMED, "the operator is about to mark the namespace as its own")
 _AT_ONCE = 16
 
 
@@ -74,7 +74,7 @@ class Ownership:
         if mark is None:
             self.need(namespace)
             return _NOT_CLAIMED
-        return None if mark.owner == self._own else Fault(SERVED_BY_ANOTHER, _words(namespace, mark.owner))
+        return None if mark.owner == self._own else Fault(reasons.SERVED_BY_ANOTHER, _words(namespace, mark.owner))
 
     def serves(self, namespace: str) -> bool:
         mark = self._found.get(namespace)

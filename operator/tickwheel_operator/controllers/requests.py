@@ -11,6 +11,7 @@ import asyncio
 import itertools
 from collections.abc import Awaitable, Callable, Collection, Hashable, Iterable
 
+from tickwheel_operator import reasons
 from tickwheel_operator.engine.messages import (
     CancelRun,
     CommandRefused,
@@ -25,7 +26,7 @@ from tickwheel_operator.engine.messages import (
 from tickwheel_operator.kinds.objects import Objects
 from tickwheel_operator.kinds.seen import Fault
 from tickwheel_operator.kinds.taskrun import RunEntry, RunRequest, SeenRun
-from tickwheel_operator.objectfaults import INTERNAL_ERROR, Layer, ObjectFaults
+from tickwheel_operator.objectfaults import Layer, ObjectFaults
 from tickwheel_operator.workqueue import WorkFailed, WorkQueue
 
 __all__ = ["Call", "Requests"]
@@ -33,14 +34,14 @@ __all__ = ["Call", "Requests"]
 Call = Callable[[Submit | StartBackfill | CancelRun], Awaitable[Effect]]
 _WORKERS = 16
 _REASONS = {
-    RefusalReason.NO_SUCH_TASK: "NoSuchTask",
-    RefusalReason.NO_SUCH_RUN: "NoSuchRun",
-    RefusalReason.BACKLOG_FULL: "BacklogFull",
-    RefusalReason.OVERLAP: "Overlap",
-    RefusalReason.NOT_POSSIBLE: "NotPossible",
-    RefusalReason.KEY_REUSED: "IdempotencyKeyReused",
-    RefusalReason.INVALID_PARAMETERS: "InvalidParameters",
-    RefusalReason.NOT_READY: "NotReady",
+    RefusalReason.NO_SUCH_TASK: reasons.NO_SUCH_TASK,
+    RefusalReason.NO_SUCH_RUN: reasons.NO_SUCH_RUN,
+    RefusalReason.BACKLOG_FULL: reasons.BACKLOG_FULL,
+    RefusalReason.OVERLAP: reasons.OVERLAP,
+    RefusalReason.NOT_POSSIBLE: reasons.NOT_POSSIBLE,
+    RefusalReason.KEY_REUSED: reasons.KEY_REUSED,
+    RefusalReason.INVALID_PARAMETERS: reasons.INVALID_PARAMETERS,
+    RefusalReason.NOT_READY: reasons.NOT_READY,
 }
 _FAILED_S = 30.0
 """A request that the operator itself fails at is tried again after this."""
@@ -191,7 +192,7 @@ class Requests:
                 raise
             except Exception as error:
                 message = self._faults.record(Layer.REQUESTS, "TaskRun", entry.seen.namespace, entry.seen.name, error)
-                entry.refusal = Fault(INTERNAL_ERROR, message)
+                entry.refusal = Fault(reasons.INTERNAL_ERROR, message)
                 self.on_change(entry.seen)
                 return _FAILED_S
         if (entry := self._deleted.get(uid)) is not None:

@@ -25,6 +25,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web_protocol import RequestHandler
 
+from tickwheel_operator import reasons
 from tickwheel_operator.engine.messages import (
     CommandRefused,
     Delivery,
@@ -47,7 +48,7 @@ from tickwheel_operator.gateway.refusals import Refusals
 from tickwheel_operator.gateway.schemas import PullAnswer, Topology
 from tickwheel_operator.identity.callers import Authenticator, Authorizer, Principal
 from tickwheel_operator.identity.refusal import Reason, Refused
-from tickwheel_operator.objectfaults import INTERNAL_ERROR, Layer, ObjectFaults
+from tickwheel_operator.objectfaults import Layer, ObjectFaults
 
 __all__ = ["Gateway"]
 
@@ -332,7 +333,7 @@ class Gateway:
         """A lease that cannot be written down has failed: its worker never hears of it."""
         task = delivery.task
         message = self._faults.record(Layer.GATEWAY, "ScheduledTask", task.namespace, task.name, error)
-        return FailedAttempt(token=delivery.token, error_type=INTERNAL_ERROR, message=message)
+        return FailedAttempt(token=delivery.token, error_type=reasons.INTERNAL_ERROR, message=message)
 
     async def _fail(self, pull: Pull, attempts: list[FailedAttempt]) -> None:
         report = Report(request=self._backend.new_request(), worker=pull.worker, failed=attempts)

@@ -7,6 +7,7 @@ from datetime import date
 
 from msgspec.structs import replace
 
+from tickwheel_operator import reasons
 from tickwheel_operator.api.calendar import Calendar
 from tickwheel_operator.api.faults import FieldFault, InvalidManifest
 from tickwheel_operator.api.text import DateRange, Weekday
@@ -28,7 +29,7 @@ class SeenCalendar(Seen, frozen=True, kw_only=True):
 
 
 class _CalendarKind(Kind[Calendar, SeenCalendar]):
-    accepted: Words = ("True", "Accepted", "triggers may name it")
+    accepted: Words = ("True", reasons.ACCEPTED, "triggers may name it")
     kept = ("dates",)
 
     def compile(self, seen: SeenCalendar, manifest: Calendar) -> SeenCalendar:

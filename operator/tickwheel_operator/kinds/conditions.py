@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, TypeAlias
 
+from tickwheel_operator import reasons
 from tickwheel_operator.kinds.seen import Fault
 
 __all__ = ["SETTLED", "Status", "Words", "condition", "conditions", "faulty"]
@@ -13,7 +14,7 @@ Status: TypeAlias = dict[str, Any]
 Words: TypeAlias = tuple[str, str, str]
 """A condition's status, reason and message."""
 
-SETTLED: Words = ("False", "Settled", "")
+SETTLED: Words = ("False", reasons.SETTLED, "")
 _MESSAGE_CHARS = 16_384
 
 

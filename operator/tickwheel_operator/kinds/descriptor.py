@@ -13,17 +13,16 @@ from typing import Any, Generic, TypeAlias, TypeVar
 import msgspec
 from msgspec.structs import replace
 
-from tickwheel_operator.api import NOT_SUPPORTED, InvalidManifest, Resource, parse, sentence, unsupported
+from tickwheel_operator import reasons
+from tickwheel_operator.api import InvalidManifest, Resource, parse, sentence, unsupported
 from tickwheel_operator.engine.spec import TaskSpec
 from tickwheel_operator.kinds.conditions import SETTLED, Status, Words, conditions, faulty
 from tickwheel_operator.kinds.seen import Fault, RawObject, Seen
 from tickwheel_operator.kinds.stored import CONDITIONS_ONLY, NOTHING, Sections, Stored, digests, read_status
 from tickwheel_operator.kinds.world import World
-from tickwheel_operator.objectfaults import INTERNAL_ERROR
 
-__all__ = ["INVALID_SPEC", "AnyKind", "Kind", "Later"]
+__all__ = ["AnyKind", "Kind", "Later"]
 
-INVALID_SPEC = "InvalidSpec"
 M = TypeVar("M", bound=Resource)
 S = TypeVar("S", bound=Seen)
 
@@ -43,7 +42,7 @@ class Kind(Generic[M, S]):
     """Label selector of the objects that are watched."""
     interval_s: float = 0.0
     """Figures are written at most once in so many seconds; conditions at once."""
-    accepted: Words = ("True", "Accepted", "")
+    accepted: Words = ("True", reasons.ACCEPTED, "")
     """The Ready condition of an object without a fault."""
     kept: tuple[str, ...] = ()
     """Fields that `compile` sets, which are good for as long as the object has the same generation. Empty: the manifest
@@ -71,7 +70,7 @@ class Kind(Generic[M, S]):
 
     def refusal(self, error: InvalidManifest) -> Fault:
         """What the conditions say of a manifest that is not valid."""
-        return Fault(INVALID_SPEC, sentence(error.faults))
+        return Fault(reasons.INVALID_SPEC, sentence(error.faults))
 
     def named_by(self, task: TaskSpec) -> Iterable[str]:
         """The names of the objects of this kind that a task needs: it is judged again when one of them changes."""
@@ -119,7 +118,7 @@ class Kind(Generic[M, S]):
         try:
             manifest = parse(raw)
             if gaps := unsupported(manifest):
-                return replace(seen, fault=Fault(NOT_SUPPORTED, sentence(gaps)))
+                return replace(seen, fault=Fault(reasons.NOT_SUPPORTED, sentence(gaps)))
             if not isinstance(manifest, self.model):
                 raise TypeError(f"a watch of {self.name} gave a {manifest.kind}")
             return self.compile(seen, manifest)
@@ -128,7 +127,7 @@ class Kind(Generic[M, S]):
 
     def unreadable(self, raw: RawObject, message: str) -> S:
         """An object that the operator itself fails at."""
-        seen = replace(self.bare(raw), fault=Fault(INTERNAL_ERROR, message))
+        seen = replace(self.bare(raw), fault=Fault(reasons.INTERNAL_ERROR, message))
         try:
             # So that a status that says so already is not written again.
             return replace(seen, stored=self.stored(raw.get("status") or {}))

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from tickwheel_operator.api import NOT_SUPPORTED, Resource, sentence, unsupported_kind
+from tickwheel_operator import reasons
+from tickwheel_operator.api import Resource, sentence, unsupported_kind
 from tickwheel_operator.kinds.conditions import SETTLED, Status, conditions, faulty
 from tickwheel_operator.kinds.descriptor import Kind
 from tickwheel_operator.kinds.seen import Fault, RawObject, Seen
@@ -20,7 +21,7 @@ class Refused(Kind[Resource, Seen]):
 
     def __init__(self, model: type[Resource]) -> None:
         super().__init__(model, Seen)
-        self._fault = Fault(NOT_SUPPORTED, sentence([unsupported_kind(self.name)]))
+        self._fault = Fault(reasons.NOT_SUPPORTED, sentence([unsupported_kind(self.name)]))
 
     def read(self, seen: Seen, raw: RawObject) -> Seen:
         return replace(seen, fault=self._fault)

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from msgspec.structs import replace
 
+from tickwheel_operator import reasons
 from tickwheel_operator.api import InvalidManifest, ScheduledTask
 from tickwheel_operator.engine.messages import StatusRecord
 from tickwheel_operator.engine.spec import FixedDelay, TaskSpec
@@ -23,9 +24,6 @@ from tickwheel_operator.kinds.stored import Stored
 from tickwheel_operator.kinds.world import World
 
 __all__ = [
-    "ENDED",
-    "HANDLER_NOT_REGISTERED",
-    "NEVER_FIRES",
     "SCHEDULED_TASK",
     "Bound",
     "Dates",
@@ -36,10 +34,6 @@ __all__ = [
     "task_status",
 ]
 
-ENDED = "Ended"
-HANDLER_NOT_REGISTERED = "HandlerNotRegistered"
-NEVER_FIRES = "NeverFires"
-"""The spec is valid, and leaves no instant: its source, its window or its calendars."""
 _NAMES_SHOWN = 20
 
 Dates = tuple[CalendarDates | None, ...]
@@ -112,13 +106,13 @@ class _TaskKind(Kind[ScheduledTask, SeenTask]):
 
     def refusal(self, error: InvalidManifest) -> Fault:
         fault = super().refusal(error)
-        return replace(fault, reason=NEVER_FIRES) if isinstance(error, NeverFires) else fault
+        return replace(fault, reason=reasons.NEVER_FIRES) if isinstance(error, NeverFires) else fault
 
     def status(self, seen: SeenTask, world: World, stored: Stored) -> Status | None:
         task = world.tasks.task(seen.uid)
         if task is None:
             return None
-        view, ended = world.views.get(seen.uid), stored.ready == ENDED
+        view, ended = world.views.get(seen.uid), stored.ready == reasons.ENDED
         if view is not None and view.armed and view.generation == seen.generation:
             ended = has_ended(task, view, world.now_ms())
         status = task_status(task, view, _pool(task, world), ended=ended)
@@ -128,7 +122,7 @@ class _TaskKind(Kind[ScheduledTask, SeenTask]):
 
     def is_early(self, task: TaskEntry, world: World, stored: Stored) -> bool:
         """A new leader has not heard of the workers yet: a handler that was missing may still be."""
-        if task.fault is not None or task.seen.spec is None or stored.stalled != HANDLER_NOT_REGISTERED:
+        if task.fault is not None or task.seen.spec is None or stored.stalled != reasons.HANDLER_NOT_REGISTERED:
             return False
         pool = _pool(task, world)
         return world.settles_in_s > 0 and (pool is None or not pool.workers)
@@ -180,15 +174,15 @@ def task_status(task: TaskEntry, view: TaskView | None, pool: PoolView | None, *
         ready, stalled = faulty(fault)
     else:
         missing = missing_handler(spec.handler, spec.pool, pool) if spec is not None else ""
-        stalled = ("True", HANDLER_NOT_REGISTERED, missing) if missing else SETTLED
+        stalled = ("True", reasons.HANDLER_NOT_REGISTERED, missing) if missing else SETTLED
         if spec is not None and spec.suspend:
-            ready = ("True", "Suspended", "spec.suspend is set: nothing fires by itself")
+            ready = ("True", reasons.SUSPENDED, "spec.suspend is set: nothing fires by itself")
         elif spec is not None and spec.trigger is None and spec.after is None:
-            ready = ("True", "Manual", "runs by hand, by API and in workflows only")
+            ready = ("True", reasons.MANUAL, "runs by hand, by API and in workflows only")
         elif ended:
-            ready = ("True", ENDED, "its trigger has no instant any more: nothing fires by itself")
+            ready = ("True", reasons.ENDED, "its trigger has no instant any more: nothing fires by itself")
         else:
-            ready = ("True", "Armed", "fires as its trigger says")
+            ready = ("True", reasons.ARMED, "fires as its trigger says")
     status: Status = {
         "observedGeneration": generation,
         "trigger": None if spec is None else _trigger(task),

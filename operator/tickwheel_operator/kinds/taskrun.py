@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
+from tickwheel_operator import reasons
 from tickwheel_operator.api import TaskRun
 from tickwheel_operator.api.taskrun import Backfill, OnExpiry
 from tickwheel_operator.engine.messages import RunState
@@ -188,7 +189,11 @@ def run_status(view: RunView, generation: int) -> Status:
     reason, why = _open_words(view)
     succeeded = {
         RunState.SUCCEEDED: ("True", "Succeeded", ""),
-        RunState.FAILED: ("False", (view.error_type and _word(view.error_type)) or "Failed", view.message[:1_000]),
+        RunState.FAILED: (
+            "False",
+            (view.error_type and _word(view.error_type)) or reasons.FAILED,
+            view.message[:1_000],
+        ),
         RunState.CANCELLED: ("False", "Cancelled", view.message[:1_000]),
     }.get(state, ("Unknown", reason, why))
     running = ("True" if state is RunState.RUNNING else "False", reason, why)
@@ -227,9 +232,9 @@ def run_status(view: RunView, generation: int) -> Status:
 def _open_words(view: RunView) -> tuple[str, str]:
     """Reason and message of the Running condition: of an open run, what it waits for."""
     if view.cancelling and not view.state.is_final:
-        return "Cancelling", "it was told to stop, and has not stopped yet"
+        return reasons.CANCELLING, "it was told to stop, and has not stopped yet"
     if view.state is RunState.PENDING and view.waits_for:
-        return "WaitsForOverlap", view.waits_for
+        return reasons.WAITS_FOR_OVERLAP, view.waits_for
     if view.state is not RunState.PENDING:
         return view.state.value, ""
     failed = ""
@@ -238,7 +243,9 @@ def _open_words(view: RunView) -> tuple[str, str]:
         failed = f"attempt {view.attempts} failed{': ' if why else ''}{why}"
     if view.ready_ms:
         starts = f"may start from {timestamp(view.ready_ms)}"
-        return ("WaitsForRetry", f"{failed}; the next {starts}") if failed else ("Delayed", f"it {starts}")
+        return (
+            (reasons.WAITS_FOR_RETRY, f"{failed}; the next {starts}") if failed else (reasons.DELAYED, f"it {starts}")
+        )
     return view.state.value, failed
 
 
@@ -272,4 +279,4 @@ def request_status(run: RunEntry) -> Status | None:
 def _word(error_type: str) -> str:
     """An error type as a condition's reason: letters, digits and `_,:`."""
     word = "".join(c if c.isascii() and (c.isalnum() or c in "_:,") else "_" for c in error_type)[:256].rstrip(":,")
-    return word if word and word[0].isalpha() else "Failed"
+    return word if word and word[0].isalpha() else reasons.FAILED

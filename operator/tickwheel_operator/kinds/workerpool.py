@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from msgspec.structs import replace
 
+from tickwheel_operator import reasons
 from tickwheel_operator.api import WorkerPool
 from tickwheel_operator.engine.spec import PoolSpec, TaskSpec
 from tickwheel_operator.engine.views import PoolView
@@ -18,7 +19,7 @@ from tickwheel_operator.kinds.world import Workforce, World
 
 __all__ = ["WORKER_POOL", "SeenPool", "compile_pool", "pool_status"]
 
-_ACCEPTED: Words = ("True", "Accepted", "workers may connect")
+_ACCEPTED: Words = ("True", reasons.ACCEPTED, "workers may connect")
 
 
 class SeenPool(Seen, frozen=True, kw_only=True):
@@ -119,13 +120,17 @@ def _pods_conditions(workforce: Workforce, taking: int) -> tuple[Words, Words, W
     deployment = workforce.deployment
     if deployment is None:
         unknown = "the pool's Deployment has not been looked at yet"
-        return ("Unknown", "Pending", unknown), ("True", "Pending", unknown), SETTLED
+        return ("Unknown", reasons.PENDING, unknown), ("True", reasons.PENDING, unknown), SETTLED
     up, desired, problem = min(deployment.ready, taking), deployment.desired, deployment.problem
     count = f"{min(up, desired)} of {desired} {'worker is' if desired == 1 else 'workers are'} ready"
     if up >= workforce.least:
-        ready = ("True", "Ready", count if desired else "no workers are asked for")
+        ready = ("True", reasons.READY, count if desired else "no workers are asked for")
     else:
-        ready = ("False", problem.reason if problem is not None and problem.reason else "WorkersNotReady", count)
+        ready = (
+            "False",
+            problem.reason if problem is not None and problem.reason else reasons.WORKERS_NOT_READY,
+            count,
+        )
     if problem is not None and problem.stalled:
         return ("False", problem.reason, problem.message), SETTLED, ("True", problem.reason, problem.message)
     if problem is not None:
@@ -133,12 +138,12 @@ def _pods_conditions(workforce: Workforce, taking: int) -> tuple[Words, Words, W
     if not deployment.settled:
         if deployment.updated < min(deployment.replicas, desired):
             words = f"{deployment.updated} of {desired} workers have the present template"
-            return ready, ("True", "RollingUpdate", words), SETTLED
+            return ready, ("True", reasons.ROLLING_UPDATE, words), SETTLED
         more = deployment.replicas - desired
-        return ready, ("True", "Scaling", f"{count}; {more} more go" if more > 0 else count), SETTLED
+        return ready, ("True", reasons.SCALING, f"{count}; {more} more go" if more > 0 else count), SETTLED
     if taking < deployment.ready:
         words = f"{taking} of {deployment.ready} workers are connected to the gateway, though their pods are ready"
-        return ready, ("True", "WorkersNotConnected", words), SETTLED
+        return ready, ("True", reasons.WORKERS_NOT_CONNECTED, words), SETTLED
     return ready, SETTLED, SETTLED
 
 

@@ -17,9 +17,8 @@ from typing import Any
 from tickwheel_operator.api import FieldFault, WorkerPool
 from tickwheel_operator.pools.template import MOUNT, OWN_VARIABLES, READY_PORT_VARIABLE, VOLUME, worker_index
 
-__all__ = ["TEMPLATE_NOT_ALLOWED", "faults"]
+__all__ = ["faults"]
 
-TEMPLATE_NOT_ALLOWED = "TemplateNotAllowed"
 
 _SPEC = "spec.template.spec"
 _HOST = "workers may not reach into the node; remove it"

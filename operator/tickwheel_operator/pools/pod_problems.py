@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
+from tickwheel_operator import reasons
 from tickwheel_operator.pools.template import worker_index
 
 __all__ = ["Refusal", "creating", "event_problem", "pod_problem", "unregistered"]
@@ -77,13 +78,15 @@ def unregistered(pods: Iterable[Pod], connected: Collection[str]) -> tuple[str, 
         if name not in connected and (ready or worker in waiting) and _runs(pod, worker):
             return _told(
                 pod,
-                "WorkersNotConnected" if ready else "WorkerNotRegistered",
+                reasons.WORKERS_NOT_CONNECTED if ready else reasons.WORKER_NOT_REGISTERED,
                 f"container {worker} runs, and its worker is not registered at the gateway: it still loads its "
                 f"handlers, or does not reach the gateway (NetworkPolicy, DNS); see {logs} {worker}",
             )
         if not ready and waiting and all(_runs(pod, container) for container in waiting):
             return _told(
-                pod, "ContainersNotReady", f"container {waiting[0]} runs, and its probes fail; see {logs} {waiting[0]}"
+                pod,
+                reasons.CONTAINERS_NOT_READY,
+                f"container {waiting[0]} runs, and its probes fail; see {logs} {waiting[0]}",
             )
     return None
 
@@ -140,7 +143,7 @@ def _of_ended(pod: Pod) -> tuple[str, str] | None:
             continue  # it has done its work
         ended = now or (container.get("lastState") or {}).get("terminated")
         if ended and not container.get("ready"):
-            reason = "OOMKilled" if ended.get("reason") == "OOMKilled" else "ContainerEnded"
+            reason = "OOMKilled" if ended.get("reason") == "OOMKilled" else reasons.CONTAINER_ENDED
             return reason, f"container {container['name']}: {_ended(pod, container, ended)}"
     return None
 

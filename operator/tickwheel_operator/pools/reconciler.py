@@ -19,11 +19,12 @@ from typing import Any
 
 import msgspec
 
+from tickwheel_operator import reasons
 from tickwheel_operator.api import WorkerPool, sentence
 from tickwheel_operator.kube.errors import ApiError, ApiRefused, ApiUnanswered
 from tickwheel_operator.objectfaults import Layer, ObjectFaults
 from tickwheel_operator.pools.cluster import PoolCluster
-from tickwheel_operator.pools.constraints import TEMPLATE_NOT_ALLOWED, faults
+from tickwheel_operator.pools.constraints import faults
 from tickwheel_operator.pools.deployments import Deployments, ObservedDeployment, PoolProblem
 from tickwheel_operator.pools.pod_problems import Refusal
 from tickwheel_operator.pools.progress import Connected, Progress
@@ -34,7 +35,6 @@ __all__ = ["PoolConfig", "PoolReconciler"]
 
 _log = logging.getLogger(__name__)
 
-_UNAVAILABLE = "ApiServerUnavailable"
 _HOOK_S = 10.0
 """The longest that the hook before a scale-down may take."""
 PoolKey = tuple[str, str]
@@ -230,13 +230,13 @@ class PoolReconciler:
         desired = self._desired(key, pool)
         found = faults(pool, self._config.service_accounts)
         if found:
-            self._deployments.expect(*key, desired, PoolProblem(TEMPLATE_NOT_ALLOWED, sentence(found), True))
+            self._deployments.expect(*key, desired, PoolProblem(reasons.TEMPLATE_NOT_ALLOWED, sentence(found), True))
             await self._keep_trust(key)
             return None
         try:
             return await self._ensure(key, pool, desired)
         except ApiUnanswered as error:
-            self._deployments.expect(*key, desired, PoolProblem(_UNAVAILABLE, str(error), False))
+            self._deployments.expect(*key, desired, PoolProblem(reasons.API_SERVER_UNAVAILABLE, str(error), False))
             raise
 
     async def _ensure(self, key: PoolKey, pool: WorkerPool, desired: int) -> float | None:
@@ -329,7 +329,9 @@ class PoolReconciler:
         """Whether the Deployment is the pool's, or was left behind by `kubectl delete --cascade=orphan`."""
         namespace, name = pool.metadata.namespace, pool.metadata.name
         if live.deleting:
-            problem = PoolProblem("Replacing", f"the Deployment {live.name} of an earlier pool is being deleted", False)
+            problem = PoolProblem(
+                reasons.REPLACING, f"the Deployment {live.name} of an earlier pool is being deleted", False
+            )
         elif live.owner == pool.metadata.uid or (not live.owner and live.ours and live.pool == name):
             return True
         elif (applied := self._applied.get((namespace, name))) is not None and applied.uid == live.uid:
@@ -338,13 +340,13 @@ class PoolReconciler:
             message = (
                 f"the Deployment {live.name} belongs to an earlier pool of this name; the garbage collector takes it"
             )
-            problem = PoolProblem("Replacing", message, False)
+            problem = PoolProblem(reasons.REPLACING, message, False)
         else:
             message = (
                 f"there is a Deployment {live.name} in namespace {namespace} already that is not this pool's: "
                 f"delete it (kubectl delete deployment -n {namespace} {live.name}), or give the pool another name"
             )
-            problem = PoolProblem("NameTaken", message, True)
+            problem = PoolProblem(reasons.NAME_TAKEN, message, True)
         self._deployments.expect(namespace, name, self._desired((namespace, name), pool), problem)
         return False
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from tickwheel_operator import reasons
 from tickwheel_operator.clock import Clock
 from tickwheel_operator.engine.messages import RunState
 from tickwheel_operator.engine.triggers.instants import timestamp
@@ -105,11 +106,11 @@ class EventRecorder:
         """This replica leads now. (And what it has shown is another leader's past.)"""
         self._shown.clear()
         note = f"{self._instance} leads since epoch {epoch}"
-        self._record(_lease(lease_namespace, lease_name), "Normal", "LeaderElected", note, identity=str(epoch))
+        self._record(_lease(lease_namespace, lease_name), "Normal", reasons.LEADER_ELECTED, note, identity=str(epoch))
 
     def ledger_lost(self, *, lease_namespace: str, lease_name: str, why: str) -> None:
         """The ledger knows less than the statuses of tasks."""
-        self._record(_lease(lease_namespace, lease_name), "Warning", "LedgerLost", why)
+        self._record(_lease(lease_namespace, lease_name), "Warning", reasons.LEDGER_LOST, why)
 
     def task_recovered(self, uid: str, namespace: str, name: str) -> None:
         """The ledger did not know what the task's status says."""
@@ -117,7 +118,7 @@ class EventRecorder:
             "the ledger did not know this task's earlier runs, and goes on from its status: what status.settledTime "
             "covers does not run again; idempotency keys and the history of runs are gone"
         )
-        self._record(_task(uid, namespace, name), "Warning", "LedgerLost", note)
+        self._record(_task(uid, namespace, name), "Warning", reasons.LEDGER_LOST, note)
 
     def conditions_written(self, seen: Seen, status: Mapping[str, Any], before: Stored) -> None:
         """The status of a task was written."""
@@ -129,18 +130,18 @@ class EventRecorder:
             if condition["status"] == "True" and told != (condition["reason"], status["observedGeneration"]):
                 self._record(regarding, "Warning", condition["reason"], condition["message"])
             elif condition["status"] == "False" and before.stalled:
-                self._record(regarding, "Normal", "Armed", "what stalled the task is mended")
+                self._record(regarding, "Normal", reasons.ARMED, "what stalled the task is mended")
 
     def served_by_another(self, namespace: str, message: str) -> None:
         """Another release serves a namespace that this one sees too."""
         regarding = {"apiVersion": "v1", "kind": "ConfigMap", "namespace": namespace, "name": "tickwheel-owner"}
-        self._record(regarding, "Warning", "ServedByAnotherRelease", message, identity=self._instance)
+        self._record(regarding, "Warning", reasons.SERVED_BY_ANOTHER, message, identity=self._instance)
 
     def pool_scaled(self, uid: str, namespace: str, name: str, before: int, after: int, reason: str) -> None:
         """Autoscaling asks for another number of workers."""
         regarding = _pool(uid, namespace, name)
         note = f"from {before} to {after} {'worker' if after == 1 else 'workers'}: {reason}"
-        self._record(regarding, "Normal", "ScaledUp" if after > before else "ScaledDown", note)
+        self._record(regarding, "Normal", reasons.SCALED_UP if after > before else reasons.SCALED_DOWN, note)
 
     def object_failed(self, seen: Seen, reason: str, note: str) -> None:
         """The operator itself fails at an object."""
@@ -156,7 +157,7 @@ class EventRecorder:
 
     def pool_settled(self, uid: str, namespace: str, name: str) -> None:
         """A pool that stalled gets on."""
-        self._record(_pool(uid, namespace, name), "Normal", "Settled", "what stalled the pool is over")
+        self._record(_pool(uid, namespace, name), "Normal", reasons.SETTLED, "what stalled the pool is over")
 
     def task_shown(self, view: TaskView, before: Stored) -> None:
         """A durable picture of a task came. `before` is the status that people see now: a new leader tells of what the
@@ -169,7 +170,7 @@ class EventRecorder:
             if run.state is RunState.FAILED and run.ended_ms > told_ms:
                 last_ms = max(last_ms, run.ended_ms)
                 note = f"run {run.name} failed after {run.attempts} attempts: {run.error_type}: {run.message}"
-                self._record(regarding, "Warning", "RunFailed", note)
+                self._record(regarding, "Warning", reasons.RUN_FAILED, note)
         for reason, count, until_ms in view.skips:
             if (more := count - skipped.get(reason, 0)) > 0:
                 self._instants_skipped(regarding, reason, count, until_ms, more)
@@ -184,7 +185,7 @@ class EventRecorder:
             f"{reason}: {count} {instants} since the task was created, the latest {timestamp(until_ms)}, made no run: "
             f"{explained.why}. To change it: {explained.mend}"
         )
-        self._record(regarding, explained.kind, "InstantsSkipped", note, series=reason, times=more)
+        self._record(regarding, explained.kind, reasons.INSTANTS_SKIPPED, note, series=reason, times=more)
 
     # --- inside ---
 

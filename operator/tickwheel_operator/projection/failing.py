@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
+from tickwheel_operator import reasons
 from tickwheel_operator.engine.views import ViewFault
 from tickwheel_operator.kinds.objects import Objects
 from tickwheel_operator.kinds.scheduledtask import SCHEDULED_TASK
 from tickwheel_operator.kinds.seen import Seen
 from tickwheel_operator.kinds.stored import Stored
 from tickwheel_operator.kube.errors import ApiError
-from tickwheel_operator.objectfaults import INTERNAL_ERROR, Layer, ObjectFaults
+from tickwheel_operator.objectfaults import Layer, ObjectFaults
 from tickwheel_operator.projection.events import EventRecorder
 from tickwheel_operator.projection.lanes import EXPIRED, VIEWS, Key, subject
 
@@ -101,7 +102,7 @@ class Failing:
             {
                 "type": condition,
                 "status": value,
-                "reason": INTERNAL_ERROR,
+                "reason": reasons.INTERNAL_ERROR,
                 "message": text[:_MESSAGE_CHARS],
                 "observedGeneration": status["observedGeneration"],
             }
@@ -111,14 +112,14 @@ class Failing:
 
     def written(self, seen: Seen, status: Mapping[str, Any], before: Stored) -> None:
         """A status was written: an Event says so, too, if it is news. The faults of a task itself others tell."""
-        if self._events is None or before.stalled == INTERNAL_ERROR:
+        if self._events is None or before.stalled == reasons.INTERNAL_ERROR:
             return
         if seen.kind == _TASK and not self.at(seen):
             return
         for condition in status["conditions"]:
-            if condition["type"] == "Stalled" and condition["reason"] == INTERNAL_ERROR:
+            if condition["type"] == "Stalled" and condition["reason"] == reasons.INTERNAL_ERROR:
                 message = condition["message"]
-                self._events.object_failed(seen, INTERNAL_ERROR, message)
+                self._events.object_failed(seen, reasons.INTERNAL_ERROR, message)
 
     def _named(self, uid: str) -> tuple[str, str]:
         task = self._objects.get(SCHEDULED_TASK, uid)

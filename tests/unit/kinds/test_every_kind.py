@@ -14,7 +14,7 @@ from tickwheel_operator.kinds.descriptor import AnyKind
 from tickwheel_operator.kinds.objects import Objects
 from tickwheel_operator.kinds.scheduledtask import SCHEDULED_TASK
 from tickwheel_operator.kinds.seen import Fault
-from tickwheel_operator.objectfaults import INTERNAL_ERROR
+from tickwheel_operator.reasons import INTERNAL_ERROR
 
 MODELS: dict[str, type[Resource]] = {model.kind_name(): model for model in api.KINDS}
 

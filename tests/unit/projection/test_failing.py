@@ -8,11 +8,12 @@ from typing import Any, cast
 from tickwheel_operator.engine.views import ViewFault
 from tickwheel_operator.kinds.objects import Objects
 from tickwheel_operator.kinds.seen import Seen
-from tickwheel_operator.objectfaults import INTERNAL_ERROR, Layer, ObjectFaults
+from tickwheel_operator.objectfaults import Layer, ObjectFaults
 from tickwheel_operator.projection.failing import Failing
 from tickwheel_operator.projection.history import History
 from tickwheel_operator.projection.lanes import Key
 from tickwheel_operator.projection.writer import Writer
+from tickwheel_operator.reasons import INTERNAL_ERROR
 
 
 class Lister:

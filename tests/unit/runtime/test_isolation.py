@@ -28,7 +28,8 @@ from tickwheel_operator.kinds.scheduledtask import SCHEDULED_TASK
 from tickwheel_operator.ledger.log import Ledger
 from tickwheel_operator.ledger.protocol import Segment, SegmentKind, StoreRefused
 from tickwheel_operator.ledger.sqlite import SqliteSegmentStore
-from tickwheel_operator.objectfaults import INTERNAL_ERROR, ObjectFaults
+from tickwheel_operator.objectfaults import ObjectFaults
+from tickwheel_operator.reasons import INTERNAL_ERROR
 from tickwheel_operator.runtime.backend import HostBackend
 from tickwheel_operator.runtime.leadership import Failure, Leadership, LeadershipConfig
 from tickwheel_operator.runtime.partition import PartitionHost
