@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from tickwheel_operator.api.conditions import Conditions, ObservedGeneration
+from tickwheel_operator.api.faults import FieldFault
+from tickwheel_operator.api.meaning import of_zone
 from tickwheel_operator.api.resource import AGE, READY, Column, Presentation, Resource
 from tickwheel_operator.api.schema import ListOf, Model, Rule
 from tickwheel_operator.api.text import ClockTime, Instant, ObjectName, TimeZone
@@ -85,3 +88,6 @@ class AlertChannel(Resource):
 
     kind: Literal["AlertChannel"] = "AlertChannel"
     spec: AlertChannelSpec
+
+    def faults_of_meaning(self) -> Iterator[FieldFault]:
+        yield from of_zone(self.spec.time_zone, "spec.timeZone")

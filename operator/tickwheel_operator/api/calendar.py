@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, ClassVar, Literal
 
 from tickwheel_operator.api.conditions import Conditions, ObservedGeneration
+from tickwheel_operator.api.faults import FieldFault
+from tickwheel_operator.api.meaning import of_cron, of_zone
 from tickwheel_operator.api.resource import AGE, READY, Column, Presentation, Resource
 from tickwheel_operator.api.schema import ListOf, Model, Rule
 from tickwheel_operator.api.text import CronExpression, DateRange, TimeZone
@@ -57,3 +60,8 @@ class Calendar(Resource):
 
     kind: Literal["Calendar"] = "Calendar"
     spec: CalendarSpec
+
+    def faults_of_meaning(self) -> Iterator[FieldFault]:
+        yield from of_zone(self.spec.time_zone, "spec.timeZone")
+        for position, expression in enumerate(self.spec.crons):
+            yield from of_cron(expression, f"spec.crons[{position}]", self.identity, self.spec.time_zone)

@@ -22,7 +22,6 @@ from pydantic_core import ErrorDetails
 
 from tickwheel_operator.api.faults import FieldFault, InvalidManifest, shown
 from tickwheel_operator.api.kinds import KINDS
-from tickwheel_operator.api.meaning import faults_of_meaning
 from tickwheel_operator.api.nesting import MOST_LEVELS
 from tickwheel_operator.api.resource import API_VERSION, GROUP, Resource
 from tickwheel_operator.api.scalars import stays_text
@@ -64,7 +63,7 @@ def parse(document: Mapping[str, Any]) -> Resource:
         resource = kind.model_validate(body, by_alias=True, by_name=False)
     except ValidationError as error:
         raise InvalidManifest([_fault(kind, detail) for detail in error.errors(include_url=False)]) from None
-    if faults := [*_faults_of_identity(resource), *faults_of_meaning(resource)]:
+    if faults := [*_faults_of_identity(resource), *resource.faults_of_meaning()]:
         raise InvalidManifest(faults)
     return resource
 

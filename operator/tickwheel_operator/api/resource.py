@@ -7,11 +7,13 @@ nothing can be decided from it.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import ConfigDict, Field
 
+from tickwheel_operator.api.faults import FieldFault
 from tickwheel_operator.api.schema import Model, Rule
 
 __all__ = ["API_VERSION", "GROUP", "VERSION", "Column", "Metadata", "Presentation", "Resource", "Scale"]
@@ -100,6 +102,15 @@ class Resource(Model):
     kind: str
     metadata: Metadata
     spec: Any
+
+    def faults_of_meaning(self) -> Iterator[FieldFault]:
+        """What no schema can check (`meaning`), in the order of the spec."""
+        return iter(())
+
+    @property
+    def identity(self) -> str:
+        """Namespace and name, of which the `H` of cron expressions is drawn."""
+        return f"{self.metadata.namespace}/{self.metadata.name}"
 
     @classmethod
     def kind_name(cls) -> str:

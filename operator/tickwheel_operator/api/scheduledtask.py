@@ -5,6 +5,7 @@ Invariant: the whole spec is here, also what this version does not do; `supporte
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -12,6 +13,8 @@ from pydantic import Field
 from tickwheel_operator.api.conditions import Conditions, ObservedGeneration
 from tickwheel_operator.api.delivery import Delivery, Retry
 from tickwheel_operator.api.execution import Execution
+from tickwheel_operator.api.faults import FieldFault
+from tickwheel_operator.api.meaning import of_parameters, of_trigger
 from tickwheel_operator.api.policies import Alert, Concurrency, History, Misfire, RateLimit
 from tickwheel_operator.api.resource import AGE, READY, Column, Presentation, Resource
 from tickwheel_operator.api.routing import Routing
@@ -68,6 +71,20 @@ class ScheduledTaskSpec(Model):
     own on. For as many tasks of the cluster as the operator's setting metrics_max_tasks allows, 100 by default."""
     alerts: Annotated[tuple[Alert, ...], ListOf(most=16, key="channel")] = ()
     """Who is told of failures and misses."""
+
+    def faults_of_meaning(self, path: str, identity: str) -> Iterator[FieldFault]:
+        """What no schema can check of the spec at `path`."""
+        yield from of_trigger(self.trigger, f"{path}.trigger", identity)
+        yield from of_parameters(self.parameters, f"{path}.parameters")
+        execution = self.execution
+        if execution is not None and execution.sharded is not None:
+            shards = execution.sharded.shards
+            for index in execution.sharded.parameters:
+                if not (index.isascii() and index.isdigit() and str(int(index)) == index and int(index) < shards):
+                    yield FieldFault(
+                        f"{path}.execution.sharded.parameters",
+                        f"{index!r} is not the index of a shard; 0 to {shards - 1} are allowed, in quotes",
+                    )
 
 
 class ScheduledTaskStatus(Model):
@@ -130,3 +147,6 @@ class ScheduledTask(Resource):
 
     kind: Literal["ScheduledTask"] = "ScheduledTask"
     spec: ScheduledTaskSpec
+
+    def faults_of_meaning(self) -> Iterator[FieldFault]:
+        yield from self.spec.faults_of_meaning("spec", self.identity)

@@ -6,11 +6,14 @@ true, and `spec.ttlSecondsAfterFinished`.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from tickwheel_operator.api.conditions import Conditions, ObservedGeneration
+from tickwheel_operator.api.faults import FieldFault
+from tickwheel_operator.api.meaning import of_parameters
 from tickwheel_operator.api.resource import AGE, Column, Presentation, Resource
 from tickwheel_operator.api.runstate import Count, RunState
 from tickwheel_operator.api.scheduledtask import ScheduledTaskSpec
@@ -216,3 +219,14 @@ class TaskRun(Resource):
 
     kind: Literal["TaskRun"] = "TaskRun"
     spec: TaskRunSpec
+
+    def faults_of_meaning(self) -> Iterator[FieldFault]:
+        if self.spec.task_template is not None:
+            yield from _of_template(self.spec.task_template, "spec.taskTemplate", self.identity)
+        yield from of_parameters(self.spec.parameters, "spec.parameters")
+
+
+def _of_template(spec: ScheduledTaskSpec, path: str, identity: str) -> Iterator[FieldFault]:
+    if spec.trigger is not None:
+        yield FieldFault(f"{path}.trigger", "a run has no trigger; leave it out, or make a ScheduledTask")
+    yield from spec.model_copy(update={"trigger": None}).faults_of_meaning(path, identity)

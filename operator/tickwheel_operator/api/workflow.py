@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from tickwheel_operator.api.conditions import Conditions, ObservedGeneration
+from tickwheel_operator.api.faults import FieldFault
+from tickwheel_operator.api.meaning import of_parameters, of_trigger, of_zone
 from tickwheel_operator.api.policies import Concurrency, History, Misfire
 from tickwheel_operator.api.resource import AGE, READY, Column, Presentation, Resource
 from tickwheel_operator.api.runstate import Counters, LastRun
@@ -180,3 +183,30 @@ class Workflow(Resource):
 
     kind: Literal["Workflow"] = "Workflow"
     spec: WorkflowSpec
+
+    def faults_of_meaning(self) -> Iterator[FieldFault]:
+        yield from of_trigger(self.spec.trigger, "spec.trigger", self.identity)
+        yield from _of_graph(self.spec.nodes)
+
+
+def _of_graph(nodes: tuple[Node, ...]) -> Iterator[FieldFault]:
+    names = {node.name for node in nodes}
+    for position, node in enumerate(nodes):
+        path = f"spec.nodes[{position}]"
+        yield from of_parameters(node.parameters, f"{path}.parameters")
+        if node.wait is not None:
+            yield from of_zone(node.wait.time_zone, f"{path}.wait.timeZone")
+        for place, wanted in enumerate(node.depends_on):
+            if wanted not in names:
+                known = ", ".join(sorted(names))
+                yield FieldFault(f"{path}.dependsOn[{place}]", f"{wanted!r} is not a node; there are {known}")
+        if node.on_failure not in {"Fail", "Continue", "Skip"} | names:
+            yield FieldFault(f"{path}.onFailure", f"{node.on_failure!r} is neither Fail, Continue, Skip nor a node")
+    waiting = {node.name: {name for name in node.depends_on if name in names} for node in nodes}
+    while free := [name for name, before in waiting.items() if not before]:
+        for name in free:
+            del waiting[name]
+        for before in waiting.values():
+            before.difference_update(free)
+    if waiting:
+        yield FieldFault("spec.nodes", f"these wait for each other in a circle: {', '.join(sorted(waiting))}")

@@ -5,11 +5,14 @@ Invariant: a request is what it was when it was made; only `suspend` and `cancel
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from tickwheel_operator.api.conditions import Conditions, ObservedGeneration
+from tickwheel_operator.api.faults import FieldFault
+from tickwheel_operator.api.meaning import of_parameters
 from tickwheel_operator.api.resource import AGE, Column, Presentation, Resource
 from tickwheel_operator.api.runstate import RunState
 from tickwheel_operator.api.schema import Flag, JsonObject, ListOf, Model, Rule
@@ -119,3 +122,6 @@ class WorkflowRun(Resource):
 
     kind: Literal["WorkflowRun"] = "WorkflowRun"
     spec: WorkflowRunSpec
+
+    def faults_of_meaning(self) -> Iterator[FieldFault]:
+        yield from of_parameters(self.spec.parameters, "spec.parameters")
