@@ -131,7 +131,7 @@ class Leaders:
         rather one with a backfill, of whose runs each end makes the next."""
         if not self.takeovers:
             return []
-        whole = {run.task.uid for run in self.shadow.runs.values() if run.span is not None}
+        whole = {run.task.uid for run in self.shadow.runs.values() if not run.dispatches}
         known = [uid for uid in self.shadow.by_uid if self._rare.random() < (0.3 if uid in whole else 0.03)]
         return [*known, "u-unheard-of"] if known else []
 

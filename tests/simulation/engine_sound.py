@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from tickwheel_operator.engine.core import Engine
 from tickwheel_operator.engine.places import Place
 from tickwheel_operator.engine.queues import HandlerQueue, PoolQueue
+from tickwheel_operator.engine.runs import Dispatch
 
 __all__ = ["unsound"]
 
@@ -25,13 +26,13 @@ def unsound(engine: Engine) -> str:
 
 def _places(engine: Engine) -> Iterator[str]:
     """An open run waits in one place: in a queue, on a timer, or for others; or a worker has it, which has a name."""
-    for run in engine.state.runs.values():
-        dispatch = run.dispatch
+    for dispatch in _dispatches(engine):
+        run = dispatch.run
         if dispatch.token and dispatch.worker not in engine.state.workers:
             yield f"run {run.number} is held by worker {dispatch.worker}, of which nobody knows"
         if dispatch.place is Place.RESERVED:
             yield f"run {run.number} is still reserved at a worker"
-        if not engine.scheduler.synced or run.span is not None or not engine.scheduler.knows(run.task):
+        if not engine.scheduler.synced or not engine.scheduler.knows(run.task):
             continue
         place = dispatch.place
         if dispatch.token and (place is not Place.LEASED or run.held):
@@ -44,11 +45,14 @@ def _places(engine: Engine) -> Iterator[str]:
             yield f"run {run.number} waits for an instant that no timer wakes it at"
 
 
+def _dispatches(engine: Engine) -> Iterator[Dispatch]:
+    return (dispatch for run in engine.state.runs.values() for dispatch in run.dispatches)
+
+
 def _pools(engine: Engine) -> Iterator[str]:
-    runs = engine.state.runs.values()
     waits, aside = Counter[int](), Counter[int]()
-    for run in runs:
-        match run.dispatch.place, run.dispatch.where:
+    for dispatch in _dispatches(engine):
+        match dispatch.place, dispatch.where:
             case Place.QUEUED, HandlerQueue() as queue:
                 waits[id(queue.pool)] += 1
             case Place.EXPECTED, HandlerQueue() as queue:
@@ -56,7 +60,7 @@ def _pools(engine: Engine) -> Iterator[str]:
             case Place.DELAYED | Place.BLOCKED, PoolQueue() as pool:
                 aside[id(pool)] += 1
             case place, where if place > Place.LEASED or where is not None:
-                yield f"run {run.number} is {place.name} at {where!r}"
+                yield f"run {dispatch.number} is {place.name} at {where!r}"
             case _:
                 pass
     for (_, name), pool in engine.router.pools.items():
@@ -70,7 +74,7 @@ def _pools(engine: Engine) -> Iterator[str]:
             for worker in queue.waiting:
                 if worker.request is None or worker.credit <= 0:
                     yield f"{worker.key.name} stands in queue {handler}, and waits for nothing"
-            entries = (*queue.due, *queue.backfills)
+            entries = (*queue.due, *queue.retroactive)
             live = {d.number for d in entries if d.where is queue and d.place is Place.QUEUED}
             if queue.stale != len(entries) - len(live):
                 yield f"queue {handler} counts {queue.stale} stale entries of {len(entries)}, and {len(live)} are not"

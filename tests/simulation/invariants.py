@@ -48,12 +48,12 @@ def check_unstarved(record: Record, mark: int, mark_ms: int, known: State) -> No
             live is None
             or limited
             or live.delayed
-            or live.span is not None
+            or not live.dispatches
             or live.parent
-            or (live.dispatch.timer is not None and live.dispatch.place is not Place.QUEUED)
+            or (live.dispatches[0].timer is not None and live.dispatches[0].place is not Place.QUEUED)
         ):
             continue
-        if run.number < mark <= newest and not run.dispatch.attempts and run.dispatch.ready_ms < mark_ms:
+        if run.number < mark <= newest and not run.dispatches[0].attempts and run.dispatches[0].ready_ms < mark_ms:
             record.violated(f"{run.id} (run {run.number}) waits for ever: run {newest}, made later, went before it")
 
 

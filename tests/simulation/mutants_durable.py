@@ -9,7 +9,7 @@ from __future__ import annotations
 # fmt: off
 
 __all__ = [
-    "CHECKPOINTS", "CODEC", "COMPACTION", "ELECTOR", "LEADERSHIP", "LOG", "PARTITION", "REPLAY", "RUNS", "SNAPSHOT", "SPLITTING",
+    "BACKFILL", "CHECKPOINTS", "CODEC", "COMPACTION", "ELECTOR", "LEADERSHIP", "LOG", "PARTITION", "REPLAY", "RUNS", "SNAPSHOT", "SPLITTING",
     "STATE", "TERM",
 ]  # fmt: skip
 
@@ -21,20 +21,26 @@ STATE = (
     ("spans_of_another_trigger_kept", "            task.backfilled = []  # another", "            pass  # another"),
     ("key_of_an_open_run_forgotten", "                keys[oldest] = known\n", "                pass\n"),
     ("last_end_not_kept", "            task.last_ended_ms = self.clock_ms\n", "            pass\n"),
-    ("failed_backfilled_run_counts_as_made_up_for", "                task.uncover(run.scheduled_ms)\n", "                pass\n"),
     ("watermark_goes_back_with_a_skip", "        if fact.until_ms > task.watermark_ms:\n            task.watermark_ms = fact.until_ms\n        self", "        task.watermark_ms = fact.until_ms\n        self"),
     ("watermark_goes_back_with_a_run", "            if scheduled > task.watermark_ms:\n                task.watermark_ms = scheduled", "            task.watermark_ms = scheduled"),
     ("number_of_a_worker_given_again", "self.next_worker = max(self.next_worker, fact.worker + 1)", "pass"),
-    ("undelivered_not_counted", "        run.dispatch.attempts += 1\n        if fact.retry_ms", "        if fact.retry_ms"),
+    ("undelivered_not_counted", "        dispatch.attempts += 1\n        if fact.retry_ms", "        if fact.retry_ms"),
     ("details_never_dropped", "            if self.detail_bytes > self.max_detail_bytes:", "            if False:"),
     ("details_of_a_forgotten_task_counted", "        for ended in (*task.history_succeeded, *task.history_failed):\n            self._drop(ended)\n", ""),
-    ("end_of_a_watched_run_untold", "        if task.watched or run.parent or", "        if run.parent or"),
-    ("cancelled_attempt_stays_open", "            self._close_attempt(run.dispatch.token)\n            run.dispatch.token = 0", "            run.dispatch.token = 0"),
+    ("end_of_a_watched_run_untold", "run.dispatches, task.watched or run.parent or", "run.dispatches, run.parent or"),
+    ("cancelled_attempt_stays_open", "                self._close_attempt(dispatch.token)\n", "                pass\n"),
     ("index_of_attempts_keeps_the_ended", "        del held[token]\n", ""),
-    ("backfilled_run_without_its_parameters", "            run.parameters = whole.parameters\n", ""),
-    ("backfill_does_not_count_what_was_known", "        span.succeeded += fact.known\n", ""),
-    ("ready_ms_of_an_early_run_lost", "                run.dispatch.ready_ms = scheduled\n", "                pass\n"),
+    ("ready_ms_of_an_early_run_lost", "ready = max(scheduled, now)", "ready = now"),
     ("ahead_of_others_forgotten", "        run.front = fact.front\n", ""),
+)  # fmt: skip
+
+BACKFILL = (
+    ("failed_backfilled_run_counts_as_made_up_for", "            run.task.uncover(run.scheduled_ms)\n", "            pass\n"),
+    ("backfilled_run_without_its_parameters", "        run.parameters = whole.parameters\n", ""),
+    ("backfill_does_not_count_what_was_known", "    backfill.succeeded += fact.known\n", ""),
+    ("backfill_that_failed_is_a_success", "    if backfill.failed:\n", "    if False:\n"),
+    ("end_of_a_backfilled_run_not_counted", "        self.open -= 1\n", ""),
+    ("backfill_restored_as_if_none_were_open", "row.until_ms, row.open\n", "row.until_ms, 0\n"),
 )  # fmt: skip
 
 RUNS = (
@@ -45,22 +51,22 @@ RUNS = (
 
 SNAPSHOT = (
     ("checkpoint_without_cancels", "run.front, run.parent, run.cancelling,\n", "run.front, run.parent, None,\n"),
-    ("checkpoint_without_parameters", "run.key, run.object_name, run.parameters,\n        run.started_ms, run.attempts, run.worker, d.ready_ms, d.attempts, d.token", "run.key, run.object_name, b\"\",\n        run.started_ms, run.attempts, run.worker, d.ready_ms, d.attempts, d.token"),
+    ("checkpoint_without_parameters", "run.key, run.object_name, run.parameters,\n        run.started_ms, run.attempts, run.worker, *dispatch", "run.key, run.object_name, b\"\",\n        run.started_ms, run.attempts, run.worker, *dispatch"),
     ("checkpoint_without_last_ends", "        task.last_ended_ms, [(reason", "        0, [(reason"),
     ("checkpoint_without_spans", "        task.backfilled,\n    )", "        [],\n    )"),
     ("checkpoint_without_skips", "for reason, seen in (task.skips or {}).items()]", "for reason, seen in ()]"),
     ("checkpoint_without_history_of_failures", "list(task.history_succeeded), list(task.history_failed)", "list(task.history_succeeded), []"),
-    ("checkpoint_without_starts", "        run.started_ms, run.attempts, run.worker, d.ready_ms, d.attempts, d.token, d.worker, d.leased_ms,\n        run.origin", "        0, run.attempts, run.worker, d.ready_ms, d.attempts, d.token, d.worker, d.leased_ms,\n        run.origin"),
+    ("checkpoint_without_starts", "        run.started_ms, run.attempts, run.worker, *dispatch,\n        run.origin", "        0, run.attempts, run.worker, *dispatch,\n        run.origin"),
     ("checkpoint_without_the_front", "        run.origin, run.front, run.parent", "        run.origin, False, run.parent"),
     ("checkpoint_without_the_next_token", "state.next_run, state.next_token, state.next_worker)\n        self._head", "state.next_run, 1, state.next_worker)\n        self._head"),
     ("checkpoint_with_the_states_of_ended_keys_as_they_come", "self._known = list(state.keys.values())", "self._known = state.keys.values()"),
     ("request_not_written_down_before", "case f.Armed() | f.Skipped() | f.Requested() | f.Recovered():", "case f.Armed() | f.Skipped() | f.Recovered():"),
     ("recovery_not_written_down_before", "case f.Armed() | f.Skipped() | f.Requested() | f.Recovered():", "case f.Armed() | f.Skipped() | f.Requested():"),
     ("firing_not_written_down_before", "                    self._tasks.keep(state.tasks[number])\n", "                    pass\n"),
-    ("lease_not_written_down_before", "                for number in dispatches:\n                    self._runs.keep(state.runs[number])", "                pass"),
+    ("lease_not_written_down_before", "                for number in dispatches:\n                    self._runs.keep(state.dispatch_of(number).run)", "                pass"),
     ("return_not_written_down_before", "            case f.Succeeded(tokens=tokens) | f.Returned(tokens=tokens):", "            case f.Succeeded(tokens=tokens):"),
     ("cancel_not_written_down_before", "            case f.Cancelled() | f.CancelAsked():", "            case f.Cancelled():"),
-    ("undelivered_not_written_down_before", "                self._run(state.runs[fact.dispatch])", "                pass"),
+    ("undelivered_not_written_down_before", "                self._run(state.dispatch_of(fact.dispatch).run)", "                pass"),
     ("progress_of_a_backfill_not_written_down_before", "                self._run(state.runs[fact.backfill])", "                pass"),
     ("backfill_of_an_ended_run_not_written_down_before", "            self._runs.keep(whole)\n", "            pass\n"),
     ("dropped_details_not_written_down_before", "        self._tasks.keep(task)\n\n    def _run", "        pass\n\n    def _run"),

@@ -6,7 +6,7 @@ from __future__ import annotations
 # fmt: off
 
 __all__ = [
-    "BACKFILL", "CORE", "EDITS", "FOLLOWING", "LEASING", "OVERDUE", "OVERLAP", "QUEUES", "RETRY",
+    "BACKFILLING", "CORE", "EDITS", "FOLLOWING", "LEASING", "OVERDUE", "OVERLAP", "QUEUES", "RETRY",
     "ROUTING", "SCHEDULER", "SUCCESSION", "WAITING",
 ]  # fmt: skip
 
@@ -72,26 +72,25 @@ LEASING = (
     ("backoff_for_a_lost_worker", "if reason is f.FailureReason.LOST:\n            return earliest", "if False:\n            return earliest"),
     ("asked_to_stop_twice", "        if run.cancelling is not None:\n            return\n        self._journal.emit(f.CancelAsked(run.number, why))",
      "        self._journal.emit(f.CancelAsked(run.number, why))"),
-    ("worker_not_told_to_stop", "        self._journal.emit(f.CancelAsked(run.number, why))\n        self._tell(number, token, effects)",
+    ("worker_not_told_to_stop", "        self._journal.emit(f.CancelAsked(run.number, why))\n        self._tell(held, effects)",
      "        self._journal.emit(f.CancelAsked(run.number, why))"),
     ("another_process_told_to_stop", "if worker is not None and worker.number == number:", "if worker is not None:"),
-    ("runs_of_a_cancelled_backfill_go_on", "if other.parent == run.number]", "if other.parent == -1]"),
     ("pull_waits_for_ever", "                    if now >= worker.until_ms:", "                    if False:"),
     ("silent_worker_kept", "elif now - worker.seen_ms > max(", "elif False and now - worker.seen_ms > max("),
     ("busy_worker_silent_too_soon", "max(pool.silence_ms, self._config.lease_ms // 2)", "pool.silence_ms // 2"),
     ("expired_lease_kept", "if d.lease_until_ms < now]", "if d.lease_until_ms < 0]"),
     ("unused_pools_kept", "        self._router.drop_unused()\n        expired", "        expired"),
     ("attempts_lost_at_a_takeover",
-     "                dispatch.lease_until_ms = self._lease_end(dispatch)\n                dispatch.leased_boot_ms = boot", "                dispatch.leased_boot_ms = boot"),
+     "        dispatch.lease_until_ms = self._lease_end(dispatch)\n        dispatch.leased_boot_ms = boot", "        dispatch.leased_boot_ms = boot"),
     ("time_of_an_attempt_unknown_after_a_takeover",
-     "                dispatch.lease_until_ms = self._lease_end(dispatch)\n                dispatch.leased_boot_ms = boot",
-     "                dispatch.lease_until_ms = self._lease_end(dispatch)"),
+     "        dispatch.lease_until_ms = self._lease_end(dispatch)\n        dispatch.leased_boot_ms = boot",
+     "        dispatch.lease_until_ms = self._lease_end(dispatch)"),
     ("instant_of_an_early_lease_unknown_after_a_takeover", "dispatch.starts_boot_ms = boot + min(ahead_ms, _LONGEST_AHEAD_MS)", "pass"),
     ("stale_pull_taken", "        if self._is_outrun(command):", "        if False:"),
     ("pulls_not_counted", "        worker.last_pull = command.sequence\n", ""),
     ("asked_to_stop_by_the_leader_before_unheard", "if d.run.cancelling is not None]\n        worker.seen_ms", "if False]\n        worker.seen_ms"),
     ("ends_of_watched_runs_in_one_fact", "if attempts[token].run.task.watched]", "if False]"),
-    ("jitter_of_an_early_lease_unknown_after_a_takeover", "dispatch.attempts - 1)\n                ahead_ms", "dispatch.attempts)\n                ahead_ms"),
+    ("jitter_of_an_early_lease_unknown_after_a_takeover", "dispatch.attempts - 1)\n        ahead_ms", "dispatch.attempts)\n        ahead_ms"),
 )  # fmt: skip
 
 WAITING = (
@@ -99,7 +98,7 @@ WAITING = (
     ("timer_of_an_ended_run_kept", "nothing wakes it.\"\"\"\n        self._disarm(dispatch)\n", "nothing wakes it.\"\"\"\n"),
     ("ended_run_keeps_its_place_in_the_queue", "        self._disarm(dispatch)\n        self._router.leave_place(dispatch)\n", "        self._disarm(dispatch)\n"),
     ("waits_for_a_task_that_nobody_knows",
-     "            for other in self._scheduler.overlaps.leave(run, lambda run: self._scheduler.spec(run.task)):\n                self.ready(other.dispatch)\n", ""),
+     "            for other in self._scheduler.overlaps.leave(run, lambda run: self._scheduler.spec(run.task)):\n                for blocked in other.dispatches:\n                    self.ready(blocked)\n", ""),
     ("wait_by_the_wall_clock", "dispatch.due_boot_ms = journal.boot_ms + start_ms - journal.now_ms", "dispatch.due_boot_ms = start_ms"),
     ("wait_for_a_worker_begins_again",
      "        if dispatch.place is not QUEUED:\n            dispatch.waits_ms = journal.boot_ms", "        dispatch.waits_ms = journal.boot_ms"),
@@ -125,20 +124,20 @@ ROUTING = (
     ("new_handlers_unheard", "        if seen.handlers != worker.handlers:", "        if not worker.handlers:"),
     ("answered_worker_stays_in_the_ring", "        if worker.credit or worker.request is not None:\n", "        if False:\n"),
     ("early_lease_overtakes", "        if queue is None or queue.due:\n", "        if queue is None:\n"),
-    ("backfill_takes_the_last_slot", "next(iter(waiting)) if not dispatch.run.parent else _spare(queue)", "next(iter(waiting))"),
+    ("backfill_takes_the_last_slot", "next(iter(waiting)) if queue.due else _spare(queue)", "next(iter(waiting))"),
     ("free_slots_not_counted", "        worker.free -= 1\n", ""),
     ("always_the_same_worker", "        del waiting[worker]\n        worker.credit -= 1\n        worker.free -= 1\n        if worker.credit:\n            waiting[worker] = None\n        else:\n",
      "        worker.credit -= 1\n        worker.free -= 1\n        if not worker.credit:\n            waiting.pop(worker)\n"),
     ("early_for_a_clock_that_is_far_off", "            and abs(seen.clock_offset_us) <= self._early_offset_us\n", ""),
     ("new_work_not_dealt", "        queue.enqueue(dispatch)\n        if queue.waiting:\n            self._ready[queue] = None", "        queue.enqueue(dispatch)"),
-    ("waiting_work_not_dealt_to_a_new_pull", "            if queue.due or queue.backfills or (queue.ahead and worker.early):", "            if queue.due:"),
+    ("waiting_work_not_dealt_to_a_new_pull", "            if queue.due or queue.retroactive or (queue.ahead and worker.early):", "            if queue.due:"),
     ("pool_with_work_forgotten", "if not (pool.declared or pool.workers or pool.unleased())]", "if not (pool.declared or pool.workers)]"),
 )  # fmt: skip
 
 QUEUES = (
     ("ahead_in_another_queue", "            if dispatch.where is self and dispatch.place is Place.EXPECTED:\n", "            if True:\n"),
     ("front_is_the_tail", "self.due.appendleft(dispatch)", "self.due.append(dispatch)"),
-    ("backfills_go_first", "for queue in (self.due, self.backfills):\n            while", "for queue in (self.backfills, self.due):\n            while"),
+    ("backfills_go_first", "for queue in (self.due, self.retroactive):\n            while", "for queue in (self.retroactive, self.due):\n            while"),
     ("withdrawn_work_counted", 'has left: its entry is stale."""\n        self.pool.waits -= 1\n',
      'has left: its entry is stale."""\n'),
     ("what_is_aside_not_counted", "return self.waits + self.aside", "return self.waits"),
@@ -153,7 +152,7 @@ OVERLAP = (
     ("replaced_ones_still_wait", "return superseded + oldest", "return oldest"),
     ("one_more_may_wait", "Verdict.FULL if held + before - free >= overlap.queue_limit else", "Verdict.FULL if held + before - free > overlap.queue_limit else"),
     ("unknown_attempts_not_counted", "return 0 if unknown is None else len(unknown.admitted)", "return 0"),
-    ("held_by_a_worker_and_not_admitted", "run.held = not run.dispatch.token\n", "run.held = True\n"),
+    ("held_by_a_worker_and_not_admitted", "run.held = not run.is_leased\n", "run.held = True\n"),
     ("order_of_those_that_wait_lost_at_a_takeover", "(not item[1].attempts, item[0])", "-item[0]"),
     ("one_more_admitted", "+ self._count_unknown(group.key) >= limit:\n                break", "+ self._count_unknown(group.key) > limit:\n                break"),
     ("retries_admitted_after_those_that_wait", "key=lambda item: (not item[1].attempts, item[0])", "key=lambda item: item[0]"),
@@ -163,7 +162,7 @@ OVERLAP = (
 
 FOLLOWING = (
     ("fixed_delay_fires_while_held", '        if self._scheduler.held:\n', '        if False:\n'),
-    ("followers_of_backfills", "        if run.origin in (Origin.BACKFILL, Origin.SPAN):\n            return", "        if False:\n            return"),
+    ("followers_of_backfills", "        if run.execution.retroactive:\n            return", "        if False:\n            return"),
     ("follows_while_suspended", "        if spec.suspend:\n            return f.SkipReason.SUSPENDED\n", ""),
     ("follows_while_invalid", "        if entry.paused:\n            return f.SkipReason.STALLED\n", ""),
     ("follows_into_a_full_pool", "            return f.SkipReason.BACKLOG\n", "            pass\n"),
@@ -172,18 +171,19 @@ FOLLOWING = (
     ("delay_of_a_suspended_task", "if spec.suspend or entry.paused or spec.uid in self._delays:", "if spec.uid in self._delays:"),
 )  # fmt: skip
 
-BACKFILL = (
-    ("open_runs_of_another_backfill_ignored", "        undecided = self._undecided(run)\n", "        undecided = _NEVER_MS\n"),
+BACKFILLING = (
+    ("runs_of_a_cancelled_backfill_go_on", "if other.parent == run.number]", "if other.parent == -1]"),
+    ("open_runs_of_another_backfill_ignored", "        undecided = self._undecided(run, until)\n", "        undecided = _NEVER_MS\n"),
     ("backfill_while_held", "if self._scheduler.held or self._scheduler.is_full(entry.spec) or not", "if self._scheduler.is_full(entry.spec) or not"),
     ("backfill_of_an_invalid_task", "            if entry is None or entry.paused:\n", "            if entry is None:\n"),
-    ("backfill_not_resumed", "if run.span is not None}\n        self.nudge()", "if False}\n        self.nudge()"),
+    ("backfill_not_resumed", "if isinstance(run.execution, Backfill)}\n        self.nudge()", "if False}\n        self.nudge()"),
     ("known_instants_not_counted", "known += trigger.count_between(until, covered - 1, self._config.max_backfill)", "known += 0"),
-    ("backfill_ends_with_open_runs", "        if span.open:\n            return\n", ""),
-    ("last_instant_of_the_span_left_out", "until, last, known = span.until_ms, span.to_ms - 1, 0", "until, last, known = span.until_ms, span.to_ms - 2, 0"),
+    ("backfill_ends_with_open_runs", "        if backfill.open:\n            return\n", ""),
+    ("last_instant_of_the_span_left_out", "until, last, known = backfill.until_ms, backfill.to_ms - 1, 0", "until, last, known = backfill.until_ms, backfill.to_ms - 2, 0"),
     ("end_of_a_backfilled_run_unheard", "        for run in [run for run in self._open.values() if run.task is child.task]:\n            self.advance(run)", "        pass"),
     ("instant_that_is_not_covered_passed_over", "covered > instant:", "covered >= instant:"),
-    ("room_for_open_ones_counted", "room = min(span.max_parallel - span.open, _AT_ONCE)", "room = min(span.max_parallel, _AT_ONCE)"),
-    ("open_runs_of_another_backfill_not_awaited", "if o.task is run.task and o is not run and o.span and o.span.open]", "if o is not run and o.span and not o.span.open]"),
+    ("room_for_open_ones_counted", "room = min(backfill.max_parallel - backfill.open, _AT_ONCE)", "room = min(backfill.max_parallel, _AT_ONCE)"),
+    ("open_runs_of_another_backfill_not_awaited", "if o.task is run.task and o is not run}", "if False}"),
 )  # fmt: skip
 
 CORE = (
@@ -207,7 +207,7 @@ CORE = (
     ("known_key_made_again", "            if known is not None:\n                answers.append", "            if False:\n                answers.append"),
     ("refused_by_backlog_too_late", "if backlog + len(runs) > self.config.max_backlog:", "if backlog > self.config.max_backlog + len(runs):"),
     ("submission_of_an_unknown_task_ends_the_engine", "            if entry is None:\n                reason = m.RefusalReason.NO_SUCH_TASK", "            if False:\n                reason = m.RefusalReason.NO_SUCH_TASK"),
-    ("nobody_admitted_after_an_end", "                    if admitted.number in state.runs:\n                        self.waiting.ready(admitted.dispatch)", "                    pass"),
+    ("nobody_admitted_after_an_end", "                    if admitted.number in state.runs:\n                        self._ready(admitted)", "                    pass"),
     ("early_leases_of_a_leader_that_has_just_begun", "run.delayed = run.origin is Origin.REQUEST and not run.attempts and undecided", "run.delayed = False"),
 )  # fmt: skip
 

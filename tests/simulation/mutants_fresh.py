@@ -13,9 +13,9 @@ EDITS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("new_follower_unheard_of", "            self._follows[spec.uid] = key\n            self._watch(key)\n", "            self._follows[spec.uid] = key\n"),
         ("follows_against_its_calendar", "            return f.SkipReason.CALENDAR\n", "            pass\n"),
     ),
-    "engine.backfill": (
+    "engine.execution.backfilling": (
         ("covered_beyond_the_span", "covered = min(task.covered_until(instant), last + 1, undecided)", "covered = min(task.covered_until(instant), undecided)"),
-        ("backfill_waits_for_its_own_runs", "if o.task is run.task and o is not run and", "if o.task is run.task and",
+        ("backfill_waits_for_its_own_runs", "if o.task is run.task and o is not run}", "if o.task is run.task}",
          "its own open runs are of instants that it has passed: it would look through all runs of the task for nothing"),
         ("undecided_where_it_is_settled", "if r.parent and r.scheduled_ms > until), default", "if r.parent and r.scheduled_ms >= until), default"),
     ),

@@ -5,14 +5,14 @@ from __future__ import annotations
 # ruff: noqa: E501
 # fmt: off
 
-__all__ = ["BACKFILL", "CORE", "FOLLOWING", "LEASING", "OVERLAP", "SCHEDULER", "WAITING"]
+__all__ = ["BACKFILLING", "CORE", "FOLLOWING", "LEASING", "OVERLAP", "SCHEDULER", "WAITING"]
 
 LEASING = (
     ("permanent_failure_tried_again", "due_ms = None if permanent else self._due_again", "due_ms = self._due_again"),
     ("replaced_process_told_that_all_is_well", "fenced=command.tokens, cancel=[])", "fenced=[], cancel=[])"),
     ("progress_of_another_taken", "if progressing is not None and progressing.worker == number:", "if progressing is not None:"),
     ("failure_of_a_foreign_token_taken", "if dispatch is None or dispatch.worker != worker or not worker:", "if dispatch is None or not worker:"),
-    ("dead_task_goes_on_at_its_worker", '        self._journal.emit(f.Cancelled(run.number, why))\n        if token:\n            self._tell', '        self._journal.emit(f.Cancelled(run.number, why))\n        if False:\n            self._tell'),
+    ("dead_task_goes_on_at_its_worker", '        self._journal.emit(f.Cancelled(run.number, why))\n        self._tell(held, effects)', '        self._journal.emit(f.Cancelled(run.number, why))'),
     ("later_lease_hides_the_sooner_one", "min(self._soonest_boot_ms, soonest) if self._gathered else soonest", "soonest"),
     ("answers_a_millisecond_late", "self._soonest_boot_ms <= self._journal.boot_ms + ahead_ms", "self._soonest_boot_ms < self._journal.boot_ms + ahead_ms"),
     ("sent_again_while_its_answer_is_under_way", "            worker.last_token = state.next_token - 1\n", ""),
@@ -39,7 +39,7 @@ OVERLAP = (
     ("ended_one_still_waits", "        group.held.pop(run.number, None)\n        return self._fill", "        return self._fill"),
     ("escapes_of_a_pointer_read_in_the_wrong_order", 'part.replace("~1", "/").replace("~0", "~")', 'part.replace("~0", "~").replace("~1", "/")'),
     ("keys_of_two_namespaces_counted_together", "return (spec.namespace, pointer, msgspec", 'return ("", pointer, msgspec'),
-    ("backfills_counted", "if limit is None or run.origin in (Origin.BACKFILL, Origin.SPAN):", "if limit is None:"),
+    ("backfills_counted", "if limit is None or run.execution.retroactive:", "if limit is None:"),
     ("unknown_ones_forbid", "return Verdict.WAIT if unknown and admitted + held + before < limit else Verdict.SKIP", "return Verdict.SKIP"),
 )
 
@@ -53,8 +53,9 @@ FOLLOWING = (
     ("misfire_policy_of_a_delay_ignored", "        if settlement.fire:\n", "        if True:\n"),
 )
 
-BACKFILL = (
-    ("one_more_at_a_time", "while span.open < span.max_parallel and", "while span.open <= span.max_parallel and",
+BACKFILLING = (
+    ("cancelled_backfill_waits_for_the_sweep", "        self.advance(run)\n\n    def ended", "        pass\n\n    def ended"),
+    ("one_more_at_a_time", "            while backfill.has_room:", "            while not backfill.is_through:",
      "a step that has room for no run does nothing"),
     ("cancelled_backfill_goes_on", "        if run.cancelling is None:\n            entry", "        if True:\n            entry"),
     ("cancelled_backfill_is_a_success", "        if run.cancelling is not None:\n            self._journal", "        if False:\n            self._journal"),
@@ -66,7 +67,6 @@ BACKFILL = (
 CORE = (
     ("catalog_said_together_leases_nothing", "            handlers[type(command)](command, effects)\n        self.leasing.deal(effects)", "            handlers[type(command)](command, effects)"),
     ("task_that_is_mended_counts_late", "admitted = self.overlaps.regroup(runs, lambda", "self.overlaps.regroup([], lambda"),
-    ("cancelled_backfill_waits_for_the_sweep", "                self.backfills.advance(run)\n            still", "                pass\n            still"),
     ("asked_while_the_catalog_is_unknown", "        if not self.scheduler.synced:\n            reason, detail", "        if False:\n            reason, detail"),
     ("known_run_refused_by_its_policy", "            if keyed_run_id(spec.uid, wanted.key) not in self.state.keys:\n                first", "            if True:\n                first"),
     ("delayed_run_judged_at_once", "[wanted.parameters for wanted in first.values() if not wanted.delay_ms]", "[wanted.parameters for wanted in first.values()]"),

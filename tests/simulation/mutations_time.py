@@ -13,13 +13,14 @@ import pytest
 
 from tickwheel_operator.engine import core, edits, following, jitter, overlap, waiting
 from tickwheel_operator.engine import messages as m
-from tickwheel_operator.engine.backfill import Backfills
+from tickwheel_operator.engine.execution.backfill import Backfill
+from tickwheel_operator.engine.execution.backfilling import Backfills
 from tickwheel_operator.engine.following import Delay, Following
 from tickwheel_operator.engine.groups import Entry
 from tickwheel_operator.engine.leasing import Leasing
 from tickwheel_operator.engine.overlap import Overlaps
 from tickwheel_operator.engine.routing import Router
-from tickwheel_operator.engine.runs import Dispatch, Run, TaskState
+from tickwheel_operator.engine.runs import Dispatch, End, Run, TaskState
 from tickwheel_operator.engine.scheduler import Scheduler
 from tickwheel_operator.engine.spec import FixedDelay, Outcome, TaskSpec
 from tickwheel_operator.engine.state import State
@@ -50,7 +51,7 @@ def held_runs_all_admitted(patch: Patch) -> None:
     """One end lets in all that wait."""
 
     def admit(self: Overlaps, group: Any, spec_of: Any) -> list[Run]:
-        admitted = [run for run in group.held.values() if hasattr(run, "dispatch")]
+        admitted = [run for run in group.held.values() if run.dispatches]
         for run in admitted:
             run.held = False
             group.admitted[run.number] = run
@@ -75,7 +76,7 @@ def cancelled_before_the_handler_stops(patch: Patch) -> None:
 
     def cancel(self: Leasing, run: Run, why: str, effects: list[m.Effect]) -> None:
         original(self, run, why, effects)
-        if run.span is None and run.cancelling is not None and run.number in self._state.runs:
+        if run.dispatches and run.cancelling is not None and run.number in self._state.runs:
             self._journal.emit(f.Cancelled(run.number, why))
 
     patch.setattr(Leasing, "cancel", cancel)
@@ -207,8 +208,8 @@ def backfill_cursor_not_restored(patch: Patch) -> None:
 
     def resume(self: Backfills) -> None:
         for run in self._state.runs.values():
-            if run.span is not None:
-                run.span.until_ms = run.span.from_ms - 1
+            if isinstance(run.execution, Backfill):
+                run.execution.until_ms = run.execution.from_ms - 1
                 run.task.backfilled = []
         original(self)
 
@@ -229,16 +230,16 @@ def backfill_without_a_limit(patch: Patch) -> None:
     original = Backfills.advance
 
     def advance(self: Backfills, run: Run) -> None:
-        if run.span is not None:
-            run.span.max_parallel += 1
+        if isinstance(run.execution, Backfill):
+            run.execution.max_parallel += 1
         original(self, run)
 
     patch.setattr(Backfills, "advance", advance)
 
 
 def backfills_failures_forgotten(patch: Patch) -> None:
-    original = State._child_ended
-    patch.setattr(State, "_child_ended", lambda self, run, state: original(self, run, m.RunState.SUCCEEDED))
+    original = Backfill.ended
+    patch.setattr(Backfill, "ended", lambda self, end: original(self, End(m.RunState.SUCCEEDED)))
 
 
 def jitter_forgotten(patch: Patch) -> None:
@@ -275,7 +276,7 @@ def delayed_runs_start_at_once(patch: Patch) -> None:
 
     def requested(self: State, fact: f.Requested) -> None:
         original(self, fact)
-        self.runs[fact.run].dispatch.ready_ms = self.clock_ms
+        self.runs[fact.run].dispatches[0].ready_ms = self.clock_ms
 
     patch.setattr(State, "_requested", requested)
 

@@ -264,21 +264,22 @@ class Record:
         state, clock = self.state, self.clocks.get(self.epoch)
         instance = state.workers[fact.worker].instance
         for token, number in enumerate(fact.dispatches, start=fact.first_token):
-            run = state.runs[number]
+            dispatch = state.dispatch_of(number)
+            run = dispatch.run
             if token in self.attempts:
                 self.violated(f"token {token} was given twice")
-            if run.dispatch.token or fact.dispatches.count(number) > 1:
+            if dispatch.token or fact.dispatches.count(number) > 1:
                 self.violated(f"{run.id} is leased, but a worker holds it already")
             if run.cancelling is not None:
                 self.violated(f"{run.id} is leased, but was asked to stop")
             attempt = self.attempts[token] = Attempt(run.id, number, instance)
             attempt.epoch, attempt.jumps = self.epoch, clock.jumps if clock else 0
-            attempt.ready_ms = max(run.dispatch.ready_ms, self.rules.wanted_ms.get(number, 0))
+            attempt.ready_ms = max(dispatch.ready_ms, self.rules.wanted_ms.get(number, 0))
             attempt.front = run.front
             jitter = self.jitters[run.task.uid]
-            if jitter and not run.dispatch.attempts and run.origin in (Origin.SCHEDULE, Origin.COMPLETION):
+            if jitter and not dispatch.attempts and run.origin in (Origin.SCHEDULE, Origin.COMPLETION):
                 attempt.ready_ms = max(attempt.ready_ms, self._jittered(run, jitter))
-            early = run.dispatch.ready_ms > state.clock_ms and clock is not None and not clock.jumps
+            early = dispatch.ready_ms > state.clock_ms and clock is not None and not clock.jumps
             if early and self.clock_quality.get(instance, "good") in ("none", "vague", "wild"):
                 self.violated(f"{run.id} is leased ahead of its instant to {instance}, which does not know the time")
             self.rules.check_overlap(run, attempt)
@@ -297,7 +298,7 @@ class Record:
         return since_ms + jitter_ms(uid, since_ms, most_ms)
 
     def _cancelled(self, run: Run, message: str) -> None:
-        token = run.dispatch.token
+        token = next((dispatch.token for dispatch in run.dispatches), 0)
         self.end_run(run.id, RunState.CANCELLED)
         if "the task was deleted" in message:
             self.ended_with_task.add(run.id)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from tickwheel_operator.engine.execution.backfill import Backfill
 from tickwheel_operator.engine.identity import uid_of
 from tickwheel_operator.engine.messages import RunState
 from tickwheel_operator.engine.parameters import merge
@@ -120,12 +121,12 @@ class Rules:
             made[instant] = None
             self._record.made(number)
             children.append(state.runs[number].id)
-        if whole.span is not None and len(children) > whole.span.max_parallel:
-            self._record.violated(f"{whole.id} has {len(children)} open runs of {whole.span.max_parallel}")
+        if isinstance(whole.execution, Backfill) and len(children) > whole.execution.max_parallel:
+            self._record.violated(f"{whole.id} has {len(children)} open runs of {whole.execution.max_parallel}")
 
     def backfill_ended(self, run: Run) -> None:
-        span, uid = run.span, run.task.uid
-        if span is None:
+        span, uid = run.execution, run.task.uid
+        if not isinstance(span, Backfill):
             self._record.violated(f"{run.id} ends as a backfill and is none")
             return
         if self.spans.get(run.number):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
+from tickwheel_operator.engine.execution.backfill import BackfillRow
 from tickwheel_operator.engine.runs import Ended
 from tickwheel_operator.ledger.facts import Origin, SkipReason
 
@@ -76,7 +77,7 @@ class RunRow(_Row, frozen=True):
     front: bool = False
     parent: int = 0
     cancelling: str | None = None
-    span: tuple[int, int, int, int, int, int, int, int] | None = None
+    backfill: BackfillRow | None = None
 
 
 class KeyRow(_Row, frozen=True):

@@ -12,8 +12,8 @@ from typing import Any
 
 from tickwheel_operator.engine import messages as m
 from tickwheel_operator.engine import snapshot
-from tickwheel_operator.engine.backfill import Backfills
 from tickwheel_operator.engine.culprits import culprits
+from tickwheel_operator.engine.execution.backfilling import Backfills
 from tickwheel_operator.engine.following import Delay
 from tickwheel_operator.engine.groups import Entry
 from tickwheel_operator.engine.identity import keyed_run_id, uid_of
@@ -77,7 +77,7 @@ class Engine:
             self.stats,
             self.config,
         )
-        self.backfills = Backfills(self.journal, self.state, self.scheduler, self.config)
+        self.backfills = Backfills(self.journal, self.state, self.scheduler, self.config, self.leasing.cancel)
         self._replayed_ms = 0
         """When the leader before decided last."""
         self.journal.hear = self._hear_of_ends
@@ -238,14 +238,19 @@ class Engine:
 
     def _created(self, run: Run) -> None:
         """A run was made: it counts for its overlap policy, and waits for a worker or for others to end."""
-        dispatch = run.dispatch
-        if run.origin is Origin.REQUEST and dispatch.ready_ms > self.journal.now_ms:
+        if run.origin is Origin.REQUEST and run.ready_ms > self.journal.now_ms:
             run.delayed = True
         elif self._spec_of(run).overlap.max_concurrent is not None:
             self._enters(run)
             if run.number not in self.state.runs:
                 return
-        self.waiting.ready(dispatch)
+        for dispatch in run.dispatches:
+            self.waiting.ready(dispatch)
+
+    def _ready(self, run: Run) -> None:
+        for dispatch in run.dispatches:
+            if not dispatch.token:
+                self.waiting.ready(dispatch)
 
     def _enters(self, run: Run) -> bool:
         for other in self.overlaps.enter(run, self._spec_of(run)):
@@ -273,14 +278,14 @@ class Engine:
         self._hears = True
         while state.news:
             news, state.news = state.news, []
-            for run, dispatch, outcome in news:
-                self.waiting.drop(dispatch)
+            for run, dispatches, outcome in news:
+                for dispatch in dispatches:
+                    self.waiting.drop(dispatch)
                 for admitted in self.overlaps.leave(run, self._spec_of):
                     if admitted.number in state.runs:
-                        self.waiting.ready(admitted.dispatch)
+                        self._ready(admitted)
                 self.scheduler.following.ended(run, outcome)
-                if run.parent:
-                    self.backfills.child_ended(run)
+                self.backfills.ended(run)
         self._hears = False
 
     def _spec_of(self, run: Run) -> TaskSpec:
@@ -296,20 +301,20 @@ class Engine:
             known, delayed = [], []
             for run in self.state.runs.values():
                 # Its delay may be over by now: if the leader before did not see that, this one decides what follows.
-                undecided = run.dispatch.ready_ms > self._replayed_ms
+                undecided = run.ready_ms > self._replayed_ms
                 run.delayed = run.origin is Origin.REQUEST and not run.attempts and undecided
                 if run.delayed:
                     delayed.append(run)
                 elif self.scheduler.knows(run.task):
                     known.append(run)
-                elif run.dispatch.token and not run.parent:
+                elif run.is_leased and not run.execution.retroactive:
                     self.overlaps.doubt(run)
             self.overlaps.regroup(known, self._spec_of)
             self.leasing.take_over()
             self.scheduler.sync()
             for run in delayed:
-                if run.number in self.state.runs and run.dispatch.ready_ms <= self.journal.now_ms:
-                    self.waiting.ready(run.dispatch)
+                if run.number in self.state.runs and run.ready_ms <= self.journal.now_ms:
+                    self._ready(run)
             self.backfills.resume()
 
     def _count_outcomes(self) -> None:
@@ -338,8 +343,8 @@ class Engine:
         runs = [run for run in task.runs.values() if not run.delayed]
         admitted += self.overlaps.regroup(runs, self._spec_of)
         for run in [*task.runs.values(), *admitted]:
-            if run.number in self.state.runs and not run.dispatch.token and run.dispatch.ready_ms >= 0:
-                self.waiting.ready(run.dispatch)
+            if run.number in self.state.runs:
+                self._ready(run)
 
     def _task_removed(self, command: m.TaskRemoved, effects: list[m.Effect]) -> None:
         task = self.state.by_uid.get(command.uid)
@@ -468,9 +473,8 @@ class Engine:
         if task is not None and run is None:  # of a schedule, say: such runs have no keys
             run = next((other for other in task.runs.values() if other.id == run_id), None)
         if isinstance(run, Run):
-            self.leasing.cancel(run, command.message, effects)
-            if run.span is not None:
-                self.backfills.advance(run)
+            cancel = self.leasing.cancel if run.dispatches else self.backfills.cancel
+            cancel(run, command.message, effects)
             still = run.number in self.state.runs
             effects.append(self._state_of(command, run.state if still else m.RunState.CANCELLED))
             return

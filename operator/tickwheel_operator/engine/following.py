@@ -106,7 +106,7 @@ class Following:
         entry = self._scheduler.entries.get(task.uid)
         if entry is not None and run.origin is Origin.SCHEDULE and isinstance(entry.spec.after, FixedDelay):
             self._arm(entry)
-        if run.origin in (Origin.BACKFILL, Origin.SPAN):
+        if run.execution.retroactive:
             return  # what is made up for is no news
         for follower in list(self._followers.get((task.namespace, task.name), {}).values()):
             after = follower.spec.after

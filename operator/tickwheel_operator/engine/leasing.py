@@ -433,40 +433,27 @@ class Leasing:
     def cancel(self, run: Run, why: str, effects: list[Effect]) -> None:
         """Stop the run. One that no worker holds ends now; else its worker is told at once, where it waits for work, or
         with its next answer, and the run ends when that says that the handler has stopped, or is lost."""
-        dispatch = run.dispatch
-        token, number = dispatch.token, dispatch.worker
-        if run.span is not None:
-            self._cancel_span(run, why, effects)
-            return
-        if not token:
+        if not (held := _leases_of(run)):
             self._journal.emit(f.Cancelled(run.number, why))
             return
         if run.cancelling is not None:
             return
         self._journal.emit(f.CancelAsked(run.number, why))
-        self._tell(number, token, effects)
+        self._tell(held, effects)
 
     def end_now(self, run: Run, why: str, effects: list[Effect]) -> None:
         """Its task is gone: the run ends now, whoever holds it. The worker's report will be fenced."""
-        dispatch = run.dispatch
-        token, number = dispatch.token, dispatch.worker
+        held = _leases_of(run)
         self._journal.emit(f.Cancelled(run.number, why))
-        if token:
-            self._tell(number, token, effects)
+        self._tell(held, effects)
 
-    def _tell(self, number: int, token: int, effects: list[Effect]) -> None:
-        name = self._state.workers.get(number)
-        worker = self._router.find(name.key) if name is not None else None
-        if worker is not None and worker.number == number:
-            worker.cancelled.append(token)
-            self._answer(worker, [], effects)
-
-    def _cancel_span(self, run: Run, why: str, effects: list[Effect]) -> None:
-        if run.cancelling is None:
-            self._journal.emit(f.CancelAsked(run.number, why))
-        for child in [other for other in run.task.runs.values() if other.parent == run.number]:
-            if child.number in run.task.runs:
-                self.cancel(child, why, effects)
+    def _tell(self, held: list[tuple[int, int]], effects: list[Effect]) -> None:
+        for number, token in held:
+            name = self._state.workers.get(number)
+            worker = self._router.find(name.key) if name is not None else None
+            if worker is not None and worker.number == number:
+                worker.cancelled.append(token)
+                self._answer(worker, [], effects)
 
     # --- silence ---
 
@@ -491,17 +478,26 @@ class Leasing:
     def take_over(self) -> None:
         """A new leader: every open attempt gets one full lease, everything else waits again, but for the delayed runs
         whose time has come: the engine decides of them when it knows who follows whom."""
-        boot = self._journal.boot_ms
+        now = self._journal.now_ms
         for run in self._state.runs.values():
-            dispatch = run.dispatch
-            if dispatch.token:
-                start_ms = self._waiting.start_ms(dispatch, self._spec(dispatch), dispatch.attempts - 1)
-                ahead_ms = start_ms - self._journal.now_ms
-                if ahead_ms > 0:  # leased early; beyond any lead, this leader's clock is behind
-                    dispatch.due_boot_ms = boot + ahead_ms
-                    dispatch.starts_boot_ms = boot + min(ahead_ms, _LONGEST_AHEAD_MS)
-                self._router.keep(dispatch)
-                dispatch.lease_until_ms = self._lease_end(dispatch)
-                dispatch.leased_boot_ms = boot
-            elif not run.delayed or dispatch.ready_ms > self._journal.now_ms:
-                self._waiting.ready(dispatch)
+            for dispatch in run.dispatches:
+                if dispatch.token:
+                    self._adopt(dispatch)
+                elif not run.delayed or dispatch.ready_ms > now:
+                    self._waiting.ready(dispatch)
+
+    def _adopt(self, dispatch: Dispatch) -> None:
+        boot = self._journal.boot_ms
+        start_ms = self._waiting.start_ms(dispatch, self._spec(dispatch), dispatch.attempts - 1)
+        ahead_ms = start_ms - self._journal.now_ms
+        if ahead_ms > 0:  # leased early; beyond any lead, this leader's clock is behind
+            dispatch.due_boot_ms = boot + ahead_ms
+            dispatch.starts_boot_ms = boot + min(ahead_ms, _LONGEST_AHEAD_MS)
+        self._router.keep(dispatch)
+        dispatch.lease_until_ms = self._lease_end(dispatch)
+        dispatch.leased_boot_ms = boot
+
+
+def _leases_of(run: Run) -> list[tuple[int, int]]:
+    """The open attempts of the run: worker and token of each."""
+    return [(dispatch.worker, dispatch.token) for dispatch in run.dispatches if dispatch.token]

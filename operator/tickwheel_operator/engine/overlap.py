@@ -23,7 +23,7 @@ import msgspec
 from tickwheel_operator.engine.parameters import merge
 from tickwheel_operator.engine.runs import Run
 from tickwheel_operator.engine.spec import Overlap, OverlapPolicy, TaskSpec
-from tickwheel_operator.ledger.facts import Origin, SkipReason
+from tickwheel_operator.ledger.facts import SkipReason
 
 __all__ = ["REASONS", "Group", "Overlaps", "Verdict"]
 
@@ -135,7 +135,7 @@ class Overlaps:
     def enter(self, run: Run, spec: TaskSpec) -> list[Run]:
         """Count a run that was just made, and admit or hold it. Returns the runs that must be cancelled for it."""
         limit = spec.overlap.max_concurrent
-        if limit is None or run.origin in (Origin.BACKFILL, Origin.SPAN):
+        if limit is None or run.execution.retroactive:
             return []
         group = self._join(run, spec)
         if len(group.admitted) + self._count_unknown(group.key) < limit and not group.held:
@@ -189,12 +189,12 @@ class Overlaps:
             run.group, run.held = None, False
         for run in runs:
             spec = spec_of(run)
-            if spec.overlap.max_concurrent is None or run.origin in (Origin.BACKFILL, Origin.SPAN):
+            if spec.overlap.max_concurrent is None or run.execution.retroactive:
                 continue
             group = self._join(run, spec)
             touched[group] = None
             # Whom a worker has is in.
-            run.held = not run.dispatch.token
+            run.held = not run.is_leased
             (group.held if run.held else group.admitted)[run.number] = run
         admitted = [run for run in runs if not run.held and run.number in waited]
         for group in touched:

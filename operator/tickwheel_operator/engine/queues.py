@@ -21,13 +21,13 @@ _STALE_KEPT = 32
 class HandlerQueue:
     """One handler of one pool: what waits for it, and the workers that could take it now."""
 
-    __slots__ = ("ahead", "backfills", "due", "handler", "pool", "stale", "waiting", "workers")
+    __slots__ = ("ahead", "due", "handler", "pool", "retroactive", "stale", "waiting", "workers")
 
     def __init__(self, handler: str, pool: PoolQueue) -> None:
         self.handler = handler
         self.pool = pool
         self.due: deque[Dispatch] = deque()
-        self.backfills: deque[Dispatch] = deque()
+        self.retroactive: deque[Dispatch] = deque()
         """Runs that make up for the past: whatever waits in `due` goes before them."""
         self.ahead: deque[Dispatch] = deque()
         """Dispatches whose instant is near, for workers that know the time. Each has a timer beside."""
@@ -42,8 +42,8 @@ class HandlerQueue:
         """The dispatch, which waits nowhere, waits at the tail; or at the head, if its run goes ahead of others."""
         dispatch.place, dispatch.where = QUEUED, self
         run = dispatch.run
-        if run.parent:
-            self.backfills.append(dispatch)
+        if run.execution.retroactive:
+            self.retroactive.append(dispatch)
         elif run.front:
             self.due.appendleft(dispatch)
         else:
@@ -52,7 +52,7 @@ class HandlerQueue:
 
     def head(self) -> Dispatch | None:
         """The dispatch whose turn it is; None: nothing waits. Drops stale entries."""
-        for queue in (self.due, self.backfills):
+        for queue in (self.due, self.retroactive):
             while queue:
                 dispatch = queue[0]
                 if dispatch.where is self and dispatch.place is QUEUED:
@@ -73,7 +73,7 @@ class HandlerQueue:
 
     def take(self, dispatch: Dispatch) -> None:
         """The head, which a worker gets."""
-        (self.backfills if dispatch.run.parent else self.due).popleft()
+        (self.due or self.retroactive).popleft()
         dispatch.place, dispatch.where = LEASED, None
         self.pool.waits -= 1
 
@@ -83,9 +83,9 @@ class HandlerQueue:
         self.stale += 1
         if self.stale > _STALE_KEPT and 2 * self.stale > self._entries():
             # One entry each: a dispatch that went and came back has two.
-            self.due, self.backfills = (
+            self.due, self.retroactive = (
                 deque(dict.fromkeys(d for d in queue if d.where is self and d.place is QUEUED))
-                for queue in (self.due, self.backfills)
+                for queue in (self.due, self.retroactive)
             )
             self.stale = 0
         self.drop_if_unused()
@@ -98,7 +98,7 @@ class HandlerQueue:
                 del queues[self.handler]
 
     def _entries(self) -> int:
-        return len(self.due) + len(self.backfills)
+        return len(self.due) + len(self.retroactive)
 
 
 class PoolQueue:

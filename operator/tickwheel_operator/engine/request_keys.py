@@ -46,7 +46,7 @@ def ended_key(run: Run, state: RunState) -> EndedKey:
 
 def requested(run: Run) -> bytes:
     """The content of the request that made the run."""
-    return content_of(run.parameters, None if run.span is None else (run.span.from_ms, run.span.to_ms))
+    return content_of(run.parameters, run.execution.span_ms)
 
 
 def content_of(parameters: bytes, span: tuple[int, int] | None = None) -> bytes:

@@ -122,7 +122,7 @@ class Router:
         for handler in worker.handlers:
             queue = worker.pool.queue(handler)
             queue.waiting.setdefault(worker)
-            if queue.due or queue.backfills or (queue.ahead and worker.early):
+            if queue.due or queue.retroactive or (queue.ahead and worker.early):
                 self._ready[queue] = None
 
     def find(self, key: WorkerKey) -> LiveWorker | None:
@@ -244,7 +244,7 @@ class Router:
         for queue in self._ready:
             waiting = queue.waiting
             while waiting and (dispatch := queue.head()) is not None:
-                worker = next(iter(waiting)) if not dispatch.run.parent else _spare(queue)
+                worker = next(iter(waiting)) if queue.due else _spare(queue)
                 if worker is None:
                     break
                 queue.take(dispatch)
@@ -286,5 +286,5 @@ def _timed(queue: HandlerQueue) -> LiveWorker | None:
 
 
 def _spare(queue: HandlerQueue) -> LiveWorker | None:
-    """A worker that may take a backfill's run: one slot of each is left for what is due now, where it has several."""
+    """A worker that may take what makes up for the past: one slot of each that has several is left for what is due."""
     return next((worker for worker in queue.waiting if worker.free > 1 or worker.slots <= 1), None)

@@ -30,12 +30,13 @@ from tickwheel_operator.ledger import facts as f
 from tickwheel_operator.ledger.facts import Origin
 
 if TYPE_CHECKING:
+    from tickwheel_operator.engine.execution.execution import Execution
     from tickwheel_operator.engine.overlap import Group
     from tickwheel_operator.engine.queues import HandlerQueue, PoolQueue
     from tickwheel_operator.engine.wheel import Timer
     from tickwheel_operator.engine.worker import LiveWorker
 
-__all__ = ["OUTLINE_CHARS", "Dispatch", "Ended", "Run", "Span", "TaskState", "WorkerName"]
+__all__ = ["OUTLINE_CHARS", "Dispatch", "End", "Ended", "Run", "TaskState", "WorkerName"]
 
 _HISTORY_SUCCEEDED = 10
 _HISTORY_FAILED = 20
@@ -54,6 +55,16 @@ class WorkerName(msgspec.Struct, frozen=True):
     """When it began, by its own clock; 0: unknown."""
     pod_uid: str = ""
     """The pod that it is in; empty: unknown."""
+
+
+class End(msgspec.Struct, frozen=True, gc=False):
+    """How a dispatch, or a run, ended."""
+
+    state: RunState
+    result: bytes = b""
+    error_type: str = ""
+    message: str = ""
+    traceback: str = ""
 
 
 class Ended(msgspec.Struct, frozen=True, gc=False, eq=False, array_like=True):
@@ -88,35 +99,25 @@ class Ended(msgspec.Struct, frozen=True, gc=False, eq=False, array_like=True):
         return msgspec.structs.replace(self, result=b"", message=self.message[:OUTLINE_CHARS], traceback="")
 
 
-class Span:
-    """What a backfill is about, and how far it is."""
-
-    __slots__ = ("failed", "from_ms", "max_parallel", "open", "succeeded", "to_ms", "total", "until_ms")
-
-    def __init__(self, from_ms: int, to_ms: int, max_parallel: int, total: int) -> None:
-        self.from_ms = from_ms
-        self.to_ms = to_ms
-        """Exclusive."""
-        self.max_parallel = max_parallel
-        self.total = total
-        self.until_ms = from_ms - 1
-        """Instants up to this one have their runs."""
-        self.open = 0
-        self.succeeded = 0
-        self.failed = 0
-        """And cancelled."""
-
-
 class Run:
     """A run that has not ended."""
 
     __slots__ = (
-        "_id", "attempts", "cancelling", "created_ms", "delayed", "dispatch", "failure", "front", "group", "held",
-        "key", "number", "object_name", "origin", "parameters", "parent", "scheduled_ms", "span", "started_ms", "task",
-        "worker",
+        "_id", "attempts", "cancelling", "created_ms", "delayed", "dispatches", "execution", "failure", "front",
+        "group", "held", "key", "number", "object_name", "origin", "parameters", "parent", "scheduled_ms", "started_ms",
+        "task", "worker",
     )  # fmt: skip
 
-    def __init__(self, number: int, task: TaskState, scheduled_ms: int, created_ms: int) -> None:
+    def __init__(
+        self,
+        number: int,
+        task: TaskState,
+        scheduled_ms: int,
+        created_ms: int,
+        execution: Execution,
+        ready_ms: int,
+    ) -> None:
+        """It may start at `ready_ms`."""
         self.number = number
         self.task = task
         self.scheduled_ms = scheduled_ms
@@ -125,8 +126,7 @@ class Run:
         self.front = False
         """It goes ahead of what waits."""
         self.parent = 0
-        """The number of the run that it is a part of, a backfill; 0: of none."""
-        self.span: Span | None = None
+        """The number of the run that made it; 0: none did."""
         self.cancelling: str | None = None
         """Why it must stop; None: it need not."""
         self.group: Group | None = None
@@ -143,7 +143,9 @@ class Run:
         self.worker = 0
         self.failure: tuple[str, str] | None = None
         """Type and message of why the last attempt failed. Volatile: no checkpoint has it."""
-        self.dispatch = Dispatch(number, self, created_ms)
+        self.execution = execution
+        self.dispatches = execution.divide(self, ready_ms)
+        """Those that have not ended. None: it stands for the runs that it makes."""
         self._id = ""
         """Volatile: computed when it is first asked for."""
 
@@ -169,7 +171,17 @@ class Run:
 
     @property
     def state(self) -> RunState:
-        return RunState.RUNNING if self.dispatch.token or self.span is not None else RunState.PENDING
+        return RunState.RUNNING if self.is_leased or not self.dispatches else RunState.PENDING
+
+    @property
+    def is_leased(self) -> bool:
+        """Whether a worker holds a dispatch of it."""
+        return any(dispatch.token for dispatch in self.dispatches)
+
+    @property
+    def ready_ms(self) -> int:
+        """When the first of its dispatches may be leased; -1: it has none."""
+        return min((dispatch.ready_ms for dispatch in self.dispatches), default=-1)
 
 
 class Dispatch:

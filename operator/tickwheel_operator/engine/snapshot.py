@@ -15,9 +15,10 @@ from typing import Any, Generic, TypeVar, assert_never
 import msgspec
 
 from tickwheel_operator.engine.checkpoint_rows import HeadRow, KeyRow, RunRow, TaskRow, WorkerRow
+from tickwheel_operator.engine.execution import restored, row_of
 from tickwheel_operator.engine.messages import RunState, WorkerKey
 from tickwheel_operator.engine.request_keys import EndedKey
-from tickwheel_operator.engine.runs import Run, Span, TaskState, WorkerName
+from tickwheel_operator.engine.runs import Run, TaskState, WorkerName
 from tickwheel_operator.engine.state import State
 from tickwheel_operator.ledger import facts as f
 from tickwheel_operator.ledger.facts import Origin
@@ -31,7 +32,7 @@ _ROWS_PER_CHUNK = 30
 _WORKER_MEMORY = 1_000
 """Worker processes without an open attempt that a checkpoint still names, the latest ones."""
 
-_SPAN = ("from_ms", "to_ms", "max_parallel", "total", "until_ms", "open", "succeeded", "failed")
+_NO_DISPATCH = (-1, 0, 0, 0, 0)
 
 Numbered = TypeVar("Numbered", bound=TaskState | Run)
 
@@ -94,7 +95,7 @@ class Snapshot:
                 self._tasks.keep(state.tasks[fact.task])
             case f.Leased(dispatches=dispatches):
                 for number in dispatches:
-                    self._runs.keep(state.runs[number])
+                    self._runs.keep(state.dispatch_of(number).run)
             case f.Succeeded(tokens=tokens) | f.Returned(tokens=tokens):
                 for token in tokens:
                     self._run(state.attempts[token].run)
@@ -103,7 +104,7 @@ class Snapshot:
             case f.Cancelled() | f.CancelAsked():
                 self._run(state.runs[fact.run])
             case f.Undelivered():
-                self._run(state.runs[fact.dispatch])
+                self._run(state.dispatch_of(fact.dispatch).run)
             case f.Backfilled() | f.BackfillEnded():
                 self._run(state.runs[fact.backfill])
             case f.Clock() | f.TaskNamed() | f.TaskForgotten() | f.Submitted() | f.BackfillStarted() | f.WorkerNamed():
@@ -116,7 +117,7 @@ class Snapshot:
         self._tasks.keep(task)
 
     def _run(self, run: Run) -> None:
-        """It, its task, and the backfill that counts it."""
+        """It, its task, and the run that made it, which counts it."""
         self._runs.keep(run)
         self._tasks.keep(run.task)
         if run.parent and (whole := self._state.runs.get(run.parent)) is not None:
@@ -181,7 +182,7 @@ def load(state: State, chunks: Sequence[bytes]) -> None:
                     state.keys[known.key] = EndedKey(RunState(final), known.content) if final else state.runs[known.run]
             case _:
                 raise ValueError(f"checkpoint section {section!r} is unknown to this release")
-    held = (run.dispatch for run in state.runs.values() if run.dispatch.token)
+    held = (dispatch for run in state.runs.values() for dispatch in run.dispatches if dispatch.token)
     for dispatch in sorted(held, key=lambda dispatch: dispatch.token):  # as the leader that wrote this had them
         state.open_attempt(dispatch)
     ended = ((e, t) for t in state.tasks.values() for h in (t.history_succeeded, t.history_failed) for e in h)
@@ -243,32 +244,30 @@ def _load_task(state: State, row: TaskRow) -> None:
 
 
 def _run_row(run: Run) -> tuple[Any, ...]:
-    d, span = run.dispatch, run.span
+    dispatch = _NO_DISPATCH
+    for d in run.dispatches:
+        dispatch = (d.ready_ms, d.attempts, d.token, d.worker, d.leased_ms)
     return (
         run.number, run.task.number, run.scheduled_ms, run.created_ms, run.key, run.object_name, run.parameters,
-        run.started_ms, run.attempts, run.worker, d.ready_ms, d.attempts, d.token, d.worker, d.leased_ms,
+        run.started_ms, run.attempts, run.worker, *dispatch,
         run.origin, run.front, run.parent, run.cancelling,
-        span and [getattr(span, field) for field in _SPAN],
+        row_of(run.execution),
     )  # fmt: skip
 
 
 def _load_run(state: State, row: RunRow) -> None:
     task = state.tasks[row.task]
-    run = Run(row.number, task, row.scheduled_ms, row.created_ms)
+    origin = Origin.REQUEST if row.origin is None and row.key else row.origin or Origin.SCHEDULE
+    run = Run(row.number, task, row.scheduled_ms, row.created_ms, restored(origin, row.backfill), row.ready_ms)
     run.key, run.object_name, run.parameters = row.key, row.object_name, row.parameters
     run.started_ms, run.attempts, run.worker = row.started_ms, row.attempts, row.worker
-    d = run.dispatch
-    d.ready_ms, d.attempts, d.token, d.worker, d.leased_ms = (
-        row.ready_ms, row.dispatch_attempts, row.token, row.dispatch_worker, row.leased_ms,
-    )  # fmt: skip
-    run.origin = Origin.REQUEST if row.origin is None and row.key else row.origin or Origin.SCHEDULE
+    for d in run.dispatches:
+        d.attempts, d.token, d.worker = row.dispatch_attempts, row.token, row.dispatch_worker
+        d.leased_ms = row.leased_ms
+    run.origin = origin
     run.front, run.parent, run.cancelling = row.front, row.parent, row.cancelling
-    if row.span is not None:
-        run.span = Span(0, 0, 0, 0)
-        for field, value in zip(_SPAN, row.span, strict=True):
-            setattr(run.span, field, value)
-    if d.token and d.worker not in state.workers:
-        raise KeyError(d.worker)
+    if row.token and row.dispatch_worker not in state.workers:
+        raise KeyError(row.dispatch_worker)
     number = row.number
     state.runs[number] = run
     task.runs[number] = run

@@ -7,13 +7,16 @@ timers are armed, how far a handler is) lives elsewhere in the engine, or in the
 
 from __future__ import annotations
 
+import functools
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from tickwheel_operator.engine.execution import backfill
+from tickwheel_operator.engine.execution.single import SINGLE
 from tickwheel_operator.engine.messages import RunState, WorkerKey
 from tickwheel_operator.engine.request_keys import EndedKey, ended_key
-from tickwheel_operator.engine.runs import OUTLINE_CHARS, Dispatch, Ended, Run, Span, TaskState, WorkerName
+from tickwheel_operator.engine.runs import OUTLINE_CHARS, Dispatch, End, Ended, Run, TaskState, WorkerName
 from tickwheel_operator.ledger import facts as f
 from tickwheel_operator.ledger.facts import Origin
 
@@ -24,6 +27,12 @@ __all__ = ["State"]
 
 _UNSHOWN = 1_000
 """Ended runs of a task that are kept for its next view, where an object asked for them."""
+
+_NO_COUNTS = (0, 0, 0)
+_SUCCEEDED = End(RunState.SUCCEEDED)
+_UNDELIVERED = End(
+    RunState.FAILED, error_type="Undelivered", message="no worker took it within spec.delivery.dispatchTimeout"
+)
 
 
 class State:
@@ -60,8 +69,9 @@ class State:
         """The same by task, since the engine looked last. Volatile."""
         self.touched: OrderedDict[TaskState, None] = OrderedDict()
         """Tasks whose picture changed, in order of change: the projection takes from here. Volatile."""
-        self.news: list[tuple[Run, Dispatch, RunState]] = []
-        """Runs that ended since the engine looked last: of watched tasks, groups and backfills, and that waited.
+        self.news: list[tuple[Run, tuple[Dispatch, ...], RunState]] = []
+        """Runs that ended since the engine looked last, with their dispatches: of watched tasks, groups and other runs,
+        and that waited.
         Volatile."""
         self.watcher: Snapshot | None = None
         """Asked to write down what is about to change. Volatile."""
@@ -82,11 +92,9 @@ class State:
             f.Cancelled: self._cancelled,
             f.Undelivered: self._undelivered,
             f.Requested: self._requested,
-            f.BackfillStarted: self._backfill_started,
-            f.Backfilled: self._backfilled,
-            f.BackfillEnded: self._backfill_ended,
             f.CancelAsked: self._cancel_asked,
             f.Recovered: self._recovered,
+            **{kind: functools.partial(fold, self) for kind, fold in backfill.FOLDS.items()},
         }
 
     def apply(self, fact: f.Fact) -> None:
@@ -94,6 +102,13 @@ class State:
         if self.watcher is not None:
             self.watcher.before(fact)
         self._handlers[type(fact)](fact)
+
+    def dispatch_of(self, number: int) -> Dispatch:
+        """The open dispatch with this number, which is that of its run. Raises KeyError where there is none."""
+        dispatches = self.runs[number].dispatches
+        if not dispatches:
+            raise KeyError(number)
+        return dispatches[0]
 
     # --- attempts and workers, by worker ---
 
@@ -174,12 +189,11 @@ class State:
         number = fact.first_run
         _is_next(number, self.next_run)
         now, scheduled = self.clock_ms, fact.scheduled_ms
+        ready = max(scheduled, now)  # one that is made ahead of its instant can be leased before, but not begun
         tasks, runs, touched = self.tasks, self.runs, self.touched
         for task_number in fact.tasks:
             task = tasks[task_number]
-            run = Run(number, task, scheduled, now)
-            if scheduled > now:  # made ahead of its instant, so that it can be leased before
-                run.dispatch.ready_ms = scheduled
+            run = Run(number, task, scheduled, now, SINGLE, ready)
             runs[number] = run
             task.runs[number] = run
             if scheduled > task.watermark_ms:
@@ -191,69 +205,34 @@ class State:
         self.next_run = number
 
     def _submitted(self, fact: f.Submitted) -> None:
-        self._asked_for(Run(fact.run, self.tasks[fact.task], fact.scheduled_ms, self.clock_ms), fact)
+        self.asked_for(
+            Run(fact.run, self.tasks[fact.task], fact.scheduled_ms, self.clock_ms, SINGLE, self.clock_ms), fact
+        )
 
     def _requested(self, fact: f.Requested) -> None:
-        run = Run(fact.run, self.tasks[fact.task], fact.scheduled_ms, self.clock_ms)
-        run.dispatch.ready_ms = fact.ready_ms
+        run = Run(fact.run, self.tasks[fact.task], fact.scheduled_ms, self.clock_ms, SINGLE, fact.ready_ms)
         run.front = fact.front
         if fact.origin is Origin.COMPLETION:
             run.task.last_scheduled_ms = max(run.task.last_scheduled_ms, fact.scheduled_ms)
-        self._asked_for(run, fact, fact.origin)
-
-    def _backfill_started(self, fact: f.BackfillStarted) -> None:
-        run = Run(fact.run, self.tasks[fact.task], fact.from_ms, self.clock_ms)
-        run.span = Span(fact.from_ms, fact.to_ms, fact.max_parallel, fact.total)
-        run.started_ms = self.clock_ms
-        run.dispatch.ready_ms = -1
-        self._asked_for(run, fact, Origin.SPAN)
-
-    def _backfilled(self, fact: f.Backfilled) -> None:
-        whole = self.runs[fact.backfill]
-        task, span = whole.task, whole.span
-        if span is None:
-            raise KeyError(fact.backfill)
-        task.cover(span.until_ms + 1, fact.until_ms + 1)
-        span.until_ms = fact.until_ms
-        span.succeeded += fact.known
-        span.open += len(fact.instants)
-        for number, instant in enumerate(fact.instants, start=fact.first_run):
-            run = Run(number, task, instant, self.clock_ms)
-            run.origin = Origin.BACKFILL
-            run.parent = fact.backfill
-            run.key = whole.key
-            run.parameters = whole.parameters
-            self._add(run)
-        self.touched[task] = None
-
-    def _backfill_ended(self, fact: f.BackfillEnded) -> None:
-        run = self.runs[fact.backfill]
-        span = run.span
-        if span is None:
-            raise KeyError(fact.backfill)
-        if span.failed:
-            total = span.succeeded + span.failed
-            message = f"{span.failed} of {total} instants have no run that succeeded"
-            self._end(run, RunState.FAILED, error_type="BackfillFailed", message=message)
-        else:
-            self._end(run, RunState.SUCCEEDED)
+        self.asked_for(run, fact, fact.origin)
 
     def _cancel_asked(self, fact: f.CancelAsked) -> None:
         run = self.runs[fact.run]
         run.cancelling = fact.message
         self.touched[run.task] = None
 
-    def _asked_for(
+    def asked_for(
         self, run: Run, fact: f.Submitted | f.Requested | f.BackfillStarted, origin: Origin = Origin.REQUEST
     ) -> None:
+        """The run exists, as it was asked for."""
         run.origin = origin
         run.key = fact.key
         run.object_name = fact.object_name
         run.parameters = fact.parameters
-        self._add(run)
+        self.add(run)
         self.touched[run.task] = None
 
-    def _add(self, run: Run) -> None:
+    def add(self, run: Run) -> None:
         """The run exists, and is found by its id from now on."""
         _is_next(run.number, self.next_run)
         self.runs[run.number] = run
@@ -308,12 +287,12 @@ class State:
         _is_next(token, self.next_token)
         if worker not in self.workers:
             raise KeyError(worker)
-        runs, touched, open_attempt = self.runs, self.touched, self.open_attempt
+        dispatch_of, touched, open_attempt = self.dispatch_of, self.touched, self.open_attempt
         for number in fact.dispatches:
-            run = runs[number]
-            dispatch = run.dispatch
+            dispatch = dispatch_of(number)
             if dispatch.token:
                 raise KeyError(number)  # two workers would have it
+            run = dispatch.run
             dispatch.token = token
             dispatch.worker = worker
             dispatch.leased_ms = now
@@ -329,10 +308,12 @@ class State:
 
     def _succeeded(self, fact: f.Succeeded) -> None:
         for token in fact.tokens:
-            self._end(self._close_attempt(token).run, RunState.SUCCEEDED)
+            run = self._close_attempt(token).run
+            if (end := run.execution.ended(_SUCCEEDED)) is not None:
+                self.end(run, end)
 
     def _succeeded_with(self, fact: f.SucceededWith) -> None:
-        self._end(self._close_attempt(fact.token).run, RunState.SUCCEEDED, result=fact.result)
+        self._part_ended(self._close_attempt(fact.token).run, End(RunState.SUCCEEDED, fact.result))
 
     def _failed(self, fact: f.Failed) -> None:
         dispatch = self._close_attempt(fact.token)
@@ -343,13 +324,7 @@ class State:
             dispatch.run.failure = (error_type, fact.message[:OUTLINE_CHARS])
             self.touched[dispatch.run.task] = None
         else:
-            self._end(
-                dispatch.run,
-                RunState.FAILED,
-                error_type=error_type,
-                message=fact.message,
-                traceback=fact.traceback,
-            )
+            self._part_ended(dispatch.run, End(RunState.FAILED, b"", error_type, fact.message, fact.traceback))
 
     def _returned(self, fact: f.Returned) -> None:
         for token in fact.tokens:
@@ -361,51 +336,46 @@ class State:
             self.touched[dispatch.run.task] = None
 
     def _undelivered(self, fact: f.Undelivered) -> None:
-        run = self.runs[fact.dispatch]
-        run.dispatch.attempts += 1
+        dispatch = self.dispatch_of(fact.dispatch)
+        dispatch.attempts += 1
         if fact.retry_ms:
-            run.dispatch.ready_ms = fact.retry_ms
+            dispatch.ready_ms = fact.retry_ms
         else:
-            self._end(
-                run,
-                RunState.FAILED,
-                error_type="Undelivered",
-                message="no worker took it within spec.delivery.dispatchTimeout",
-            )
+            self._part_ended(dispatch.run, _UNDELIVERED)
 
     def _cancelled(self, fact: f.Cancelled) -> None:
         run = self.runs[fact.run]
-        if run.dispatch.token:
-            self._close_attempt(run.dispatch.token)
-            run.dispatch.token = 0
-        self._end(run, RunState.CANCELLED, message=fact.message)
+        for dispatch in run.dispatches:
+            if dispatch.token:
+                self._close_attempt(dispatch.token)
+        self.end(run, End(RunState.CANCELLED, message=fact.message))
 
-    def _end(
-        self,
-        run: Run,
-        state: RunState,
-        *,
-        result: bytes = b"",
-        error_type: str = "",
-        message: str = "",
-        traceback: str = "",
-    ) -> None:
-        task = run.task
+    def _part_ended(self, run: Run, end: End) -> None:
+        """A dispatch of the run, or a run that it made, has ended: what that means for it, its execution says."""
+        whole = run.execution.ended(end)
+        if whole is not None:
+            self.end(run, whole)
+
+    def end(self, run: Run, end: End) -> None:
+        """The run has ended."""
+        task, state = run.task, end.state
         del self.runs[run.number]
         del task.runs[run.number]
-        run.dispatch.token = 0
-        run.dispatch.ready_ms = -1
+        dispatches, heard = run.dispatches, task.watched or run.parent or run.group is not None
+        for dispatch in dispatches:
+            dispatch.token = 0
+            dispatch.ready_ms = -1
+            heard = heard or dispatch.waits
         run_id = run.id
         worker = self.workers.get(run.worker)
-        span = run.span
-        if task.watched or run.parent or run.group is not None or run.dispatch.waits:
-            self.news.append((run, run.dispatch, state))
+        if heard:
+            self.news.append((run, dispatches, state))
         if run.origin is Origin.SCHEDULE:
             task.last_ended_ms = self.clock_ms
-        elif run.parent:
-            self._child_ended(run, state)
-            if state is not RunState.SUCCEEDED:
-                task.uncover(run.scheduled_ms)
+        else:
+            run.execution.closed(run, end)
+        if run.parent and (whole := self.runs.get(run.parent)) is not None:
+            self._part_ended(whole, end)
         ended = Ended(
             run_id,
             run.scheduled_ms,
@@ -416,13 +386,13 @@ class State:
             run.attempts,
             worker.key.name if worker else "",
             run.object_name,
-            result,
-            error_type,
-            message,
-            traceback,
-            *((span.total, span.succeeded, span.failed) if span is not None else (0, 0, 0)),
+            end.result,
+            end.error_type,
+            end.message,
+            end.traceback,
+            *(run.execution.counts or _NO_COUNTS),
         )
-        if span is None:  # what stands for a backfill did nothing itself
+        if dispatches:  # what stands for other runs did nothing itself
             self.ended[state] += 1
             outcome = (task, state)
             self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1
@@ -443,17 +413,7 @@ class State:
                 task.unshown = deque(maxlen=_UNSHOWN)
             task.unshown.append(ended)
         # Run and dispatch name each other: without this cut each pair would wait for the garbage collector.
-        del run.dispatch
-
-    def _child_ended(self, run: Run, state: RunState) -> None:
-        whole = self.runs.get(run.parent)
-        span = whole.span if whole is not None else None
-        if span is not None:
-            span.open -= 1
-            if state is RunState.SUCCEEDED:
-                span.succeeded += 1
-            else:
-                span.failed += 1
+        run.dispatches = ()
 
     # --- what is kept of ended runs ---
 

@@ -373,7 +373,7 @@ def _latest(history: deque[Ended], keep: int) -> list[Ended]:
 
 def _open(run: Run, worker: WorkerName | None, waits_for: str, now_ms: int) -> RunView:
     run_id = run.id
-    dispatch = run.dispatch
+    dispatch = next(iter(run.dispatches), None)
     error_type, message = run.failure or ("", "")
     return RunView(
         name=run.name,
@@ -386,22 +386,21 @@ def _open(run: Run, worker: WorkerName | None, waits_for: str, now_ms: int) -> R
         ended_ms=0,
         attempts=run.attempts,
         worker=worker.key.name if worker is not None else "",
-        fraction=dispatch.fraction,
-        note=dispatch.note,
+        fraction=dispatch.fraction if dispatch is not None else 0.0,
+        note=dispatch.note if dispatch is not None else "",
         error_type=error_type,
         message=message,
         cancelling=run.cancelling is not None,
         ready_ms=_ready_ms(run, now_ms),
         waits_for=waits_for,
-        dispatches=None if run.span is None else (run.span.total, run.span.succeeded, run.span.failed),
+        dispatches=run.execution.counts,
     )
 
 
 def _ready_ms(run: Run, now_ms: int) -> int:
-    dispatch = run.dispatch
-    if dispatch.token or dispatch.place is Place.QUEUED or run.held or run.span is not None:
+    if run.held or run.is_leased or any(dispatch.place is Place.QUEUED for dispatch in run.dispatches):
         return 0
-    return dispatch.ready_ms if dispatch.ready_ms > now_ms else 0
+    return run.ready_ms if run.ready_ms > now_ms else 0
 
 
 def _waits_for(run: Run, overlaps: Overlaps, told: dict[RunGroup, str]) -> str:

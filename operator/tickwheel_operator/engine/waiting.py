@@ -56,14 +56,15 @@ class Waiting:
         if entry is None:
             # Nobody can run it until its task is mended: nor need anybody wait for it.
             for other in self._scheduler.overlaps.leave(run, lambda run: self._scheduler.spec(run.task)):
-                self.ready(other.dispatch)
+                for blocked in other.dispatches:
+                    self.ready(blocked)
             self._router.leave_place(dispatch)
             return
         if run.held:
             self._disarm(dispatch)
             self.block(dispatch)
             return
-        if dispatch.place is RESERVED or run.span is not None:
+        if dispatch.place is RESERVED:
             return
         spec, journal = entry.spec, self._journal
         due = dispatch.due_boot_ms

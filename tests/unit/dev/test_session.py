@@ -141,7 +141,7 @@ def test_a_second_ctrl_c_ends_at_once(folder: Path, start: Start) -> None:
     assert session.ended() == 130
     assert not alive(int((folder / "began").read_text()))
     [run] = state(folder).runs.values()
-    assert run.dispatch.token == 0, "the attempt was settled: the run waits for the next session"
+    assert run.dispatches[0].token == 0, "the attempt was settled: the run waits for the next session"
 
 
 def test_a_killed_session_loses_no_instant_and_leaves_no_process(folder: Path, start: Start) -> None:

@@ -119,7 +119,7 @@ def test_a_backfill_waits_for_what_another_has_begun() -> None:
     driver.backfill(1_000, 3_000)
     [first, second] = deliveries(driver.pull(slots=10, free=10))
     driver.backfill(0, 4_000)
-    assert [run.scheduled_ms - T0 for run in driver.open_runs() if run.parent and not run.dispatch.token] == [0]
+    assert [run.scheduled_ms - T0 for run in driver.open_runs() if run.parent and not run.dispatches[0].token] == [0]
     driver.report(succeeded=[first.token], failed=[m.FailedAttempt(token=second.token, error_type="E")])
     assert sorted(_work(driver)) == [0, 2_000, 3_000]
     histories = driver.engine.state.by_uid["uid-hello"]

@@ -145,10 +145,10 @@ def test_the_count_of_what_waits_is_what_a_look_at_all_runs_finds(seed: int) -> 
         queued, aside = Counter[str](), Counter[str]()
         for run in engine.state.runs.values():
             entry = engine.scheduler.entries.get(run.task.uid)
-            if entry is not None and run.span is None and not run.dispatch.token:
-                (queued if run.dispatch.place is Place.QUEUED else aside)[entry.spec.pool] += 1
-                waited.add(run.dispatch.place)
-            assert not (run.held and run.dispatch.token), "no worker has what must wait"
+            if entry is not None and run.dispatches and not run.dispatches[0].token:
+                (queued if run.dispatches[0].place is Place.QUEUED else aside)[entry.spec.pool] += 1
+                waited.add(run.dispatches[0].place)
+            assert not (run.held and run.dispatches[0].token), "no worker has what must wait"
         counted = {name: (pool.waits, pool.aside) for (_, name), pool in engine.router.pools.items()}
         assert {name: counts for name, counts in counted.items() if any(counts)} == {
             name: (queued[name], aside[name]) for name in (queued | aside)

@@ -9,7 +9,7 @@ import pytest
 from tests.unit.engine.driver import T0, Driver, task_spec
 
 from tickwheel_operator.engine import messages as m
-from tickwheel_operator.engine.backfill import Backfills
+from tickwheel_operator.engine.execution.backfilling import Backfills
 from tickwheel_operator.engine.leasing import Leasing
 from tickwheel_operator.engine.overlap import Overlaps
 from tickwheel_operator.engine.runs import Run

@@ -107,7 +107,7 @@ def test_after_any_downtime_the_runs_are_the_latest_that_there_is_room_for(seed:
     for number in range(1, open_before := chance.randint(0, 3) + 1):
         driver.at(number * 10_000)
     driver.pull(free=chance.randint(0, 2))
-    running = sum(run.dispatch.token > 0 for run in driver.open_runs())
+    running = sum(run.dispatches[0].token > 0 for run in driver.open_runs())
     before = fired(driver)
     missed = range(open_before, open_before + chance.randint(2, 20))
     driver.at(missed[-1] * 10_000 + chance.choice((500, 5_000)))

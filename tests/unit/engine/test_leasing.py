@@ -453,7 +453,9 @@ def test_a_pull_that_comes_after_a_later_one_decides_nothing() -> None:
     assert len(driver.open_runs()) == 1
     driver.submit("other")
     assert len(deliveries(driver.do(m.Tick()))) == 0
-    assert [run.dispatch.token > 0 for run in driver.open_runs()] == [True, True], "the later pull still waits for work"
+    assert [run.dispatches[0].token > 0 for run in driver.open_runs()] == [True, True], (
+        "the later pull still waits for work"
+    )
 
 
 def test_pulls_of_a_process_in_anothers_place_are_counted_from_the_start() -> None:

@@ -51,10 +51,10 @@ def test_a_run_that_waits_has_one_timer_however_often_its_task_is_edited() -> No
 
     assert _timers(driver) == 1
     driver.at(59_999)
-    assert len(driver.engine.state.runs[1].dispatch.run.task.runs) == 1
-    assert driver.engine.state.runs[1].dispatch.attempts == 0
+    assert len(driver.engine.state.runs[1].dispatches[0].run.task.runs) == 1
+    assert driver.engine.state.runs[1].dispatches[0].attempts == 0
     driver.at(60_000)
-    assert driver.engine.state.runs[1].dispatch.attempts == 1, "the edits do not start the clock anew"
+    assert driver.engine.state.runs[1].dispatches[0].attempts == 1, "the edits do not start the clock anew"
 
 
 def test_a_dispatch_timeout_that_an_edit_removes_is_over_no_more() -> None:

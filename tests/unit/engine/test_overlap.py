@@ -316,7 +316,7 @@ def test_a_run_that_an_edit_makes_wait_is_not_leased_ahead_of_its_instant() -> N
     assert len(driver.open_runs()) == 2
     driver.at(1_800, m.TaskApplied(spec=_task(OverlapPolicy.FORBID, generation=2)))
     assert deliveries(driver.pull("w1", error_us=100)) == []
-    assert [(run.held, bool(run.dispatch.token)) for run in driver.open_runs()] == [(False, True), (True, False)]
+    assert [(run.held, bool(run.dispatches[0].token)) for run in driver.open_runs()] == [(False, True), (True, False)]
     worker = driver.engine.router.find(m.WorkerKey("shops", "pool", "w1"))
     assert worker is not None
     assert worker.credit == 10, "nor was it dealt in vain"
@@ -330,7 +330,7 @@ def test_a_run_that_is_made_ahead_and_must_wait_since_an_edit_of_the_same_moment
     driver.pull("w1", error_us=100)
     effects = driver.at(1_760, m.TaskApplied(spec=_task(OverlapPolicy.FORBID, generation=2)))
     assert deliveries(effects) == []
-    assert [(run.held, bool(run.dispatch.token)) for run in driver.open_runs()] == [(False, True), (True, False)]
+    assert [(run.held, bool(run.dispatches[0].token)) for run in driver.open_runs()] == [(False, True), (True, False)]
     driver.report("w0", succeeded=[1])
     driver.at(2_000)
     assert [d.scheduled_ms for d in deliveries(driver.pull("w1", error_us=100))] == [T0 + 2_000]

@@ -74,7 +74,7 @@ def test_a_run_that_waited_for_its_delay_and_then_for_others_gets_no_instant_in_
     driver.report(succeeded=[first.token])
     [leased] = driver.of(f.Leased)[1:]
     [run] = driver.open_runs()
-    assert (leased.dispatches, run.dispatch.starts_boot_ms) == ([run.number], 0)
+    assert (leased.dispatches, run.dispatches[0].starts_boot_ms) == ([run.number], 0)
 
 
 @pytest.mark.parametrize("error_us", [None, 100])

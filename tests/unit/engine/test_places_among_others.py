@@ -68,7 +68,7 @@ def test_a_run_that_an_edit_makes_wait_for_others_keeps_no_timer() -> None:
     driver.submit("1")
     driver.submit("2")
     driver.do(m.TaskApplied(spec=task_spec(trigger=None, overlap=limit[1], dispatch_timeout_ms=3_000, generation=2)))
-    assert [(run.held, run.dispatch.timer is None) for run in driver.open_runs()] == [(False, False), (True, True)]
+    assert [(run.held, run.dispatches[0].timer is None) for run in driver.open_runs()] == [(False, False), (True, True)]
 
 
 def test_groups_that_all_have_left_are_forgotten() -> None:

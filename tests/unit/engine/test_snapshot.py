@@ -15,6 +15,7 @@ from tests.unit.engine.driver import T0, Driver, deliveries, task_spec
 from tickwheel_operator.engine import messages as m
 from tickwheel_operator.engine import snapshot
 from tickwheel_operator.engine.core import Engine
+from tickwheel_operator.engine.execution.backfill import Backfill
 from tickwheel_operator.engine.runs import Run
 from tickwheel_operator.engine.spec import Backoff, RetryPolicy
 from tickwheel_operator.engine.state import State
@@ -83,8 +84,8 @@ def _richer(chance: random.Random) -> list[f.Fact]:
         state.apply(fact)
     for _ in range(200):
         runs, held, tasks = list(state.runs.values()), list(state.attempts), list(state.tasks)
-        spans = [run for run in runs if run.span is not None]
-        free = [run.number for run in runs if run.span is None and not run.dispatch.token]
+        spans = [run for run in runs if isinstance(run.execution, Backfill)]
+        free = [run.number for run in runs if run.dispatches and not run.dispatches[0].token]
         many: list[f.Fact] = [f.Clock(state.clock_ms + 500)]
         for task in tasks:
             many += [
@@ -96,7 +97,7 @@ def _richer(chance: random.Random) -> list[f.Fact]:
         if len(tasks) > 1 and not state.tasks[tasks[0]].runs:
             many.append(f.TaskForgotten(tasks[0]))
         for run in spans:
-            until = run.span.until_ms + 1_000
+            until = run.execution.until_ms + 1_000
             many += [f.Backfilled(run.number, until, state.next_run, [until], 1), f.BackfillEnded(run.number)]
         for number in free:
             many += [f.Undelivered(number, chance.choice((0, 9))), f.CancelAsked(number, "m"), f.Cancelled(number, "m")]

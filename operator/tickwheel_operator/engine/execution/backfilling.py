@@ -1,4 +1,4 @@
-"""Backfills: a run for each instant of a span of the past, as many at a time as was asked for.
+"""The leader's part of backfills: a run for each instant of a span, as many at a time as was asked for.
 
 A backfill is a run of its own (origin `SPAN`), which no worker gets: it has a key, an object and a state as any run, is
 cancelled as any run, and ends with the last of the runs that it made. Those wait behind everything that is due now.
@@ -9,11 +9,14 @@ the ledger with the runs that it made, so that a new leader goes on from there.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from tickwheel_operator.engine import messages as m
+from tickwheel_operator.engine.execution.backfill import Backfill
 from tickwheel_operator.engine.groups import Entry
 from tickwheel_operator.engine.identity import keyed_run_id
 from tickwheel_operator.engine.journal import Journal
-from tickwheel_operator.engine.runs import Run, Span
+from tickwheel_operator.engine.runs import Run
 from tickwheel_operator.engine.scheduler import Scheduler
 from tickwheel_operator.engine.spec import EngineConfig
 from tickwheel_operator.engine.state import State
@@ -30,16 +33,25 @@ _NEVER_MS = 1 << 62
 class Backfills:
     """The backfills of one partition."""
 
-    def __init__(self, journal: Journal, state: State, scheduler: Scheduler, config: EngineConfig) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        state: State,
+        scheduler: Scheduler,
+        config: EngineConfig,
+        cancel: Callable[[Run, str, list[m.Effect]], None],
+    ) -> None:
+        """`cancel` stops a run that has dispatches."""
         self._journal = journal
         self._state = state
         self._scheduler = scheduler
         self._config = config
+        self._cancel = cancel
         self._open: dict[int, Run] = {}
 
     def resume(self) -> None:
         """A new leader: go on with all that are open."""
-        self._open = {number: run for number, run in self._state.runs.items() if run.span is not None}
+        self._open = {number: run for number, run in self._state.runs.items() if isinstance(run.execution, Backfill)}
         self.nudge()
 
     def nudge(self) -> None:
@@ -79,15 +91,26 @@ class Backfills:
         state = run.state if number in self._state.runs else m.RunState.SUCCEEDED
         return m.Submitted(request=command.request, runs=[m.SubmittedRun(run_id=run_id, created=True, state=state)])
 
-    def child_ended(self, child: Run) -> None:
-        """A run of a backfill has ended: there is room for the next, and others of its task may wait for its end."""
+    def cancel(self, run: Run, why: str, effects: list[m.Effect]) -> None:
+        """Make no more runs, and stop those that are open: the backfill ends with the last of them."""
+        if run.cancelling is None:
+            self._journal.emit(f.CancelAsked(run.number, why))
+        for child in [other for other in run.task.runs.values() if other.parent == run.number]:
+            if child.number in run.task.runs:
+                self._cancel(child, why, effects)
+        self.advance(run)
+
+    def ended(self, child: Run) -> None:
+        """A run has ended. Of a backfill: there is room for the next, and others of its task may wait for its end."""
+        if not child.parent:
+            return
         for run in [run for run in self._open.values() if run.task is child.task]:
             self.advance(run)
 
     def advance(self, run: Run) -> None:
         """Make runs while there is room; end the backfill when there is nothing left to do."""
-        span = run.span
-        if span is None or run.number not in self._state.runs:
+        backfill = run.execution
+        if not isinstance(backfill, Backfill) or run.number not in self._state.runs:
             self._open.pop(run.number, None)
             return
         self._open[run.number] = run
@@ -95,27 +118,27 @@ class Backfills:
             entry = self._scheduler.entries.get(run.task.uid)
             if entry is None or entry.paused:
                 return
-            while span.open < span.max_parallel and span.until_ms < span.to_ms - 1:
-                if self._scheduler.held or self._scheduler.is_full(entry.spec) or not self._step(run, span, entry):
+            while backfill.has_room:
+                if self._scheduler.held or self._scheduler.is_full(entry.spec) or not self._step(run, backfill, entry):
                     return
-        if span.open:
+        if backfill.open:
             return
         if run.cancelling is not None:
             self._journal.emit(f.Cancelled(run.number, run.cancelling))
-        elif span.until_ms >= span.to_ms - 1:
+        elif backfill.is_through:
             self._journal.emit(f.BackfillEnded(run.number))
         else:
             return
         self._open.pop(run.number, None)
 
-    def _step(self, run: Run, span: Span, entry: Entry) -> bool:
+    def _step(self, run: Run, backfill: Backfill, entry: Entry) -> bool:
         """Take the next instants, as many as there is room for, and pass over those that another backfill made up for.
         False: what comes next is open in another backfill, and its outcome must be known."""
         trigger, task = entry.spec.trigger, run.task
-        until, last, known = span.until_ms, span.to_ms - 1, 0
+        until, last, known = backfill.until_ms, backfill.to_ms - 1, 0
         instants: list[int] = []
-        room = min(span.max_parallel - span.open, _AT_ONCE)
-        undecided = self._undecided(run)
+        room = min(backfill.max_parallel - backfill.open, _AT_ONCE)
+        undecided = self._undecided(run, until)
         while len(instants) < room:
             instant = trigger.next_after(until) if trigger is not None else None
             if instant is None and trigger is not None and (looked := looked_until(trigger, until)) is not None:
@@ -134,7 +157,7 @@ class Backfills:
             else:
                 until = instant
                 instants.append(instant)
-        if until == span.until_ms:
+        if until == backfill.until_ms:
             return False
         first = self._state.next_run
         self._journal.emit(f.Backfilled(run.number, until, first, instants, known))
@@ -142,14 +165,14 @@ class Backfills:
             self._scheduler.created(self._state.runs[number])
         return True
 
-    def _undecided(self, run: Run) -> int:
-        """The first instant from where the backfill is on that has an open run of another one; else a time far away."""
-        others = [o for o in self._open.values() if o.task is run.task and o is not run and o.span and o.span.open]
-        until = run.span.until_ms if run.span is not None else 0
+    def _undecided(self, run: Run, until_ms: int) -> int:
+        """The first instant after `until_ms` that has an open run of another backfill; else a time far away."""
+        runs = run.task.runs.values()
+        others = {o.number for o in self._open.values() if o.task is run.task and o is not run}
         if not others:
             return _NEVER_MS
         return min(
-            (r.scheduled_ms for r in run.task.runs.values() if r.parent and r.scheduled_ms > until), default=_NEVER_MS
+            (r.scheduled_ms for r in runs if r.parent in others and r.scheduled_ms > until_ms), default=_NEVER_MS
         )
 
     def _total(self, command: m.StartBackfill, entry: Entry) -> tuple[int, str]:
