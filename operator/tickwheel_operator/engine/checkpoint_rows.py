@@ -1,7 +1,7 @@
-"""The rows of a checkpoint as they are read: typed, so that what is no state is noticed before anybody leads with it.
+"""The rows of a checkpoint: typed, so that what is no state is noticed before anybody leads with it.
 
-`engine.snapshot` writes them as plain tuples in this order, and reads them with these. Fields with a default were added
-later: rows of earlier builds lack them. Invariant: a field is only ever added at the end.
+`engine.snapshot` writes and reads them. Fields with a default were added later: rows of earlier builds lack them.
+Invariant: a field is only ever added at the end.
 """
 
 from __future__ import annotations

@@ -35,6 +35,7 @@ _WORKER_MEMORY = 1_000
 _NO_DISPATCH = (-1, 0, 0, 0, 0)
 
 Numbered = TypeVar("Numbered", bound=TaskState | Run)
+Row = TypeVar("Row", TaskRow, RunRow)
 
 _encoder = msgspec.msgpack.Encoder()
 _chunk_decoder = msgspec.msgpack.Decoder(tuple[str, msgspec.Raw])
@@ -55,9 +56,9 @@ class Snapshot:
     def __init__(self, state: State) -> None:
         _prune_workers(state)
         self._state = state
-        head = (_VERSION, state.clock_ms, state.next_task, state.next_run, state.next_token, state.next_worker)
+        head = HeadRow(_VERSION, state.clock_ms, state.next_task, state.next_run, state.next_token, state.next_worker)
         self._head = [head]
-        self._workers = [(number, *_worker_row(worker)) for number, worker in state.workers.items()]
+        self._workers = [_worker_row(number, worker) for number, worker in state.workers.items()]
         self._tasks = _Rows(state.tasks, _task_row)
         self._runs = _Rows(state.runs, _run_row)
         self._keys = list(state.keys)
@@ -124,16 +125,16 @@ class Snapshot:
             self._runs.keep(whole)
 
 
-class _Rows(Generic[Numbered]):
+class _Rows(Generic[Numbered, Row]):
     """The rows of numbered things, in the order of their numbers, which is that in which the state holds them."""
 
-    def __init__(self, things: dict[int, Numbered], row: Callable[[Numbered], tuple[Any, ...]]) -> None:
+    def __init__(self, things: dict[int, Numbered], row: Callable[[Numbered], Row]) -> None:
         self._things = list(things.values())
-        self._row = row
+        self._row: Callable[[Numbered], Row] = row
         self._last = self._things[-1].number if self._things else 0
         self._passed = 0
         """The things up to this number were taken."""
-        self._kept: dict[int, tuple[Any, ...]] = {}
+        self._kept: dict[int, Row] = {}
         """Rows of things that changed before it was their turn."""
 
     def keep(self, thing: Numbered) -> None:
@@ -141,7 +142,7 @@ class _Rows(Generic[Numbered]):
         if self._passed < number <= self._last and number not in self._kept:
             self._kept[number] = self._row(thing)
 
-    def __iter__(self) -> Iterator[tuple[Any, ...]]:
+    def __iter__(self) -> Iterator[Row]:
         for thing in self._things:
             kept = self._kept.pop(thing.number, None)
             self._passed = thing.number
@@ -211,17 +212,19 @@ def _prune_workers(state: State) -> None:
         state.forget_worker(number)
 
 
-def _key_row(key: str, known: Run | EndedKey) -> tuple[Any, ...]:
-    return (key, "", known.number) if isinstance(known, Run) else (key, known.state.value, 0, known.content)
+def _key_row(key: str, known: Run | EndedKey) -> KeyRow:
+    if isinstance(known, Run):
+        return KeyRow(key, "", known.number)
+    return KeyRow(key, known.state.value, 0, known.content)
 
 
-def _worker_row(worker: WorkerName) -> tuple[str, str, str, str, int, str]:
+def _worker_row(number: int, worker: WorkerName) -> WorkerRow:
     key = worker.key
-    return key.namespace, key.pool, key.name, worker.instance, worker.started_ms, worker.pod_uid
+    return WorkerRow(number, key.namespace, key.pool, key.name, worker.instance, worker.started_ms, worker.pod_uid)
 
 
-def _task_row(task: TaskState) -> tuple[Any, ...]:
-    return (
+def _task_row(task: TaskState) -> TaskRow:
+    return TaskRow(
         task.number, task.uid, task.namespace, task.name, task.schedule, task.watermark_ms, task.last_scheduled_ms,
         task.succeeded, task.failed, task.cancelled, task.skipped,
         list(task.history_succeeded), list(task.history_failed),
@@ -243,11 +246,11 @@ def _load_task(state: State, row: TaskRow) -> None:
     state.touched[task] = None
 
 
-def _run_row(run: Run) -> tuple[Any, ...]:
+def _run_row(run: Run) -> RunRow:
     dispatch = _NO_DISPATCH
     for d in run.dispatches:
         dispatch = (d.ready_ms, d.attempts, d.token, d.worker, d.leased_ms)
-    return (
+    return RunRow(
         run.number, run.task.number, run.scheduled_ms, run.created_ms, run.key, run.object_name, run.parameters,
         run.started_ms, run.attempts, run.worker, *dispatch,
         run.origin, run.front, run.parent, run.cancelling,
