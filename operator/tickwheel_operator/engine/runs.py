@@ -24,7 +24,7 @@ from tickwheel_operator.engine.identity import (
     scheduled_run_id,
 )
 from tickwheel_operator.engine.messages import RunState, WorkerKey
-from tickwheel_operator.engine.places import LEASED, Place
+from tickwheel_operator.engine.places import NOWHERE, Place
 from tickwheel_operator.engine.triggers.instants import NO_INSTANT_MS
 from tickwheel_operator.ledger import facts as f
 from tickwheel_operator.ledger.facts import Origin
@@ -44,6 +44,8 @@ _HISTORY_FAILED = 20
 OUTLINE_CHARS = 200
 """Of an error message: what is kept when the details are dropped."""
 _BACKFILLED_SPANS = 1_000
+_SCHEDULE = Origin.SCHEDULE
+"""For the hot path, as in `engine.places`."""
 
 
 class WorkerName(msgspec.Struct, frozen=True):
@@ -122,7 +124,7 @@ class Run:
         self.task = task
         self.scheduled_ms = scheduled_ms
         self.created_ms = created_ms
-        self.origin = Origin.SCHEDULE
+        self.origin: Origin = _SCHEDULE
         self.front = False
         """It goes ahead of what waits."""
         self.parent = 0
@@ -154,7 +156,7 @@ class Run:
         # Asked for when the run is made, at each lease and at its end; the digest of a key is worth keeping.
         if not self._id:
             uid = self.task.uid
-            if self.origin is Origin.SCHEDULE:
+            if self.origin is _SCHEDULE:
                 self._id = scheduled_run_id(uid, self.scheduled_ms)
             elif self.origin is Origin.BACKFILL:
                 self._id = backfill_run_id(uid, self.scheduled_ms, self.key)
@@ -227,7 +229,7 @@ class Dispatch:
         self.due_boot_ms: int | None = None
         """When its wait for `ready_ms` is over, or was: worked out once, since the wall clock may jump meanwhile. None:
         not yet."""
-        self.place = Place.NOWHERE
+        self.place: Place = NOWHERE
         self.where: HandlerQueue | PoolQueue | LiveWorker | None = None
         """The queue in which it is queued or expected, the pool in which it is delayed or blocked, the worker at which
         it is reserved."""
@@ -237,11 +239,6 @@ class Dispatch:
         """Since when it waits in a queue under this leader, by the boot clock."""
         self.timer: Timer | None = None
         """Its one timer: the end of a backoff or delay, or of the dispatch timeout while it waits in a queue."""
-
-    @property
-    def waits(self) -> bool:
-        """Whether the engine has a place or a timer for it, which it must leave when it ends."""
-        return self.place > LEASED or self.timer is not None
 
 
 class TaskState:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from tickwheel_operator.engine.execution import backfill
 from tickwheel_operator.engine.execution.single import SINGLE
 from tickwheel_operator.engine.messages import RunState, WorkerKey
+from tickwheel_operator.engine.places import LEASED
 from tickwheel_operator.engine.request_keys import EndedKey, ended_key
 from tickwheel_operator.engine.runs import OUTLINE_CHARS, Dispatch, End, Ended, Run, TaskState, WorkerName
 from tickwheel_operator.ledger import facts as f
@@ -29,7 +30,9 @@ _UNSHOWN = 1_000
 """Ended runs of a task that are kept for its next view, where an object asked for them."""
 
 _NO_COUNTS = (0, 0, 0)
-_SUCCEEDED = End(RunState.SUCCEEDED)
+_SCHEDULE, _SUCCESS = Origin.SCHEDULE, RunState.SUCCEEDED
+"""For the hot path, as in `engine.places`."""
+_SUCCEEDED = End(_SUCCESS)
 _UNDELIVERED = End(
     RunState.FAILED, error_type="Undelivered", message="no worker took it within spec.delivery.dispatchTimeout"
 )
@@ -287,12 +290,12 @@ class State:
         _is_next(token, self.next_token)
         if worker not in self.workers:
             raise KeyError(worker)
-        dispatch_of, touched, open_attempt = self.dispatch_of, self.touched, self.open_attempt
+        runs, touched, open_attempt = self.runs, self.touched, self.open_attempt
         for number in fact.dispatches:
-            dispatch = dispatch_of(number)
-            if dispatch.token:
-                raise KeyError(number)  # two workers would have it
-            run = dispatch.run
+            run = runs[number]
+            if not run.dispatches or run.dispatches[0].token:
+                raise KeyError(number)  # it is not for workers, or two of them would have it
+            dispatch = run.dispatches[0]
             dispatch.token = token
             dispatch.worker = worker
             dispatch.leased_ms = now
@@ -365,12 +368,12 @@ class State:
         for dispatch in dispatches:
             dispatch.token = 0
             dispatch.ready_ms = -1
-            heard = heard or dispatch.waits
+            heard = heard or dispatch.place > LEASED or dispatch.timer is not None
         run_id = run.id
         worker = self.workers.get(run.worker)
         if heard:
             self.news.append((run, dispatches, state))
-        if run.origin is Origin.SCHEDULE:
+        if run.origin is _SCHEDULE:
             task.last_ended_ms = self.clock_ms
         else:
             run.execution.closed(run, end)
@@ -396,13 +399,13 @@ class State:
             self.ended[state] += 1
             outcome = (task, state)
             self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1
-            if state is RunState.SUCCEEDED:
+            if state is _SUCCESS:
                 task.succeeded += 1
             elif state is RunState.FAILED:
                 task.failed += 1
             else:
                 task.cancelled += 1
-        if state is not RunState.SUCCEEDED or not run.parent:  # thousands must not push out what people look for
+        if state is not _SUCCESS or not run.parent:  # thousands must not push out what people look for
             self._remember(task, ended)
         if run.key and run_id in self.keys:
             self.keys[run_id] = ended_key(run, state)
