@@ -17,7 +17,7 @@ EDITS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("covered_beyond_the_span", "covered = min(task.covered_until(instant), last + 1, undecided)", "covered = min(task.covered_until(instant), undecided)"),
         ("backfill_waits_for_its_own_runs", "if o.task is run.task and o is not run}", "if o.task is run.task}",
          "its own open runs are of instants that it has passed: it would look through all runs of the task for nothing"),
-        ("undecided_where_it_is_settled", "if r.parent and r.scheduled_ms > until), default", "if r.parent and r.scheduled_ms >= until), default"),
+        ("undecided_where_it_is_settled", "r.parent in others and r.scheduled_ms > until_ms), default", "r.parent in others and r.scheduled_ms >= until_ms), default"),
     ),
     "ledger.log": (
         ("two_ledgers_mixed", "                    replay.check_identity(codec.decode_epoch(segment.data, where=name), identity, where=name)\n", "                    pass\n"),
@@ -73,12 +73,12 @@ EDITS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("awaited_run_shown_last", "self.touched.move_to_end(task, last=False)", "self.touched.move_to_end(task)"),
         ("skips_go_back_at_a_recovery", "skips[reason] = (max(known, count), max(seen_ms, until_ms))", "skips[reason] = (count, max(seen_ms, until_ms))"),
         ("last_instant_goes_back", "            if scheduled > task.last_scheduled_ms:\n                task.last_scheduled_ms = scheduled", "            task.last_scheduled_ms = scheduled"),
-        ("undelivered_ready_as_before", "            run.dispatch.ready_ms = fact.retry_ms\n        else", "            pass\n        else"),
+        ("undelivered_ready_as_before", "            dispatch.ready_ms = fact.retry_ms\n        else", "            pass\n        else"),
         ("early_lease_has_started", "run.started_ms = now if now > dispatch.ready_ms else dispatch.ready_ms", "run.started_ms = now"),
         ("one_key_fewer", "if len(keys) > self.max_keys:", "if len(keys) >= self.max_keys:"),
     ),
     "engine.snapshot": (
-        ("worker_of_a_run_that_waits_forgotten", "used = {run.worker for run in state.runs.values()}", "used = {run.worker for run in state.runs.values() if run.dispatch.token}"),
+        ("worker_of_a_run_that_waits_forgotten", "used = {run.worker for run in state.runs.values()}", "used = {run.worker for run in state.runs.values() if run.is_leased}"),
         ("attempts_restored_in_the_order_of_runs", "    for dispatch in sorted(held, key=lambda dispatch: dispatch.token):", "    for dispatch in held:"),
         ("task_of_an_ended_run_not_written_down_before", "        self._tasks.keep(run.task)\n", ""),
     ),
@@ -118,7 +118,7 @@ EDITS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("first_instant_of_a_span_uncovered", "if low <= instant_ms < high), instant_ms)", "if low < instant_ms < high), instant_ms)"),
     ),
     "engine.overlap": (
-        ("backfills_counted_after_a_takeover", "            if spec.overlap.max_concurrent is None or run.origin in (Origin.BACKFILL, Origin.SPAN):\n                continue", "            if spec.overlap.max_concurrent is None:\n                continue"),
+        ("backfills_counted_after_a_takeover", "            if spec.overlap.max_concurrent is None or run.execution.retroactive:\n                continue", "            if spec.overlap.max_concurrent is None:\n                continue"),
         ("one_more_waits_for_unknown_ones", "if unknown and admitted + held + before < limit else", "if unknown and admitted + held + before <= limit else"),
     ),
     "engine.scheduler": (
