@@ -9,7 +9,7 @@ from __future__ import annotations
 # fmt: off
 
 __all__ = [
-    "BACKFILL", "CHECKPOINTS", "CODEC", "COMPACTION", "ELECTOR", "LEADERSHIP", "LOG", "PARTITION", "REPLAY", "RUNS", "SNAPSHOT", "SPLITTING",
+    "BACKFILL", "CHECKPOINTS", "CODEC", "COMPACTION", "COVERED", "ELECTOR", "LEADERSHIP", "LOG", "PARTITION", "REPLAY", "SNAPSHOT", "SPLITTING",
     "STATE", "TERM",
 ]  # fmt: skip
 
@@ -18,7 +18,7 @@ STATE = (
     ("early_lease_given_back_starts_at_once", "dispatch.ready_ms = max(self.clock_ms, dispatch.ready_ms)", "dispatch.ready_ms = self.clock_ms"),
     ("two_workers_get_one_run", "            if not run.dispatches or run.dispatches[0].token:\n                raise KeyError(number)", "            if False:\n                raise KeyError(number)",
      "the engine never leases what is leased: only a corrupt log does, which `ledger verify` folds"),
-    ("spans_of_another_trigger_kept", "            task.backfilled = []  # another", "            pass  # another"),
+    ("spans_of_another_trigger_kept", "            task.backfilled = ()  # another", "            pass  # another"),
     ("key_of_an_open_run_forgotten", "                keys[oldest] = known\n", "                pass\n"),
     ("last_end_not_kept", "            task.last_ended_ms = self.clock_ms\n", "            pass\n"),
     ("watermark_goes_back_with_a_skip", "        if fact.until_ms > task.watermark_ms:\n            task.watermark_ms = fact.until_ms\n        self", "        task.watermark_ms = fact.until_ms\n        self"),
@@ -35,7 +35,7 @@ STATE = (
 )  # fmt: skip
 
 BACKFILL = (
-    ("failed_backfilled_run_counts_as_made_up_for", "            run.task.uncover(run.scheduled_ms)\n", "            pass\n"),
+    ("failed_backfilled_run_counts_as_made_up_for", "            run.task.backfilled = uncovered(run.task.backfilled, run.scheduled_ms)\n", "            pass\n"),
     ("backfilled_run_without_its_parameters", "        run.parameters = whole.parameters\n", ""),
     ("backfill_does_not_count_what_was_known", "    backfill.succeeded += fact.known\n", ""),
     ("backfill_that_failed_is_a_success", "    if backfill.failed:\n", "    if False:\n"),
@@ -43,17 +43,17 @@ BACKFILL = (
     ("backfill_restored_as_if_none_were_open", "row.until_ms, row.open\n", "row.until_ms, 0\n"),
 )  # fmt: skip
 
-RUNS = (
-    ("touching_spans_not_joined", "            if high < from_ms or low > to_ms:", "            if high <= from_ms or low >= to_ms:"),
+COVERED = (
+    ("touching_spans_not_joined", "        if high < from_ms or low > to_ms:", "        if high <= from_ms or low >= to_ms:"),
     ("uncovers_one_too_many", "((low, instant_ms), (instant_ms + 1, high))", "((low, instant_ms), (instant_ms + 2, high))"),
-    ("spans_unbounded", "self.backfilled = sorted([*spans, (from_ms, to_ms)])[-_BACKFILLED_SPANS:]", "self.backfilled = sorted([*spans, (from_ms, to_ms)])"),
+    ("spans_unbounded", "return tuple(sorted([*apart, (from_ms, to_ms)])[-_MOST:])", "return tuple(sorted([*apart, (from_ms, to_ms)]))"),
 )  # fmt: skip
 
 SNAPSHOT = (
     ("checkpoint_without_cancels", "run.front, run.parent, run.cancelling,\n", "run.front, run.parent, None,\n"),
     ("checkpoint_without_parameters", "run.key, run.object_name, run.parameters,\n        run.started_ms, run.attempts, run.worker, *dispatch", "run.key, run.object_name, b\"\",\n        run.started_ms, run.attempts, run.worker, *dispatch"),
     ("checkpoint_without_last_ends", "        task.last_ended_ms, [(reason", "        0, [(reason"),
-    ("checkpoint_without_spans", "        task.backfilled,\n    )", "        [],\n    )"),
+    ("checkpoint_without_spans", "        task.backfilled,\n    )", "        (),\n    )"),
     ("checkpoint_without_skips", "for reason, seen in (task.skips or {}).items()]", "for reason, seen in ()]"),
     ("checkpoint_without_history_of_failures", "list(task.history_succeeded), list(task.history_failed)", "list(task.history_succeeded), []"),
     ("checkpoint_without_starts", "        run.started_ms, run.attempts, run.worker, *dispatch,\n        run.origin", "        0, run.attempts, run.worker, *dispatch,\n        run.origin"),

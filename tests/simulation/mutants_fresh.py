@@ -14,7 +14,7 @@ EDITS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("follows_against_its_calendar", "            return f.SkipReason.CALENDAR\n", "            pass\n"),
     ),
     "engine.execution.backfilling": (
-        ("covered_beyond_the_span", "covered = min(task.covered_until(instant), last + 1, undecided)", "covered = min(task.covered_until(instant), undecided)"),
+        ("covered_beyond_the_span", "covered = min(covered_until(task.backfilled, instant), last + 1, undecided)", "covered = min(covered_until(task.backfilled, instant), undecided)"),
         ("backfill_waits_for_its_own_runs", "if o.task is run.task and o is not run}", "if o.task is run.task}",
          "its own open runs are of instants that it has passed: it would look through all runs of the task for nothing"),
         ("undecided_where_it_is_settled", "r.parent in others and r.scheduled_ms > until_ms), default", "r.parent in others and r.scheduled_ms >= until_ms), default"),
@@ -112,8 +112,8 @@ EDITS: dict[str, tuple[tuple[str, ...], ...]] = {
     "runtime.pace": (
         ("one_slow_append_sets_the_lead", "sorted(self._appends)[-2]", "sorted(self._appends)[-1]"),
     ),
-    "engine.runs": (
-        ("uncovers_behind_the_end", "if index >= 0 and instant_ms < spans[index][1]:", "if index >= 0 and instant_ms <= spans[index][1]:",
+    "engine.execution.covered": (
+        ("uncovers_behind_the_end", "instant_ms >= spans[index][1]:", "instant_ms > spans[index][1]:",
          "nothing of the span is behind its end, so that it stays as it is"),
         ("first_instant_of_a_span_uncovered", "if low <= instant_ms < high), instant_ms)", "if low < instant_ms < high), instant_ms)"),
     ),

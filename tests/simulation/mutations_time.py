@@ -13,6 +13,7 @@ import pytest
 
 from tickwheel_operator.engine import core, edits, following, jitter, overlap, waiting
 from tickwheel_operator.engine import messages as m
+from tickwheel_operator.engine.execution import backfill, backfilling
 from tickwheel_operator.engine.execution.backfill import Backfill
 from tickwheel_operator.engine.execution.backfilling import Backfills
 from tickwheel_operator.engine.following import Delay, Following
@@ -20,7 +21,7 @@ from tickwheel_operator.engine.groups import Entry
 from tickwheel_operator.engine.leasing import Leasing
 from tickwheel_operator.engine.overlap import Overlaps
 from tickwheel_operator.engine.routing import Router
-from tickwheel_operator.engine.runs import Dispatch, End, Run, TaskState
+from tickwheel_operator.engine.runs import Dispatch, End, Run
 from tickwheel_operator.engine.scheduler import Scheduler
 from tickwheel_operator.engine.spec import FixedDelay, Outcome, TaskSpec
 from tickwheel_operator.engine.state import State
@@ -210,7 +211,7 @@ def backfill_cursor_not_restored(patch: Patch) -> None:
         for run in self._state.runs.values():
             if isinstance(run.execution, Backfill):
                 run.execution.until_ms = run.execution.from_ms - 1
-                run.task.backfilled = []
+                run.task.backfilled = ()
         original(self)
 
     patch.setattr(Backfills, "resume", resume)
@@ -218,12 +219,12 @@ def backfill_cursor_not_restored(patch: Patch) -> None:
 
 def backfills_made_up_for_twice(patch: Patch) -> None:
     """Spans that overlap do not know of each other."""
-    patch.setattr(TaskState, "covered_until", lambda self, instant_ms: instant_ms)
+    patch.setattr(backfilling, "covered_until", lambda spans, instant_ms: instant_ms)
 
 
 def backfills_failures_are_kept(patch: Patch) -> None:
     """What did not succeed counts as made up for."""
-    patch.setattr(TaskState, "uncover", lambda self, instant_ms: None)
+    patch.setattr(backfill, "uncovered", lambda spans, instant_ms: spans)
 
 
 def backfill_without_a_limit(patch: Patch) -> None:

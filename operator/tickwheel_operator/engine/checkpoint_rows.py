@@ -9,6 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from tickwheel_operator.engine.execution.backfill import BackfillRow
+from tickwheel_operator.engine.execution.covered import Spans
 from tickwheel_operator.engine.runs import Ended
 from tickwheel_operator.ledger.facts import Origin, SkipReason
 
@@ -54,7 +55,7 @@ class TaskRow(_Row, frozen=True):
     history_failed: list[Ended]
     last_ended_ms: int = 0
     skips: list[tuple[SkipReason, int, int]] = []
-    backfilled: list[tuple[int, int]] = []
+    backfilled: Spans = ()
 
 
 class RunRow(_Row, frozen=True):

@@ -10,7 +10,6 @@ reads them, and keeps its own marks in the fields that are called volatile.
 
 from __future__ import annotations
 
-import bisect
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -30,6 +29,7 @@ from tickwheel_operator.ledger import facts as f
 from tickwheel_operator.ledger.facts import Origin
 
 if TYPE_CHECKING:
+    from tickwheel_operator.engine.execution.covered import Spans
     from tickwheel_operator.engine.execution.execution import Execution
     from tickwheel_operator.engine.overlap import Group
     from tickwheel_operator.engine.queues import HandlerQueue, PoolQueue
@@ -43,7 +43,6 @@ _HISTORY_FAILED = 20
 """Ended runs kept per task and outcome: the bounds of `spec.history`."""
 OUTLINE_CHARS = 200
 """Of an error message: what is kept when the details are dropped."""
-_BACKFILLED_SPANS = 1_000
 _SCHEDULE = Origin.SCHEDULE
 """For the hot path, as in `engine.places`."""
 
@@ -269,9 +268,9 @@ class TaskState:
         self.skipped = 0
         self.skips: dict[f.SkipReason, tuple[int, int]] | None = None
         """By reason: how many instants, and up to which. None: none, as for most of a million tasks."""
-        self.backfilled: list[tuple[int, int]] = []
-        """Spans, the second end exclusive, whose instants have a backfilled run that is open or succeeded: in order,
-        none touching, of the trigger as it is. Bounded: the oldest are forgotten, and may be made up for again."""
+        self.backfilled: Spans = ()
+        """The instants, of the trigger as it is, that have a backfilled run that is open or succeeded
+        (`engine.execution.covered`)."""
         self.watched = False
         """Somebody in the engine wants to hear of the ends of its runs. Volatile."""
         self.history_succeeded: deque[Ended] = deque(maxlen=_HISTORY_SUCCEEDED)
@@ -283,26 +282,3 @@ class TaskState:
     def history_of(self, ended: Ended) -> deque[Ended]:
         """Where it is kept, or was."""
         return self.history_succeeded if ended.state is RunState.SUCCEEDED else self.history_failed
-
-    def cover(self, from_ms: int, to_ms: int) -> None:
-        """The instants of this span have their backfilled runs."""
-        spans = []
-        for low, high in self.backfilled:
-            if high < from_ms or low > to_ms:
-                spans.append((low, high))
-            else:
-                from_ms, to_ms = min(low, from_ms), max(high, to_ms)
-        self.backfilled = sorted([*spans, (from_ms, to_ms)])[-_BACKFILLED_SPANS:]
-
-    def uncover(self, instant_ms: int) -> None:
-        """The backfilled run of this instant did not succeed: another backfill may make up for it."""
-        spans = self.backfilled
-        index = bisect.bisect_right(spans, instant_ms, key=lambda span: span[0]) - 1
-        if index >= 0 and instant_ms < spans[index][1]:
-            low, high = spans[index]
-            rest = [span for span in ((low, instant_ms), (instant_ms + 1, high)) if span[0] < span[1]]
-            self.backfilled = [*spans[:index], *rest, *spans[index + 1 :]][-_BACKFILLED_SPANS:]
-
-    def covered_until(self, instant_ms: int) -> int:
-        """The end of the span that has the instant, exclusive; the instant itself where none has it."""
-        return next((high for low, high in self.backfilled if low <= instant_ms < high), instant_ms)

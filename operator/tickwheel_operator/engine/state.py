@@ -183,7 +183,7 @@ class State:
     def _armed(self, fact: f.Armed) -> None:
         task = self.tasks[fact.task]
         if task.schedule != fact.schedule:
-            task.backfilled = []  # another trigger has other instants in these spans
+            task.backfilled = ()  # another trigger has other instants in these spans
         task.schedule = fact.schedule
         task.watermark_ms = fact.watermark_ms
         self.touched[task] = None

@@ -8,7 +8,6 @@ import pytest
 from tests.unit.engine.driver import T0, Driver, deliveries, task_spec
 
 from tickwheel_operator.engine import messages as m
-from tickwheel_operator.engine.runs import TaskState
 from tickwheel_operator.engine.spec import (
     Completion,
     EngineConfig,
@@ -137,17 +136,6 @@ def test_with_another_trigger_the_same_span_has_other_instants() -> None:
     )))  # fmt: skip
     driver.backfill(0, 2_000, key="again")
     assert _work(driver) == [0, 500, 1_000, 1_500]
-
-
-def test_spans_that_were_made_up_for_are_bounded_and_the_oldest_are_forgotten() -> None:
-    task = TaskState(1, "u", "shops", "t")
-    task.cover(0, 10_000)
-    for instant in range(0, 5_000, 2):
-        task.uncover(instant)
-    assert len(task.backfilled) == 1_000
-    assert task.covered_until(4_001) == 4_002
-    assert task.covered_until(5_000) == 10_000
-    assert [task.covered_until(instant) for instant in (4_998, 1)] == [4_998, 1]
 
 
 def test_a_backfill_is_no_run_of_its_own_in_the_counters() -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from tickwheel_operator.engine import runs
-from tickwheel_operator.engine.runs import TaskState
 from tickwheel_operator.engine.state import State
 from tickwheel_operator.ledger import facts as f
 
@@ -69,39 +67,6 @@ def test_the_runs_of_a_backfill_have_its_parameters_and_its_key() -> None:
     assert {(run.key, run.parameters, run.parent) for run in list(state.runs.values())[1:]} == {
         ("march", b'{"month":3}', 1)
     }
-
-
-@pytest.mark.parametrize(
-    ("spans", "covered"),
-    [
-        ([(0, 10), (10, 20)], [(0, 20)]),
-        ([(10, 20), (0, 10)], [(0, 20)]),
-        ([(0, 10), (20, 30), (10, 20)], [(0, 30)]),
-        ([(0, 10), (5, 7)], [(0, 10)]),
-        ([(0, 10), (11, 20)], [(0, 10), (11, 20)]),
-    ],
-)
-def test_spans_that_touch_are_one_span(spans: list[tuple[int, int]], covered: list[tuple[int, int]]) -> None:
-    """As backfills make them, step by step: apart they would soon be too many to keep."""
-    task = TaskState(1, "u", "shops", "t")
-
-    for low, high in spans:
-        task.cover(low, high)
-
-    assert task.backfilled == covered
-
-
-def test_of_too_many_spans_the_oldest_are_forgotten() -> None:
-    task, most = TaskState(1, "u", "shops", "t"), runs._BACKFILLED_SPANS
-    for number in range(most + 7):
-        task.cover(number * 10, number * 10 + 5)
-
-    assert task.backfilled == [(number * 10, number * 10 + 5) for number in range(7, most + 7)]
-
-    task.uncover(most * 10 + 2)  # one becomes two
-
-    assert len(task.backfilled) == most
-    assert task.backfilled[0] == (80, 85)
 
 
 def test_as_many_keys_are_kept_as_may_be() -> None:

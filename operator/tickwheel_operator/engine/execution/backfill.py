@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from tickwheel_operator.engine.execution.covered import covered, uncovered
 from tickwheel_operator.engine.execution.execution import Execution
 from tickwheel_operator.engine.execution.single import Single
 from tickwheel_operator.engine.messages import RunState
@@ -110,7 +111,7 @@ class Backfilled(Single):
 
     def closed(self, run: Run, end: End) -> None:
         if end.state is not RunState.SUCCEEDED:
-            run.task.uncover(run.scheduled_ms)
+            run.task.backfilled = uncovered(run.task.backfilled, run.scheduled_ms)
 
 
 BACKFILLED = Backfilled()
@@ -127,7 +128,7 @@ def _started(state: State, fact: f.BackfillStarted) -> None:
 def _backfilled(state: State, fact: f.Backfilled) -> None:
     whole, backfill = state.runs[fact.backfill], _of(state, fact.backfill)
     task = whole.task
-    task.cover(backfill.until_ms + 1, fact.until_ms + 1)
+    task.backfilled = covered(task.backfilled, backfill.until_ms + 1, fact.until_ms + 1)
     backfill.until_ms = fact.until_ms
     backfill.succeeded += fact.known
     backfill.open += len(fact.instants)

@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from tickwheel_operator.engine import messages as m
 from tickwheel_operator.engine.execution.backfill import Backfill
+from tickwheel_operator.engine.execution.covered import covered_until
 from tickwheel_operator.engine.groups import Entry
 from tickwheel_operator.engine.identity import keyed_run_id
 from tickwheel_operator.engine.journal import Journal
@@ -148,7 +149,7 @@ class Backfills:
             if instant is None or instant > last:
                 until = last
                 break
-            covered = min(task.covered_until(instant), last + 1, undecided)
+            covered = min(covered_until(task.backfilled, instant), last + 1, undecided)
             if trigger is not None and covered > instant:
                 known += trigger.count_between(until, covered - 1, self._config.max_backfill)
                 until = covered - 1
