@@ -97,6 +97,7 @@ def _unwrapped(value: Any) -> types.FunctionType | None:
 
 _EDITS = {
     "engine.leasing": engine.LEASING + more.LEASING,
+    "engine.failures": engine.FAILURES + more.FAILURES,
     "engine.waiting": engine.WAITING + more.WAITING,
     "engine.succession": engine.SUCCESSION,
     "engine.overdue": engine.OVERDUE,

@@ -6,16 +6,12 @@ from __future__ import annotations
 # fmt: off
 
 __all__ = [
-    "BACKFILLING", "CORE", "EDITS", "FOLLOWING", "LEASING", "OVERDUE", "OVERLAP", "QUEUES", "RETRY",
+    "BACKFILLING", "CORE", "EDITS", "FAILURES", "FOLLOWING", "LEASING", "OVERDUE", "OVERLAP", "QUEUES", "RETRY",
     "ROUTING", "SCHEDULER", "SUCCESSION", "WAITING",
 ]  # fmt: skip
 
 LEASING = (
     ("late_pull_of_a_replaced_process_taken", "if successor := self._succession.successor(command.worker):", 'if successor := "":'),
-    ("failed_attempt_waits_nowhere", "            dispatch.due_boot_ms = due_ms\n            self._waiting.ready(dispatch)", "            dispatch.due_boot_ms = due_ms"),
-    ("retry_measured_by_the_wall_clock", "            dispatch.due_boot_ms = due_ms\n            self._waiting", "            self._waiting"),
-    ("lost_early_lease_starts_at_once", "earliest = max(boot, dispatch.due_boot_ms or 0)", "earliest = boot"),
-    ("instant_of_a_lost_early_lease_forgotten", "return max(instant_ms, dispatch.ready_ms) if", "return instant_ms if"),
     ("attempts_of_a_predecessor_kept", "            if other != number:\n", "            if other == -1:\n"),
     ("any_end_of_a_pod_is_that_of_its_worker", 'if worker is not None and is_meant(command, worker.name):', 'if worker is not None:'),
     ("the_end_of_an_unknown_worker_unheard", '            if is_meant(command, self._state.workers[number]):', '            if False:'),
@@ -60,16 +56,6 @@ LEASING = (
     ("overdue_attempt_renewed_for_ever", "if limit is not None and now > begun +", "if False and limit is not None and now > begun +"),
     ("overdue_from_the_wall_clock", "begun = max(dispatch.leased_boot_ms, dispatch.starts_boot_ms)",
      "begun = max(dispatch.leased_ms, dispatch.starts_boot_ms)"),
-    ("timeout_taken_for_an_error", "f.FailureReason.TIMEOUT if failed.timeout else f.FailureReason.ERROR", "f.FailureReason.ERROR"),
-    ("error_text_unbounded", "traceback=failed.traceback[-limit:]", "traceback=failed.traceback"),
-    ("failed_while_to_stop_is_tried_again",
-     "        if dispatch.run.cancelling is not None:\n            self._stopped(dispatch, dispatch.run.cancelling, message)\n",
-     "        if False:\n            self._stopped(dispatch, dispatch.run.cancelling, message)\n"),
-    ("text_of_a_retried_failure_stored", 'message, traceback = message[:500], ""', "message = message"),
-    ("one_delivery_too_few", "if attempts > spec.retry.limit or", "if attempts >= spec.retry.limit or"),
-    ("at_most_once_tried_again", "if attempts > spec.retry.limit or spec.guarantee is Guarantee.AT_MOST_ONCE:",
-     "if attempts > spec.retry.limit:"),
-    ("backoff_for_a_lost_worker", "if reason is f.FailureReason.LOST:\n            return earliest", "if False:\n            return earliest"),
     ("asked_to_stop_twice", "        if run.cancelling is not None:\n            return\n        self._journal.emit(f.CancelAsked(run.number, why))",
      "        self._journal.emit(f.CancelAsked(run.number, why))"),
     ("worker_not_told_to_stop", "        self._journal.emit(f.CancelAsked(run.number, why))\n        self._tell(held, effects)",
@@ -91,6 +77,23 @@ LEASING = (
     ("asked_to_stop_by_the_leader_before_unheard", "if d.run.cancelling is not None]\n        worker.seen_ms", "if False]\n        worker.seen_ms"),
     ("ends_of_watched_runs_in_one_fact", "if attempts[token].run.task.watched]", "if False]"),
     ("jitter_of_an_early_lease_unknown_after_a_takeover", "dispatch.attempts - 1)\n        ahead_ms", "dispatch.attempts)\n        ahead_ms"),
+)  # fmt: skip
+
+FAILURES = (
+    ("failed_attempt_waits_nowhere", "            dispatch.due_boot_ms = due_ms\n            self._waiting.ready(dispatch)", "            dispatch.due_boot_ms = due_ms"),
+    ("retry_measured_by_the_wall_clock", "            dispatch.due_boot_ms = due_ms\n            self._waiting", "            self._waiting"),
+    ("lost_early_lease_starts_at_once", "earliest = max(boot, dispatch.due_boot_ms or 0)", "earliest = boot"),
+    ("instant_of_a_lost_early_lease_forgotten", "return max(instant_ms, dispatch.ready_ms) if", "return instant_ms if"),
+    ("timeout_taken_for_an_error", "f.FailureReason.TIMEOUT if failed.timeout else f.FailureReason.ERROR", "f.FailureReason.ERROR"),
+    ("error_text_unbounded", "traceback=failed.traceback[-limit:]", "traceback=failed.traceback"),
+    ("failed_while_to_stop_is_tried_again",
+     "        if dispatch.run.cancelling is not None:\n            self._stopped(dispatch, dispatch.run.cancelling, message)\n",
+     "        if False:\n            self._stopped(dispatch, dispatch.run.cancelling, message)\n"),
+    ("text_of_a_retried_failure_stored", 'message, traceback = message[:500], ""', "message = message"),
+    ("one_delivery_too_few", "if attempts > spec.retry.limit or", "if attempts >= spec.retry.limit or"),
+    ("at_most_once_tried_again", "if attempts > spec.retry.limit or spec.guarantee is Guarantee.AT_MOST_ONCE:",
+     "if attempts > spec.retry.limit:"),
+    ("backoff_for_a_lost_worker", "if reason is f.FailureReason.LOST:\n            return earliest", "if False:\n            return earliest"),
 )  # fmt: skip
 
 WAITING = (

@@ -53,13 +53,15 @@ EDITS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("checkpoint_begins_before_its_facts_are_durable", "        if facts:\n            started = loop.time()\n", "        if snapshot is not None:\n            self._checkpoints.begin(snapshot)\n            snapshot = None\n        if facts:\n            started = loop.time()\n"),
         ("urgent_one_waits_for_a_report", "        if not self._urgent:\n", "        if True:\n"),
     ),
+    "engine.failures": (
+        ("text_of_the_last_failure_cut", '        if retry_ms:\n            # The text', '        if not retry_ms:\n            # The text'),
+    ),
     "engine.leasing": (
         ("early_for_as_long_as_the_clock_is_behind", "boot + min(ahead_ms, _LONGEST_AHEAD_MS)", "boot + ahead_ms"),
         ("told_to_stop_what_timed_out", "                if dispatch.run.cancelling is not None and dispatch.token:\n                    stopping", "                if dispatch.run.cancelling is not None:\n                    stopping"),
         ("pull_taken_twice", "0 < command.sequence <= worker.last_pull", "0 < command.sequence < worker.last_pull"),
         ("told_twice_to_stop_it", "                if dispatch.token not in worker.cancelled:\n                    worker.cancelled.append", "                if True:\n                    worker.cancelled.append"),
         ("busy_worker_taken_for_silent", "max(pool.silence_ms, self._config.lease_ms // 2)", "pool.silence_ms"),
-        ("text_of_the_last_failure_cut", '        if retry_ms:\n            # The text', '        if not retry_ms:\n            # The text'),
         ("lease_ends_at_its_last_millisecond", "if d.lease_until_ms < now]", "if d.lease_until_ms <= now]"),
         ("word_of_a_worker_is_no_sign_of_life", "        worker.seen_ms = self._journal.boot_ms\n        return worker", "        return worker"),
     ),

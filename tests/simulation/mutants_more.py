@@ -5,10 +5,9 @@ from __future__ import annotations
 # ruff: noqa: E501
 # fmt: off
 
-__all__ = ["BACKFILLING", "CORE", "FOLLOWING", "LEASING", "OVERLAP", "SCHEDULER", "WAITING"]
+__all__ = ["BACKFILLING", "CORE", "FAILURES", "FOLLOWING", "LEASING", "OVERLAP", "SCHEDULER", "WAITING"]
 
 LEASING = (
-    ("permanent_failure_tried_again", "due_ms = None if permanent else self._due_again", "due_ms = self._due_again"),
     ("replaced_process_told_that_all_is_well", "fenced=command.tokens, cancel=[])", "fenced=[], cancel=[])"),
     ("progress_of_another_taken", "if progressing is not None and progressing.worker == number:", "if progressing is not None:"),
     ("failure_of_a_foreign_token_taken", "if dispatch is None or dispatch.worker != worker or not worker:", "if dispatch is None or not worker:"),
@@ -18,10 +17,14 @@ LEASING = (
     ("sent_again_while_its_answer_is_under_way", "            worker.last_token = state.next_token - 1\n", ""),
     ("leases_of_an_unreadable_task_lost", "                dispatch.lease_until_ms = max(dispatch.lease_until_ms, self._boot(command) + self._config.lease_ms)\n", "                pass\n"),
     ("start_named_by_the_other_clock", "return dispatch.ready_ms if abs(start_ms - dispatch.ready_ms) <= _CLOCK_GRAIN_MS else start_ms", "return dispatch.ready_ms"),
-    ("backoff_before_the_instant", "return max(boot + backoff_ms(spec.retry.backoff, attempts, dispatch.run.id), earliest)", "return boot + backoff_ms(spec.retry.backoff, attempts, dispatch.run.id)"),
     ("grace_not_given", "begun + limit + spec.grace_ms + _STOP_PATIENCE_MS", "begun + limit + _STOP_PATIENCE_MS"),
     ("replacement_in_one_report_ends_the_engine", "            if token in attempts:\n                self._journal.emit(f.Succeeded([token]))", "            self._journal.emit(f.Succeeded([token]))",
      "what follows from an end asks attempts to stop at most, and ends none"),
+)
+
+FAILURES = (
+    ("permanent_failure_tried_again", "due_ms = None if permanent else self._due_again", "due_ms = self._due_again"),
+    ("backoff_before_the_instant", "return max(boot + backoff_ms(spec.retry.backoff, attempts, dispatch.run.id), earliest)", "return boot + backoff_ms(spec.retry.backoff, attempts, dispatch.run.id)"),
     ("words_of_a_stopped_handler_lost", 'message = f"{why}; {told}" if why and told else why or told', "message = why"),
 )
 

@@ -16,6 +16,7 @@ from tests.simulation.mutations_time import TIME_MUTATIONS
 from tickwheel_operator.election.term import Term
 from tickwheel_operator.engine import core, leasing, snapshot
 from tickwheel_operator.engine import messages as m
+from tickwheel_operator.engine.failures import Failures
 from tickwheel_operator.engine.groups import Entry
 from tickwheel_operator.engine.journal import Journal
 from tickwheel_operator.engine.leasing import Leasing
@@ -197,27 +198,27 @@ def tokens_begin_anew(patch: Patch) -> None:
 
 
 def at_most_once_driven_again(patch: Patch) -> None:
-    original = Leasing._due_again
+    original = Failures._due_again
 
-    def due_again(self: Leasing, dispatch: Any, reason: Any) -> int | None:
-        if self._spec(dispatch).guarantee is Guarantee.AT_MOST_ONCE:
+    def due_again(self: Failures, dispatch: Any, reason: Any) -> int | None:
+        if self._scheduler.spec(dispatch.run.task).guarantee is Guarantee.AT_MOST_ONCE:
             return self._journal.boot_ms
         return original(self, dispatch, reason)
 
-    patch.setattr(Leasing, "_due_again", due_again)
+    patch.setattr(Failures, "_due_again", due_again)
 
 
 def one_attempt_too_many(patch: Patch) -> None:
-    original = Leasing._due_again
+    original = Failures._due_again
 
-    def due_again(self: Leasing, dispatch: Dispatch, reason: Any) -> int | None:
+    def due_again(self: Failures, dispatch: Dispatch, reason: Any) -> int | None:
         dispatch.attempts -= 1
         try:
             return original(self, dispatch, reason)
         finally:
             dispatch.attempts += 1
 
-    patch.setattr(Leasing, "_due_again", due_again)
+    patch.setattr(Failures, "_due_again", due_again)
 
 
 def reports_of_others_taken(patch: Patch) -> None:
@@ -254,7 +255,7 @@ def leases_on_the_way_forgotten(patch: Patch) -> None:
 
 def worker_is_never_lost(patch: Patch) -> None:
     """An attempt stays open although its worker is gone."""
-    patch.setattr(Leasing, "_fail_all", lambda self, number, why: None)
+    patch.setattr(Failures, "lose_all", lambda self, number, why: None)
     original = Leasing.sweep
 
     def sweep(self: Leasing, effects: list[m.Effect]) -> None:

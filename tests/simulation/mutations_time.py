@@ -16,6 +16,7 @@ from tickwheel_operator.engine import messages as m
 from tickwheel_operator.engine.execution import backfill, backfilling
 from tickwheel_operator.engine.execution.backfill import Backfill
 from tickwheel_operator.engine.execution.backfilling import Backfills
+from tickwheel_operator.engine.failures import Failures
 from tickwheel_operator.engine.following import Delay, Following
 from tickwheel_operator.engine.groups import Entry
 from tickwheel_operator.engine.leasing import Leasing
@@ -94,13 +95,13 @@ def cancel_forgotten_at_a_takeover(patch: Patch) -> None:
 
 def cancelled_run_driven_again(patch: Patch) -> None:
     """Its attempt failed, so it is tried again."""
-    original = Leasing._fail
+    original = Failures.fail
 
-    def fail(self: Leasing, dispatch: Dispatch, *args: Any, **named: Any) -> None:
+    def fail(self: Failures, dispatch: Dispatch, *args: Any, **named: Any) -> None:
         dispatch.run.cancelling = None
         original(self, dispatch, *args, **named)
 
-    patch.setattr(Leasing, "_fail", fail)
+    patch.setattr(Failures, "fail", fail)
 
 
 def instant_not_told_to_the_worker(patch: Patch) -> None:

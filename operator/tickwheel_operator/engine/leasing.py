@@ -1,4 +1,4 @@
-"""Attempts: leased to workers, renewed, reported, lost and driven again.
+"""Attempts: leased to workers, renewed, reported and lost.
 
 An attempt is open from its `Leased` fact to the fact that ends it. Only the worker that holds it may report it, and
 only while it is open: any other report is fenced. Whoever is silent too long, or does not renew, loses it.
@@ -6,12 +6,12 @@ only while it is open: any other report is fenced. Whoever is silent too long, o
 
 from __future__ import annotations
 
+from tickwheel_operator.engine.failures import Failures
 from tickwheel_operator.engine.journal import Journal
 from tickwheel_operator.engine.messages import (
     CommandRefused,
     Delivery,
     Effect,
-    FailedAttempt,
     Pull,
     Pulled,
     PullEnded,
@@ -22,11 +22,10 @@ from tickwheel_operator.engine.messages import (
     WorkerSeen,
 )
 from tickwheel_operator.engine.parameters import merge
-from tickwheel_operator.engine.retry import backoff_ms
 from tickwheel_operator.engine.routing import Router
 from tickwheel_operator.engine.runs import Dispatch, Run
 from tickwheel_operator.engine.scheduler import Scheduler
-from tickwheel_operator.engine.spec import EngineConfig, Guarantee, TaskSpec
+from tickwheel_operator.engine.spec import EngineConfig, TaskSpec
 from tickwheel_operator.engine.state import State
 from tickwheel_operator.engine.stats import Stats
 from tickwheel_operator.engine.succession import Succession, is_meant
@@ -40,7 +39,6 @@ _STOP_PATIENCE_MS = 120_000
 """Beyond timeout and grace: a worker that must end itself to stop a handler lets the others finish first."""
 _CLOCK_GRAIN_MS = 2
 _LONGEST_AHEAD_MS = 2_000
-_UNKNOWN = "not tried again, since the ScheduledTask is invalid and what it said before is not known to this leader"
 
 
 class Leasing:
@@ -64,6 +62,7 @@ class Leasing:
         self._stats = stats
         self._config = config
         self._succession = Succession(state, router)
+        self._failures = Failures(journal, state, scheduler, waiting, stats, config)
         self._pulls: dict[object, LiveWorker] = {}
         self.gathers = False
         """Leases of several commands go into one answer of a pull, which `answer` gives."""
@@ -94,7 +93,7 @@ class Leasing:
         """Attempts that an earlier process of this place holds, as the ledger tells a new leader."""
         for other in self._state.processes(seen.key):
             if other != number:
-                self._fail_all(other, "another process took the worker's place")
+                self._failures.lose_all(other, "another process took the worker's place")
 
     def gone(self, command: WorkerGone, effects: list[Effect]) -> None:
         worker = self._router.find(command.key)
@@ -102,17 +101,12 @@ class Leasing:
             self._lose(worker, "its pod is gone", effects)
         for number in self._state.processes(command.key):
             if is_meant(command, self._state.workers[number]):
-                self._fail_all(number, "its pod is gone")
+                self._failures.lose_all(number, "its pod is gone")
 
     def _lose(self, worker: LiveWorker, why: str, effects: list[Effect]) -> None:
         self._answer(worker, [], effects)
         self._router.leave(worker)
-        self._fail_all(worker.number, why)
-
-    def _fail_all(self, number: int, why: str) -> None:
-        for dispatch in self._state.attempts_of(number):
-            if dispatch.token:  # the end of one before may have ended it
-                self._fail(dispatch, f.FailureReason.LOST, message=f"the worker was lost: {why}")
+        self._failures.lose_all(worker.number, why)
 
     # --- pulls ---
 
@@ -301,7 +295,7 @@ class Leasing:
         for failed in command.failed:
             if (dispatch := self._held(failed.token, number, fenced)) is not None:
                 stats.attempt_duration.observe(now - dispatch.leased_ms)
-                self._fail_reported(dispatch, failed)
+                self._failures.reported(dispatch, failed)
         # A token that is named twice is given back once: the fact must fit the state.
         returned = [t for t in dict.fromkeys(command.returned) if self._held(t, number, fenced) is not None]
         if returned:
@@ -362,7 +356,7 @@ class Leasing:
         begun = max(dispatch.leased_boot_ms, dispatch.starts_boot_ms)
         if limit is not None and now > begun + limit + spec.grace_ms + _STOP_PATIENCE_MS:
             fenced.append(dispatch.token)
-            self._fail(
+            self._failures.fail(
                 dispatch,
                 f.FailureReason.TIMEOUT,
                 message="its worker did not stop it at spec.delivery.timeout",
@@ -370,65 +364,7 @@ class Leasing:
         else:
             dispatch.lease_until_ms = self._lease_end(dispatch)
 
-    # --- failures ---
-
-    def _fail_reported(self, dispatch: Dispatch, failed: FailedAttempt) -> None:
-        limit = self._config.max_error_chars
-        self._fail(
-            dispatch,
-            f.FailureReason.TIMEOUT if failed.timeout else f.FailureReason.ERROR,
-            error_type=failed.error_type[:200],
-            message=failed.message[:limit],
-            traceback=failed.traceback[-limit:],
-            permanent=failed.permanent,
-        )
-
-    def _stopped(self, dispatch: Dispatch, why: str, told: str) -> None:
-        """The attempt of a run that is being cancelled has ended: so does the run."""
-        message = f"{why}; {told}" if why and told else why or told
-        self._journal.emit(f.Cancelled(dispatch.run.number, message[: self._config.max_error_chars]))
-
-    def _fail(
-        self,
-        dispatch: Dispatch,
-        reason: f.FailureReason,
-        *,
-        error_type: str = "",
-        message: str = "",
-        traceback: str = "",
-        permanent: bool = False,
-    ) -> None:
-        if dispatch.run.cancelling is not None:
-            self._stopped(dispatch, dispatch.run.cancelling, message)
-            return
-        due_ms = None if permanent else self._due_again(dispatch, reason)
-        retry_ms = 0 if due_ms is None else self._instant_of(due_ms, dispatch)
-        if not self._scheduler.knows(dispatch.run.task):
-            message = f"{message}; {_UNKNOWN}" if message else _UNKNOWN
-        if retry_ms:
-            # The text is kept for the failure that ends the run; a retried one would only fill the store.
-            message, traceback = message[:500], ""
-        self._stats.attempts_failed[reason] += 1
-        self._journal.emit(f.Failed(dispatch.token, reason, retry_ms, error_type, message, traceback))
-        if retry_ms:
-            dispatch.due_boot_ms = due_ms
-            self._waiting.ready(dispatch)
-
-    def _due_again(self, dispatch: Dispatch, reason: f.FailureReason) -> int | None:
-        """When the next delivery may begin, by the boot clock; None: never."""
-        spec, attempts, boot = self._spec(dispatch), dispatch.attempts, self._journal.boot_ms
-        if attempts > spec.retry.limit or spec.guarantee is Guarantee.AT_MOST_ONCE:
-            return None
-        # An early lease may be lost before its instant, and a worker with a wrong clock begins, and fails, before it.
-        earliest = max(boot, dispatch.due_boot_ms or 0)
-        if reason is f.FailureReason.LOST:
-            return earliest
-        return max(boot + backoff_ms(spec.retry.backoff, attempts, dispatch.run.id), earliest)
-
-    def _instant_of(self, due_ms: int, dispatch: Dispatch) -> int:
-        """The same by the wall clock, for a successor; of an early lease not before its instant."""
-        boot, instant_ms = self._journal.boot_ms, self._journal.now_ms + due_ms - self._journal.boot_ms
-        return max(instant_ms, dispatch.ready_ms) if (dispatch.due_boot_ms or 0) > boot else instant_ms
+    # --- runs that must stop ---
 
     def cancel(self, run: Run, why: str, effects: list[Effect]) -> None:
         """Stop the run. One that no worker holds ends now; else its worker is told at once, where it waits for work, or
@@ -473,7 +409,9 @@ class Leasing:
         expired = [d for d in self._state.attempts.values() if d.lease_until_ms < now]
         for dispatch in expired:
             if dispatch.token:
-                self._fail(dispatch, f.FailureReason.LOST, message="the attempt's lease ended without a renewal")
+                self._failures.fail(
+                    dispatch, f.FailureReason.LOST, message="the attempt's lease ended without a renewal"
+                )
 
     def take_over(self) -> None:
         """A new leader: every open attempt gets one full lease, everything else waits again, but for the delayed runs

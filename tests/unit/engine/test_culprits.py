@@ -10,6 +10,7 @@ from tests.unit.engine.driver import T0, Driver, task_spec
 
 from tickwheel_operator.engine import messages as m
 from tickwheel_operator.engine.execution.backfilling import Backfills
+from tickwheel_operator.engine.failures import Failures
 from tickwheel_operator.engine.leasing import Leasing
 from tickwheel_operator.engine.overlap import Overlaps
 from tickwheel_operator.engine.runs import Run
@@ -114,7 +115,7 @@ def backfill(driver: Driver) -> None:
         (Overlaps, "verdict", fire, {"overlap": Overlap(policy=OverlapPolicy.FORBID, max_concurrent=1)}),
         (Waiting, "ready", fire, {}),
         (Leasing, "_delivery", lease, {}),
-        (Leasing, "_fail", end, {}),
+        (Failures, "fail", end, {}),
         (Leasing, "_lease_end", renew, {}),
         (Leasing, "cancel", cancel, {}),
         (Leasing, "end_now", delete, {}),
