@@ -113,6 +113,7 @@ _EDITS = {
     "engine.core": engine.CORE + more.CORE,
     "engine.scheduler": engine.SCHEDULER + more.SCHEDULER,
     "engine.state": durable.STATE,
+    "engine.details": durable.DETAILS,
     "engine.snapshot": durable.SNAPSHOT,
     "ledger.splitting": durable.SPLITTING,
     "ledger.log": durable.LOG,

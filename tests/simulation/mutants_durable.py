@@ -9,7 +9,7 @@ from __future__ import annotations
 # fmt: off
 
 __all__ = [
-    "BACKFILL", "CHECKPOINTS", "CODEC", "COMPACTION", "COVERED", "ELECTOR", "LEADERSHIP", "LOG", "PARTITION", "REPLAY", "SNAPSHOT", "SPLITTING",
+    "BACKFILL", "CHECKPOINTS", "CODEC", "COMPACTION", "COVERED", "DETAILS", "ELECTOR", "LEADERSHIP", "LOG", "PARTITION", "REPLAY", "SNAPSHOT", "SPLITTING",
     "STATE", "TERM",
 ]  # fmt: skip
 
@@ -25,8 +25,7 @@ STATE = (
     ("watermark_goes_back_with_a_run", "            if scheduled > task.watermark_ms:\n                task.watermark_ms = scheduled", "            task.watermark_ms = scheduled"),
     ("number_of_a_worker_given_again", "self.next_worker = max(self.next_worker, fact.worker + 1)", "pass"),
     ("undelivered_not_counted", "        dispatch.attempts += 1\n        if fact.retry_ms", "        if fact.retry_ms"),
-    ("details_never_dropped", "            if self.detail_bytes > self.max_detail_bytes:", "            if False:"),
-    ("details_of_a_forgotten_task_counted", "        for ended in (*task.history_succeeded, *task.history_failed):\n            self._drop(ended)\n", ""),
+    ("details_of_a_forgotten_task_counted", "        for ended in (*task.history_succeeded, *task.history_failed):\n            self.details.forget(ended)\n", ""),
     ("end_of_a_watched_run_untold", "run.dispatches, task.watched or run.parent or", "run.dispatches, run.parent or"),
     ("cancelled_attempt_stays_open", "                self._close_attempt(dispatch.token)\n", "                pass\n"),
     ("index_of_attempts_keeps_the_ended", "        del held[token]\n", ""),
@@ -41,6 +40,10 @@ BACKFILL = (
     ("backfill_that_failed_is_a_success", "    if backfill.failed:\n", "    if False:\n"),
     ("end_of_a_backfilled_run_not_counted", "        self.open -= 1\n", ""),
     ("backfill_restored_as_if_none_were_open", "row.until_ms, row.open\n", "row.until_ms, 0\n"),
+)  # fmt: skip
+
+DETAILS = (
+    ("details_never_dropped", "return self._oldest() if self.bytes > self.max_bytes else []", "return []"),
 )  # fmt: skip
 
 COVERED = (

@@ -12,6 +12,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from tickwheel_operator.engine.details import Details
 from tickwheel_operator.engine.execution import backfill
 from tickwheel_operator.engine.execution.single import SINGLE
 from tickwheel_operator.engine.messages import RunState, WorkerKey
@@ -61,11 +62,7 @@ class State:
         # Ordered dicts, since a plain one looks through all that was deleted from its front to find its first.
         self.keys: OrderedDict[str, Run | EndedKey] = OrderedDict()
         self.max_keys = max_keys
-        self.max_detail_bytes = max_detail_bytes
-        self.detail_bytes = 0
-        """Of all ended runs that are kept."""
-        self._detailed: dict[Ended, TaskState] = {}
-        """Those that have details, in the order in which they ended, and whose history each is in."""
+        self.details = Details(max_detail_bytes)
         self.ended = dict.fromkeys((RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELLED), 0)
         """Runs that ended while this object was folded, for the metrics. Volatile."""
         self.outcomes: dict[tuple[TaskState, RunState], int] = {}
@@ -176,7 +173,7 @@ class State:
     def _task_forgotten(self, fact: f.TaskForgotten) -> None:
         task = self.tasks.pop(fact.task)
         for ended in (*task.history_succeeded, *task.history_failed):
-            self._drop(ended)
+            self.details.forget(ended)
         del self.by_uid[task.uid]
         self.touched.pop(task, None)
 
@@ -424,38 +421,18 @@ class State:
         """Put it at the end of the task's history, from which the oldest may fall out."""
         history = task.history_of(ended)
         if len(history) == history.maxlen:
-            self._drop(history[0])
+            self.details.forget(history[0])
         history.append(ended)
         self.count_details(task, ended)
 
     def count_details(self, task: TaskState, ended: Ended) -> None:
         """It joined the task's history, the latest of all that ended. Too many details are dropped, oldest first."""
-        if size := ended.detail_bytes:
-            self._detailed[ended] = task
-            self.detail_bytes += size
-            if self.detail_bytes > self.max_detail_bytes:
-                self._drop_oldest_details()
-
-    def _drop(self, ended: Ended) -> None:
-        if self._detailed.pop(ended, None) is not None:
-            self.detail_bytes -= ended.detail_bytes
-
-    def _drop_oldest_details(self) -> None:
-        # More than is needed, since to find the first of a dict costs as much as was deleted before it.
-        enough = self.detail_bytes - self.max_detail_bytes * 15 // 16
-        oldest: list[Ended] = []
-        for ended in self._detailed:
-            if enough <= 0:
-                break
-            enough -= ended.detail_bytes
-            oldest.append(ended)
-        for ended in oldest:
-            task = self._detailed[ended]
+        for oldest, owner in self.details.add(ended, task):
             if self.watcher is not None:
-                self.watcher.before_task(task)
-            self._drop(ended)
-            history = task.history_of(ended)
-            history[history.index(ended)] = ended.outline()
+                self.watcher.before_task(owner)
+            self.details.forget(oldest)
+            history = owner.history_of(oldest)
+            history[history.index(oldest)] = oldest.outline()
 
 
 def _is_next(number: int, least: int) -> None:

@@ -134,7 +134,7 @@ def test_the_details_of_the_oldest_runs_go_when_all_of_them_are_too_many_and_the
             driver.now_ms += 1
 
     kept = sum(map(len, _results(driver)))
-    assert kept == driver.engine.state.detail_bytes
+    assert kept == driver.engine.state.details.bytes
     assert 3_000 <= kept <= 4_000
     assert [len(task.history_succeeded) for task in driver.engine.state.tasks.values()] == [3] * 8
     views = {view.name: view for view in driver.engine.views(100).tasks}
@@ -166,15 +166,15 @@ def test_details_are_counted_through_full_histories_deleted_tasks_and_checkpoint
             driver.report(results=[(delivery.token, b"x" * 100)])
             driver.now_ms += 1
     state = driver.engine.state
-    assert state.detail_bytes == 2_000
+    assert state.details.bytes == 2_000
 
     restored = State(max_detail_bytes=1_000)
     snapshot.load(restored, snapshot.dump(state))
-    assert restored.detail_bytes == 1_000
+    assert restored.details.bytes == 1_000
     assert [bool(e.result) for e in restored.by_uid["uid-two"].history_succeeded] == [False] * 5 + [True] * 5
 
     driver.do(m.TaskRemoved(uid="uid-one"))
-    assert state.detail_bytes == 1_000
+    assert state.details.bytes == 1_000
     driver.do(m.TaskRemoved(uid="uid-two"))
-    assert state.detail_bytes == 0
-    assert not state._detailed
+    assert state.details.bytes == 0
+    assert not state.details._of
