@@ -53,6 +53,8 @@ class Kind(Generic[M, S]):
         self.name = model.kind_name()
         self.plural = model.presentation.plural
         self.shape = shape
+        self.is_run = self.name.endswith("Run")
+        """Its objects end: Running and Succeeded say how, in place of Ready and Reconciling."""
 
     # --- what a kind may override ---
 
@@ -87,11 +89,19 @@ class Kind(Generic[M, S]):
 
     def judged(self, seen: S) -> Status:
         """The status of an object that is good if its manifest is."""
-        ready, stalled = (self.accepted, SETTLED) if seen.fault is None else faulty(seen.fault)
-        words = conditions(seen.generation, Ready=ready, Reconciling=SETTLED, Stalled=stalled)
+        if seen.fault is not None:
+            return {"observedGeneration": seen.generation, "conditions": self.stalled(seen.fault, seen.generation)}
+        words = conditions(seen.generation, Ready=self.accepted, Reconciling=SETTLED, Stalled=SETTLED)
         return {"observedGeneration": seen.generation, "conditions": words}
 
     # --- what all kinds do ---
+
+    def stalled(self, fault: Fault, generation: int) -> list[dict[str, Any]]:
+        """The conditions of an object of which nothing comes until somebody acts."""
+        never, stalled = faulty(fault)
+        if self.is_run:
+            return conditions(generation, Running=("False", fault.reason, ""), Succeeded=never, Stalled=stalled)
+        return conditions(generation, Ready=never, Reconciling=SETTLED, Stalled=stalled)
 
     def bare(self, raw: RawObject) -> S:
         """The object without its spec and status."""

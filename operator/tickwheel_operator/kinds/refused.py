@@ -9,7 +9,6 @@ from msgspec.structs import replace
 
 from tickwheel_operator import reasons
 from tickwheel_operator.api import Resource, sentence, unsupported_kind
-from tickwheel_operator.kinds.conditions import SETTLED, Status, conditions, faulty
 from tickwheel_operator.kinds.descriptor import Kind
 from tickwheel_operator.kinds.seen import Fault, RawObject, Seen
 
@@ -25,14 +24,3 @@ class Refused(Kind[Resource, Seen]):
 
     def read(self, seen: Seen, raw: RawObject) -> Seen:
         return replace(seen, fault=self._fault)
-
-    def judged(self, seen: Seen) -> Status:
-        """A run never succeeds, anything else is never ready."""
-        fault = seen.fault or self._fault
-        refused, stalled = faulty(fault)
-        if self.name.endswith("Run"):
-            words = {"Running": ("False", fault.reason, ""), "Succeeded": refused}
-        else:
-            words = {"Ready": refused, "Reconciling": SETTLED}
-        shown = conditions(seen.generation, **words, Stalled=stalled)
-        return {"observedGeneration": seen.generation, "conditions": shown}

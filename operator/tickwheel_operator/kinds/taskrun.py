@@ -253,14 +253,7 @@ def request_status(run: RunEntry) -> Status | None:
     """Of a TaskRun without a view: refused, faulty, or ended so long ago that only its state is known."""
     generation, fault, state = run.seen.generation, run.fault, run.state
     if fault is not None:
-        return {
-            "observedGeneration": generation,
-            "conditions": [
-                condition("Running", ("False", fault.reason, ""), generation),
-                condition("Stalled", ("True", fault.reason, fault.message), generation),
-                condition("Succeeded", ("False", fault.reason, fault.message), generation),
-            ],
-        }
+        return {"observedGeneration": generation, "conditions": TASK_RUN.stalled(fault, generation)}
     if state is None or not state.is_final:
         return None
     status = "True" if state is RunState.SUCCEEDED else "False"

@@ -11,9 +11,10 @@ from typing import Any
 
 from tickwheel_operator import reasons
 from tickwheel_operator.engine.views import ViewFault
+from tickwheel_operator.kinds import KINDS
 from tickwheel_operator.kinds.objects import Objects
 from tickwheel_operator.kinds.scheduledtask import SCHEDULED_TASK
-from tickwheel_operator.kinds.seen import Seen
+from tickwheel_operator.kinds.seen import Fault, Seen
 from tickwheel_operator.kinds.stored import Stored
 from tickwheel_operator.kube.errors import ApiError
 from tickwheel_operator.objectfaults import Layer, ObjectFaults
@@ -25,7 +26,6 @@ __all__ = ["Failing"]
 _AGAIN_S = 60.0
 """A status that could not be made is tried again after this."""
 _MENDED_S = 1.0
-_MESSAGE_CHARS = 16_384
 _TASK = SCHEDULED_TASK.name
 _Write = Callable[[Key], Awaitable[float | None]]
 _Patch = Callable[[Seen, dict[str, object]], Awaitable[bool | None]]
@@ -93,22 +93,8 @@ class Failing:
         message = self._faults.standing(seen.kind, seen.namespace, seen.name)
         if not message:
             return status
-        if seen.kind.endswith("Run"):
-            words = {"Running": ("False", ""), "Succeeded": ("False", message)}
-        else:
-            words = {"Ready": ("False", message), "Reconciling": ("False", "")}
-        words["Stalled"] = ("True", message)
-        conditions = [
-            {
-                "type": condition,
-                "status": value,
-                "reason": reasons.INTERNAL_ERROR,
-                "message": text[:_MESSAGE_CHARS],
-                "observedGeneration": status["observedGeneration"],
-            }
-            for condition, (value, text) in words.items()
-        ]
-        return {**status, "conditions": conditions}
+        fault = Fault(reasons.INTERNAL_ERROR, message)
+        return {**status, "conditions": KINDS[seen.kind].stalled(fault, status["observedGeneration"])}
 
     def written(self, seen: Seen, status: Mapping[str, Any], before: Stored) -> None:
         """A status was written: an Event says so, too, if it is news. The faults of a task itself others tell."""

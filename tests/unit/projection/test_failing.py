@@ -68,7 +68,7 @@ def test_a_standing_fault_goes_over_what_the_status_says_until_it_is_mended() ->
     words = {c["type"]: (c["status"], c["reason"], c["observedGeneration"]) for c in shown["conditions"]}
     assert words == {
         "Ready": ("False", INTERNAL_ERROR, 3),
-        "Reconciling": ("False", INTERNAL_ERROR, 3),
+        "Reconciling": ("False", "Settled", 3),
         "Stalled": ("True", INTERNAL_ERROR, 3),
     }
     assert objects.over(an_object("WorkerPool", "other"), status) is status
