@@ -85,7 +85,7 @@ def peak_mb() -> float:
 
 
 def task(number: int, trigger: Trigger, created_ms: int, source: random.Random) -> TaskSpec:
-    """A task as `controllers.compile` makes it: strings of its own for what is its own, shared ones for the rest."""
+    """A task as `kinds.compile_task` makes it: strings of its own for what is its own, shared ones for the rest."""
     return TaskSpec(
         uid=str(uuid.UUID(int=source.getrandbits(128))), namespace="shops", name=f"task-{number:07d}", generation=1,
         created_ms=created_ms, trigger=trigger, pool="pool", handler="greet",

@@ -10,7 +10,7 @@ from tickwheel_operator.api.kinds import KINDS
 from tickwheel_operator.api.parse import parse
 from tickwheel_operator.api.resource import API_VERSION, GROUP, VERSION, Resource
 from tickwheel_operator.api.scheduledtask import ScheduledTask, ScheduledTaskSpec
-from tickwheel_operator.api.supported import UNBUILT_KINDS, unsupported, unsupported_kind
+from tickwheel_operator.api.supported import UNSUPPORTED_KINDS, unsupported, unsupported_kind
 from tickwheel_operator.api.taskrun import TaskRun, TaskRunSpec
 from tickwheel_operator.api.workerpool import WorkerPool, WorkerPoolSpec
 
@@ -18,7 +18,7 @@ __all__ = [
     "API_VERSION",
     "GROUP",
     "KINDS",
-    "UNBUILT_KINDS",
+    "UNSUPPORTED_KINDS",
     "VERSION",
     "FieldFault",
     "InvalidManifest",

@@ -16,7 +16,7 @@ from tickwheel_operator.api.faults import FieldFault
 from tickwheel_operator.api.resource import Resource
 from tickwheel_operator.api.schema import Model
 
-__all__ = ["UNBUILT_KINDS", "gaps", "unsupported", "unsupported_kind"]
+__all__ = ["UNSUPPORTED_KINDS", "gaps", "unsupported", "unsupported_kind"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ _GAPS: dict[str, tuple[_Gap, ...]] = {
 }
 
 
-UNBUILT_KINDS: tuple[str, ...] = tuple(kind for kind, gaps in _GAPS.items() if any(not gap.path for gap in gaps))
+UNSUPPORTED_KINDS: tuple[str, ...] = tuple(kind for kind, gaps in _GAPS.items() if any(not gap.path for gap in gaps))
 """Kinds of which this version does nothing at all."""
 
 
@@ -83,7 +83,7 @@ def gaps(kind: str) -> tuple[_Gap, ...]:
 
 
 def unsupported_kind(kind: str) -> FieldFault:
-    """What is said of every object of one of `UNBUILT_KINDS`."""
+    """What is said of every object of one of `UNSUPPORTED_KINDS`."""
     return FieldFault("kind", f"{kind} is not supported by this version of Tickwheel")
 
 

@@ -12,10 +12,10 @@ from tickwheel_operator.api import Resource, sentence, unsupported_kind
 from tickwheel_operator.kinds.descriptor import Kind
 from tickwheel_operator.kinds.seen import Fault, RawObject, Seen
 
-__all__ = ["Refused"]
+__all__ = ["UnsupportedKind"]
 
 
-class Refused(Kind[Resource, Seen]):
+class UnsupportedKind(Kind[Resource, Seen]):
     """A kind without a controller."""
 
     def __init__(self, model: type[Resource]) -> None:
