@@ -49,6 +49,7 @@ from tickwheel_operator.controllers.catalog import TOGETHER  # noqa: E402
 from tickwheel_operator.engine import messages as m  # noqa: E402
 from tickwheel_operator.engine.core import Engine  # noqa: E402
 from tickwheel_operator.engine.snapshot import Snapshot  # noqa: E402
+from tickwheel_operator.engine.sources import ByClock  # noqa: E402
 from tickwheel_operator.engine.spec import PoolSpec, TaskSpec  # noqa: E402
 from tickwheel_operator.engine.triggers import CronTrigger, FixedRateTrigger, OnceTrigger, Trigger  # noqa: E402
 from tickwheel_operator.ledger.facts import Fired  # noqa: E402
@@ -88,7 +89,7 @@ def task(number: int, trigger: Trigger, created_ms: int, source: random.Random) 
     """A task as `kinds.compile_task` makes it: strings of its own for what is its own, shared ones for the rest."""
     return TaskSpec(
         uid=str(uuid.UUID(int=source.getrandbits(128))), namespace="shops", name=f"task-{number:07d}", generation=1,
-        created_ms=created_ms, trigger=trigger, pool="pool", handler="greet",
+        created_ms=created_ms, source=ByClock(trigger), pool="pool", handler="greet",
     )  # fmt: skip
 
 

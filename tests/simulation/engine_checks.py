@@ -9,7 +9,8 @@ from tests.simulation.engine_fold import Attempt, Fold, Run, Worker, is_meant
 
 from tickwheel_operator.engine import messages as m
 from tickwheel_operator.engine.parameters import merge
-from tickwheel_operator.engine.spec import FixedDelay, Guarantee, TaskSpec
+from tickwheel_operator.engine.sources import FixedDelay
+from tickwheel_operator.engine.spec import Guarantee, TaskSpec
 from tickwheel_operator.ledger import facts as f
 from tickwheel_operator.ledger.facts import Origin
 
@@ -268,14 +269,14 @@ class FactChecks(Fold):
         if self.held:
             self.broken(f"{uid} fires, but the intake is held")
         # A fixed delay lasts by the boot clock: where the wall clock was set back, its instants go on.
-        is_delay = isinstance(spec.after, FixedDelay)
+        is_delay = isinstance(spec.source, FixedDelay)
         most_ms = max(self.now_ms, self.settled[task] + 1) if is_delay else self.wall_ms + self.lead_ms
         if scheduled_ms > most_ms:
             self.broken(f"{uid} fires {scheduled_ms - most_ms} ms ahead")
-        if isinstance(spec.after, FixedDelay):
-            rested_ms = self.boot_ms - self.rests.get(task, self.boot_ms - spec.after.delay_ms)
-            if rested_ms < spec.after.delay_ms:
-                self.broken(f"{uid} fires {rested_ms} ms after its last run, not {spec.after.delay_ms}")
+        if isinstance(spec.source, FixedDelay):
+            rested_ms = self.boot_ms - self.rests.get(task, self.boot_ms - spec.source.delay_ms)
+            if rested_ms < spec.source.delay_ms:
+                self.broken(f"{uid} fires {rested_ms} ms after its last run, not {spec.source.delay_ms}")
             others = [r.number for r in self.runs.values() if r.task == task and r.origin is Origin.SCHEDULE]
             if others:
                 self.broken(f"{uid} has a fixed delay and fires, but {others} are open")

@@ -10,7 +10,8 @@ from tests.simulation.whole import WORKERS, differences
 
 from tickwheel_operator.engine.messages import RunState
 from tickwheel_operator.engine.places import Place
-from tickwheel_operator.engine.spec import Completion, Guarantee, Outcome, TaskSpec
+from tickwheel_operator.engine.sources import Completion, Outcome
+from tickwheel_operator.engine.spec import Guarantee, TaskSpec
 from tickwheel_operator.engine.state import State
 from tickwheel_operator.engine.triggers import Trigger, once_at
 from tickwheel_operator.ledger import facts as f
@@ -116,16 +117,16 @@ def check_followed(record: Record, tasks: Mapping[str, TaskSpec]) -> None:
     numbers = {fact.uid: fact.task for fact in record.facts if isinstance(fact, f.TaskNamed)}
     for uid, spec in tasks.items():
         number = numbers.get(uid)
-        if not isinstance(spec.after, Completion) or number in gone or uid in record.invalid:
+        if not isinstance(spec.source, Completion) or number in gone or uid in record.invalid:
             continue
         wanted = [
             run_id
             for run_id, name, outcome, counts in record.rules.ends
-            if name == spec.after.task
+            if name == spec.source.task
             and counts
             and (
-                spec.after.outcome is Outcome.ANY
-                or (spec.after.outcome, outcome)
+                spec.source.outcome is Outcome.ANY
+                or (spec.source.outcome, outcome)
                 in ((Outcome.SUCCEEDED, RunState.SUCCEEDED), (Outcome.FAILED, RunState.FAILED))
             )
         ]

@@ -9,7 +9,7 @@ __all__ = ["EDITS"]
 
 EDITS: dict[str, tuple[tuple[str, ...], ...]] = {
     "engine.following": (
-        ("looks_on_a_delay_later", "since_ms - spec.after.delay_ms) + spec.after.delay_ms", "since_ms) + spec.after.delay_ms"),
+        ("looks_on_a_delay_later", "since_ms - source.delay_ms) + source.delay_ms", "since_ms) + source.delay_ms"),
         ("new_follower_unheard_of", "            self._follows[spec.uid] = key\n            self._watch(key)\n", "            self._follows[spec.uid] = key\n"),
         ("follows_against_its_calendar", "            return f.SkipReason.CALENDAR\n", "            pass\n"),
     ),

@@ -81,7 +81,7 @@ CORE = (
 )
 
 SCHEDULER = (
-    ("dates_of_a_calendar_unheard", "redated = not rearmed and (before.trigger != spec.trigger or before.filter != spec.filter)", "redated = False"),
+    ("dates_of_a_calendar_unheard", "redated = not rearmed and before.source != spec.source", "redated = False"),
     ("invalid_task_has_no_followers", "        else:\n            self._kept.add(uid)\n        if entry is None:", "        elif entry is None:\n            self._kept.add(uid)\n        if entry is None:"),
     ("invalid_follower_counts_nothing", "                self.following.join(entry)  # what it lets pass is counted\n", "                pass\n"),
     ("settled_ahead_holds_others_back", "since = min(entry.watermark_ms, now)", "since = entry.watermark_ms",

@@ -24,7 +24,8 @@ from tickwheel_operator.engine.overlap import Overlaps
 from tickwheel_operator.engine.routing import Router
 from tickwheel_operator.engine.runs import Dispatch, End, Run
 from tickwheel_operator.engine.scheduler import Scheduler
-from tickwheel_operator.engine.spec import FixedDelay, Outcome, TaskSpec
+from tickwheel_operator.engine.sources import FixedDelay, Outcome
+from tickwheel_operator.engine.spec import TaskSpec
 from tickwheel_operator.engine.state import State
 from tickwheel_operator.ledger import facts as f
 from tickwheel_operator.ledger import log, splitting
@@ -185,8 +186,8 @@ def once_of_the_past_counts_from_its_edit(patch: Patch) -> None:
 
 def fixed_delay_armed_while_open(patch: Patch) -> None:
     def following(self: Following, entry: Entry, since_ms: int = 0) -> Delay | None:
-        after = entry.spec.after
-        return Delay(entry, entry.watermark_ms + after.delay_ms) if isinstance(after, FixedDelay) else None
+        source = entry.spec.source
+        return Delay(entry, entry.watermark_ms + source.delay_ms) if isinstance(source, FixedDelay) else None
 
     patch.setattr(Following, "_next", following)
 
@@ -196,9 +197,9 @@ def fixed_delay_not_resumed(patch: Patch) -> None:
     original = Following._next
 
     def following(self: Following, entry: Entry, since_ms: int = 0) -> Delay | None:
-        after, found = entry.spec.after, original(self, entry, since_ms)
-        if found is not None and isinstance(after, FixedDelay):
-            found.instant_ms = entry.watermark_ms + after.delay_ms
+        source, found = entry.spec.source, original(self, entry, since_ms)
+        if found is not None and isinstance(source, FixedDelay):
+            found.instant_ms = entry.watermark_ms + source.delay_ms
         return found
 
     patch.setattr(Following, "_next", following)

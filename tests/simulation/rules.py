@@ -14,7 +14,8 @@ from tickwheel_operator.engine.identity import uid_of
 from tickwheel_operator.engine.messages import RunState
 from tickwheel_operator.engine.parameters import merge
 from tickwheel_operator.engine.runs import Run
-from tickwheel_operator.engine.spec import FixedDelay, TaskSpec
+from tickwheel_operator.engine.sources import FixedDelay
+from tickwheel_operator.engine.spec import TaskSpec
 from tickwheel_operator.ledger import facts as f
 from tickwheel_operator.ledger.facts import Origin
 
@@ -99,7 +100,7 @@ class Rules:
 
     def check_fixed_delay(self, run: Run) -> None:
         spec = self._record.specs[run.task.uid]
-        if not isinstance(spec.after, FixedDelay):
+        if not isinstance(spec.source, FixedDelay):
             return
         open_runs = [r.id for r in run.task.runs.values() if r.origin is Origin.SCHEDULE]
         if len(open_runs) > 1:
@@ -108,7 +109,7 @@ class Rules:
         clock = self._record.clocks.get(self._record.epoch)
         if clock is None or (epoch, jumps) != (self._record.epoch, 0) or clock.jumps:
             return  # A clock that was set back is held; the delay is measured by the other one then.
-        if self._record.state.clock_ms < ended_ms + spec.after.delay_ms:
+        if self._record.state.clock_ms < ended_ms + spec.source.delay_ms:
             self._record.violated(f"{run.id} follows the end at {ended_ms} too early")
 
     def backfilled(self, fact: f.Backfilled) -> None:

@@ -9,15 +9,12 @@ import msgspec
 from tests.simulation.operators import POOL
 from tests.simulation.record import EPOCH_MS
 
+from tickwheel_operator.engine.sources import ByClock, ByHand, Completion, FixedDelay, Outcome, Source
 from tickwheel_operator.engine.spec import (
-    AfterRun,
     Backoff,
-    Completion,
-    FixedDelay,
     Guarantee,
     Misfire,
     MisfirePolicy,
-    Outcome,
     Overlap,
     OverlapPolicy,
     RetryPolicy,
@@ -43,17 +40,14 @@ _CLOSED = CalendarDates("holidays", dates=[(date(2023, 11, 1), date(2023, 12, 31
 
 def draw_task(chance: random.Random, number: int, name: str, now_ms: int) -> TaskSpec:
     """A new task. Those of one story often share a trigger, and then a timer."""
-    trigger: Trigger | None = _draw_trigger(chance, now_ms)
-    after: AfterRun | None = None
-    admitted: Filter | None = None
+    source = _draw_source(chance, now_ms)
     if chance.random() < 0.3:
-        trigger, after = None, _draw_after(chance, name)
-        admitted = chance.choice((None, None, Filter(exclude=(_FREE,)), Filter(exclude=(_CLOSED,))))
-    elif trigger is not None and chance.random() < 0.2:
-        trigger = FilteredTrigger(trigger, Filter(exclude=(_FREE,)))
+        source = _draw_after(chance, name)
+        source = source.within(chance.choice((None, None, Filter(exclude=(_FREE,)), Filter(exclude=(_CLOSED,)))))
+    elif source.trigger is not None and chance.random() < 0.2:
+        source = source.within(Filter(exclude=(_FREE,)))
     return TaskSpec(
-        after=after,
-        filter=admitted,
+        source=source,
         jitter_ms=chance.choice((0, 0, 0, 120)),
         overlap=_draw_overlap(chance),
         parameters=b'{"customer":"%s"}' % chance.choice((b"a", b"b")),
@@ -62,7 +56,6 @@ def draw_task(chance: random.Random, number: int, name: str, now_ms: int) -> Tas
         name=name,
         generation=1,
         created_ms=now_ms,
-        trigger=trigger,
         pool=POOL.name,
         handler="work",
         guarantee=Guarantee.AT_MOST_ONCE if chance.random() < 0.35 else Guarantee.AT_LEAST_ONCE,
@@ -92,27 +85,23 @@ def draw_edit(chance: random.Random, spec: TaskSpec, now_ms: int) -> TaskSpec:
             return msgspec.structs.replace(spec, overlap=overlap, jitter_ms=jitter_ms, generation=generation)
         case 0 | 1:
             return msgspec.structs.replace(spec, suspend=not spec.suspend, generation=generation)
-        case 2 if spec.after is None:
-            return msgspec.structs.replace(spec, trigger=_draw_trigger(chance, now_ms), generation=generation)
+        case 2 if isinstance(spec.source, ByClock | ByHand):
+            return msgspec.structs.replace(spec, source=_draw_source(chance, now_ms), generation=generation)
         case _:
             return msgspec.structs.replace(spec, handler="work", keep_succeeded=generation % 5, generation=generation)
 
 
 def draw_calendar(spec: TaskSpec) -> TaskSpec:
     """The task as it is when its calendar has changed: of the same generation, and told as before."""
-    if spec.filter is not None:
-        return msgspec.structs.replace(spec, filter=_other(spec.filter))
-    trigger = spec.trigger
-    if not isinstance(trigger, FilteredTrigger):
-        return spec
-    return msgspec.structs.replace(spec, trigger=FilteredTrigger(trigger.base, _other(trigger.filter)))
+    admitted = spec.source.filter
+    return spec if admitted is None else msgspec.structs.replace(spec, source=spec.source.within(_other(admitted)))
 
 
 def _other(calendars: Filter) -> Filter:
     return Filter(exclude=(_CLOSED if calendars.exclude == (_FREE,) else _FREE,))
 
 
-def _draw_after(chance: random.Random, name: str) -> AfterRun:
+def _draw_after(chance: random.Random, name: str) -> FixedDelay | Completion:
     """A delay, or the end of another task's runs: of one that may follow one itself."""
     earlier = int(name[1:])  # Circles are refused.
     if not earlier or chance.random() < 0.4:
@@ -144,6 +133,11 @@ def unsettled_since(trigger: Trigger, created_ms: int) -> int:
     may have passed by then."""
     base = base_of(trigger)
     return min(created_ms, base.at_ms - 1) if isinstance(base, OnceTrigger) else created_ms
+
+
+def _draw_source(chance: random.Random, now_ms: int) -> Source:
+    trigger = _draw_trigger(chance, now_ms)
+    return ByHand() if trigger is None else ByClock(trigger)
 
 
 def _draw_trigger(chance: random.Random, now_ms: int) -> AnyTrigger | None:

@@ -27,7 +27,6 @@ from tickwheel_operator.cli.serving import warn_of_a_past_instant
 from tickwheel_operator.engine.cron import UnknownZoneError, zone_named
 from tickwheel_operator.engine.jitter import jittered_start_ms, shortest_gap_ms
 from tickwheel_operator.engine.triggers import spell_duration
-from tickwheel_operator.engine.triggers.filters import Search
 from tickwheel_operator.engine.triggers.instants import instant_of, timestamp
 
 __all__ = ["next_instants"]
@@ -193,18 +192,18 @@ def _said(schedule: Schedule, instants: Sequence[int], since_ms: int) -> list[st
         said.append(f"no worker can run it yet: {schedule.unmet}")
     if spec.suspend:
         said.append("suspended: nothing fires before spec.suspend is false")
-    over = spec.after is not None and spec.filter is not None and spec.filter.search(since_ms) is Search.NEVER
+    over = spec.trigger is None and spec.source.has_ended(since_ms, is_open=True)
     if schedule.without_instants and not over:
         next_one = f"; the next one is {schedule.published}" if schedule.published and not spec.suspend else ""
         said.append(f"{schedule.without_instants}{next_one}")
     elif not instants:
         said.append("it never fires again after that time")
-    if spec.jitter_ms > 0 and (instants or spec.after is not None) and not over:
+    if spec.jitter_ms > 0 and (instants or spec.trigger is None) and not over:
         delay = f"jitter: each run starts up to {spell_duration(spec.jitter_ms)} after its instant"
         gap_ms = None if spec.trigger is None else shortest_gap_ms(spec.trigger, since_ms)
         if gap_ms is not None and gap_ms <= spec.jitter_ms:
             delay += ", but before the next one"
-        if spec.after is not None:
+        if spec.trigger is None:
             said.append(delay)
         elif spec.uid:
             said.append(f"{delay}, as STARTS says")

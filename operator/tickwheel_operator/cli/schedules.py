@@ -21,7 +21,8 @@ from tickwheel_operator.cli.manifests import Manifest, read
 from tickwheel_operator.cli.objects import NotThere, Objects
 from tickwheel_operator.engine.cron import CronError, UnknownZoneError
 from tickwheel_operator.engine.cron import parse as parse_cron
-from tickwheel_operator.engine.spec import Completion, FixedDelay, TaskSpec
+from tickwheel_operator.engine.sources import ByClock, ByHand, Completion, FixedDelay
+from tickwheel_operator.engine.spec import TaskSpec
 from tickwheel_operator.engine.triggers import CronTrigger, Trigger, looked_until
 from tickwheel_operator.engine.triggers.calendar import CalendarDates
 from tickwheel_operator.engine.triggers.instants import timestamp
@@ -32,7 +33,7 @@ __all__ = ["OfFiles", "Schedule", "bound", "of_cluster", "of_expression", "of_fi
 
 _Kind = TypeVar("_Kind", bound=Resource)
 _SEARCHES = 100
-_NOBODYS = TaskSpec(uid="", namespace="", name="", generation=0, created_ms=0, trigger=None, pool="", handler="")
+_NOBODYS = TaskSpec(uid="", namespace="", name="", generation=0, created_ms=0, pool="", handler="")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,21 +62,20 @@ class Schedule:
     @property
     def heading(self) -> str:
         """What its trigger says, with window and calendars; empty: it has none."""
-        source, admitted = self.spec.trigger or self.spec.after, self.spec.filter
-        return "; ".join(part.describe() for part in (source, admitted) if part is not None)
+        return "" if isinstance(self.spec.source, ByHand) else self.spec.source.describe()
 
     @property
     def without_instants(self) -> str:
         """Why it has no instants of its own; empty: it has."""
         if self.never:
             return self.never
-        match self.spec.after:
+        match self.spec.source:
             case FixedDelay():
                 return "its instants depend on when runs end, so they are not known ahead"
             case Completion(task=task):
                 return f"it follows the runs of {task}, so its instants are not known ahead"
-        if self.spec.trigger is None:
-            return "it has no trigger: it runs by hand, by the API and in workflows only"
+            case ByHand():
+                return "it has no trigger: it runs by hand, by the API and in workflows only"
         return ""
 
     def instants(self, after_ms: int, count: int) -> list[int]:
@@ -129,7 +129,7 @@ def of_expression(expression: str, zone: str) -> Schedule:
     except UnknownZoneError as error:
         raise click.BadParameter(str(error), param_hint="'--time-zone'") from error
     hashed = "H stands for another value in each task: for a task's own instants, name it or give its file"
-    spec = msgspec.structs.replace(_NOBODYS, trigger=trigger)
+    spec = msgspec.structs.replace(_NOBODYS, source=ByClock(trigger))
     never = "" if trigger.next_after(0) is not None else "it can never fire: no date matches all of its fields"
     return Schedule(spec, zone, assumed=hashed if len(readings) > 1 else "", never=never)
 

@@ -21,7 +21,7 @@ from tickwheel_operator.api import InvalidManifest, WorkerPool, sentence
 from tickwheel_operator.controllers.completions import Completions
 from tickwheel_operator.controllers.isolation import Isolation
 from tickwheel_operator.engine.messages import Command, PoolApplied, PoolRemoved, TaskApplied, TaskRemoved
-from tickwheel_operator.engine.spec import Completion, TaskSpec
+from tickwheel_operator.engine.spec import TaskSpec
 from tickwheel_operator.engine.triggers.calendar import CalendarDates
 from tickwheel_operator.kinds import AWAITED, KINDS, AnyKind
 from tickwheel_operator.kinds.calendar import CALENDAR
@@ -239,7 +239,7 @@ class Catalog:
 
     def _link(self, name: Name, spec: TaskSpec | None) -> Collection[Name]:
         """The task follows whom its spec names. Returns the tasks for which that may change whether they are armed."""
-        followed = spec.after.task if spec is not None and isinstance(spec.after, Completion) else None
+        followed = None if spec is None else spec.source.follows
         return self._completions.link(name, None if followed is None else (name[0], followed))
 
     def _judge_soon(self, uids: Iterable[str]) -> None:
@@ -317,9 +317,9 @@ class Catalog:
 
     def _lost(self, spec: TaskSpec) -> Fault | None:
         """What is wrong with the task whose runs it follows."""
-        if not isinstance(spec.after, Completion):
+        field, namespace, followed = "spec.trigger.completion.task", spec.namespace, spec.source.follows
+        if followed is None:
             return None
-        field, namespace, followed = "spec.trigger.completion.task", spec.namespace, spec.after.task
         if self.objects.named(SCHEDULED_TASK, namespace, followed) is None:
             return Fault(
                 reasons.TASK_NOT_FOUND,

@@ -13,8 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 from tickwheel_operator.engine.messages import RunState
-from tickwheel_operator.engine.spec import AfterRun, TaskSpec
-from tickwheel_operator.engine.triggers import CronTrigger, FilteredTrigger, FixedRateTrigger, OnceTrigger, Trigger
+from tickwheel_operator.engine.sources import ByClock, ByHand, Source
+from tickwheel_operator.engine.spec import TaskSpec
+from tickwheel_operator.engine.triggers import CronTrigger, FixedRateTrigger, OnceTrigger, Trigger
 from tickwheel_operator.engine.triggers.instants import by_clock_of
 from tickwheel_operator.engine.views import PoolView, RunView, TaskView, Views
 
@@ -181,7 +182,7 @@ class Picture:
     def _row(
         self, name: str, spec: TaskSpec, view: TaskView | None, now_ms: int, *, wide: bool, ending: bool
     ) -> list[Text]:
-        cells = [Text(name, style="bold"), Text(_trigger(spec.trigger or spec.after, wide=wide), style="dim")]
+        cells = [Text(name, style="bold"), Text(_source(spec.source, wide=wide), style="dim")]
         if view is None:
             return [*cells, *[Text("-", style="dim")] * 8]
         if spec.suspend:
@@ -276,10 +277,18 @@ def _state(run: RunView, *, wide: bool) -> str:
     return f"{word} {_clock(run.ended_ms or run.started_ms or run.created_ms)}"
 
 
-def _trigger(trigger: Trigger | AfterRun | None, *, wide: bool) -> str:
+def _source(source: Source, *, wide: bool) -> str:
+    match source.within(None):
+        case ByClock(trigger):
+            return _trigger(trigger, wide=wide)
+        case ByHand():
+            return "by hand"
+        case unfiltered:
+            return unfiltered.describe()
+
+
+def _trigger(trigger: Trigger, *, wide: bool) -> str:
     match trigger:
-        case FilteredTrigger():
-            return _trigger(trigger.base, wide=wide)
         case CronTrigger():
             expression = " ".join(trigger.expression.split())
             return f"{expression} {trigger.zone_name}" if wide and trigger.zone_name != "UTC" else expression
@@ -287,8 +296,6 @@ def _trigger(trigger: Trigger | AfterRun | None, *, wide: bool) -> str:
             return trigger.describe().partition(" from ")[0]
         case OnceTrigger():
             return f"once {_clock(trigger.at_ms)}"
-        case None:
-            return "by hand"
         case _:
             return trigger.describe()
 

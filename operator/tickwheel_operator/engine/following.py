@@ -15,7 +15,8 @@ from tickwheel_operator.engine.messages import RunState
 from tickwheel_operator.engine.misfire import settle
 from tickwheel_operator.engine.overlap import REASONS
 from tickwheel_operator.engine.runs import Run
-from tickwheel_operator.engine.spec import Completion, FixedDelay, Outcome, TaskSpec
+from tickwheel_operator.engine.sources import Completion, FixedDelay, Outcome
+from tickwheel_operator.engine.spec import TaskSpec
 from tickwheel_operator.engine.state import State
 from tickwheel_operator.engine.triggers import OnceTrigger
 from tickwheel_operator.engine.triggers.filters import Search
@@ -62,8 +63,8 @@ class Following:
     def join(self, entry: Entry) -> None:
         """The task follows runs from now on."""
         spec = entry.spec
-        if isinstance(spec.after, Completion):
-            key = (spec.namespace, spec.after.task)
+        if isinstance(spec.source, Completion):
+            key = (spec.namespace, spec.source.task)
             self._followers.setdefault(key, {})[spec.uid] = entry
             self._follows[spec.uid] = key
             self._watch(key)
@@ -104,13 +105,13 @@ class Following:
         """A run of a watched task has ended."""
         task = run.task
         entry = self._scheduler.entries.get(task.uid)
-        if entry is not None and run.origin is Origin.SCHEDULE and isinstance(entry.spec.after, FixedDelay):
+        if entry is not None and run.origin is Origin.SCHEDULE and isinstance(entry.spec.source, FixedDelay):
             self._arm(entry)
         if run.execution.retroactive:
             return  # what is made up for is no news
         for follower in list(self._followers.get((task.namespace, task.name), {}).values()):
-            after = follower.spec.after
-            if isinstance(after, Completion) and after.outcome in (Outcome.ANY, _OUTCOMES.get(state)):
+            source = follower.spec.source
+            if isinstance(source, Completion) and source.outcome in (Outcome.ANY, _OUTCOMES.get(state)):
                 self._follow(follower, run)
 
     def due(self, delay: Delay) -> None:
@@ -146,7 +147,8 @@ class Following:
             return f.SkipReason.STALLED
         if spec.suspend:
             return f.SkipReason.SUSPENDED
-        if spec.filter is not None and not spec.filter.admits(self._journal.now_ms):
+        admitted = spec.source.filter
+        if admitted is not None and not admitted.admits(self._journal.now_ms):
             return f.SkipReason.CALENDAR
         return self._no_room(spec)
 
@@ -200,20 +202,20 @@ class Following:
 
     def _next(self, entry: Entry, since_ms: int = 0) -> Delay | None:
         """A delay after the later of the last end and of what is settled; None: a run is open, or it is never."""
-        spec, task = entry.spec, entry.task
-        if not isinstance(spec.after, FixedDelay):
+        source, task = entry.spec.source, entry.task
+        if not isinstance(source, FixedDelay):
             return None
         last_ended_ms = 0
         if task is not None:
             if any(run.origin is Origin.SCHEDULE for run in task.runs.values()):
                 return None
             last_ended_ms = task.last_ended_ms
-        instant = max(last_ended_ms, entry.watermark_ms, since_ms - spec.after.delay_ms) + spec.after.delay_ms
-        if spec.filter is None:
+        instant = max(last_ended_ms, entry.watermark_ms, since_ms - source.delay_ms) + source.delay_ms
+        if source.filter is None:
             return Delay(entry, instant)
-        found, until_ms = spec.filter.look(instant)
+        found, until_ms = source.filter.look(instant)
         if found is Search.GAVE_UP and until_ms <= (now := self._now(entry)):
-            found, until_ms = spec.filter.look(now)  # what lies between was refused, or is past finding
+            found, until_ms = source.filter.look(now)  # what lies between was refused, or is past finding
         return None if found is Search.NEVER else Delay(entry, until_ms, looks=found is Search.GAVE_UP)
 
     def _is_over(self, delay: Delay) -> bool:

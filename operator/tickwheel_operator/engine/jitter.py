@@ -23,7 +23,8 @@ def jittered_start_ms(spec: TaskSpec, scheduled_ms: int, made_ms: int, misfire_t
     """
     since_ms = made_ms if made_ms - scheduled_ms > misfire_threshold_ms else scheduled_ms
     most_ms = spec.jitter_ms
-    following = spec.trigger.next_after(since_ms) if spec.trigger is not None and most_ms else None
+    trigger = spec.trigger if most_ms else None
+    following = None if trigger is None else trigger.next_after(since_ms)
     if following is not None:
         most_ms = min(most_ms, following - since_ms - 1)
     return since_ms + jitter_ms(spec.uid, since_ms, most_ms)

@@ -25,7 +25,8 @@ from tickwheel_operator.engine.overlap import REASONS, Overlaps, Verdict
 from tickwheel_operator.engine.recovery import Recovery
 from tickwheel_operator.engine.routing import Router
 from tickwheel_operator.engine.runs import Run, TaskState
-from tickwheel_operator.engine.spec import Completion, EngineConfig, FixedDelay, RetryPolicy, TaskSpec
+from tickwheel_operator.engine.sources import Completion, FixedDelay
+from tickwheel_operator.engine.spec import EngineConfig, RetryPolicy, TaskSpec
 from tickwheel_operator.engine.state import State
 from tickwheel_operator.engine.stats import Stats
 from tickwheel_operator.engine.triggers import Trigger, looked_until
@@ -110,7 +111,7 @@ class Scheduler:
         before = entry.spec
         rearmed = before.schedule != spec.schedule
         # Other dates of its calendars: what passed before is settled by its policy, and nothing is armed anew.
-        redated = not rearmed and (before.trigger != spec.trigger or before.filter != spec.filter)
+        redated = not rearmed and before.source != spec.source
         if self.synced and (rearmed or before.generation != spec.generation):
             # Its generation no longer says that the creation is its watermark, so a fact must.
             self.name(entry)
@@ -154,7 +155,7 @@ class Scheduler:
         self.names.drop(entry)
         if not command.forget:
             entry.paused = True
-            if isinstance(entry.spec.after, Completion):
+            if isinstance(entry.spec.source, Completion):
                 self.following.join(entry)  # what it lets pass is counted
             return
         del self.entries[uid]
@@ -168,7 +169,7 @@ class Scheduler:
         self.synced = True
         # First of all who follows whom: what is done now may end runs, too.
         for entry in self.entries.values():
-            if isinstance(entry.spec.after, Completion):
+            if isinstance(entry.spec.source, Completion):
                 self.following.join(entry)
         for entry in self.entries.values():
             self.watch(entry)
@@ -222,7 +223,7 @@ class Scheduler:
         if (entry := self.entries.get(task.uid)) is not None:
             return entry.spec
         return TaskSpec(
-            uid=task.uid, namespace=task.namespace, name=task.name, generation=0, created_ms=0, trigger=None,
+            uid=task.uid, namespace=task.namespace, name=task.name, generation=0, created_ms=0,
             pool="", handler="", retry=RetryPolicy(limit=0),
         )  # fmt: skip
 
@@ -244,7 +245,7 @@ class Scheduler:
             spec = entry.spec
             entry.task.watched = (
                 spec.overlap.max_concurrent is not None
-                or isinstance(spec.after, FixedDelay)
+                or isinstance(spec.source, FixedDelay)
                 or self.following.is_followed(spec.namespace, spec.name)
             )
 
@@ -411,7 +412,7 @@ class Scheduler:
             if entry.task.schedule != spec.schedule:
                 self._edits.unseen(entry.task, spec)
             self.watch(entry)
-        if spec.after is not None:
+        if spec.source.trigger is None:
             self.following.join(entry)
         if spec.suspend or spec.trigger is None:
             return

@@ -10,20 +10,16 @@ import enum
 
 import msgspec
 
-from tickwheel_operator.engine.triggers import Trigger, spell_duration
-from tickwheel_operator.engine.triggers.filters import Filter
+from tickwheel_operator.engine.sources import ByHand, Source
+from tickwheel_operator.engine.triggers import Trigger
 
 __all__ = [
-    "AfterRun",
     "Backoff",
     "CalendarUse",
-    "Completion",
     "EngineConfig",
-    "FixedDelay",
     "Guarantee",
     "Misfire",
     "MisfirePolicy",
-    "Outcome",
     "Overlap",
     "OverlapPolicy",
     "PoolSpec",
@@ -61,48 +57,6 @@ class OverlapPolicy(enum.Enum):
     """The oldest open one is cancelled, and it starts when that has stopped."""
     QUEUE = "Queue"
     """It waits for an end, and `queue_limit` may wait."""
-
-
-class Outcome(enum.Enum):
-    """How the run of another task ended."""
-
-    SUCCEEDED = "Succeeded"
-    FAILED = "Failed"
-    ANY = "Any"
-
-
-class FixedDelay(msgspec.Struct, frozen=True):
-    """The next instant is this long after the end of the last run; the first, after the task was armed."""
-
-    delay_ms: int
-
-    def form(self) -> tuple[object, ...]:
-        """As `Trigger.form`."""
-        return ("fixedDelay", self.delay_ms)
-
-    def describe(self) -> str:
-        """One line for people."""
-        return f"{spell_duration(self.delay_ms)} after the end of the last run"
-
-
-class Completion(msgspec.Struct, frozen=True):
-    """A run for each end of a run of another task of the namespace."""
-
-    task: str
-    outcome: Outcome = Outcome.SUCCEEDED
-
-    def form(self) -> tuple[object, ...]:
-        """As `Trigger.form`."""
-        return ("completion", self.task, self.outcome.value)
-
-    def describe(self) -> str:
-        """One line for people."""
-        ended = "ended" if self.outcome is Outcome.ANY else self.outcome.value.lower()
-        return f"after a run of {self.task} {ended}"
-
-
-AfterRun = FixedDelay | Completion
-"""The triggers that follow the end of a run, instead of the clock."""
 
 
 class CalendarUse(msgspec.Struct, frozen=True):
@@ -162,14 +116,10 @@ class TaskSpec(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     name: str
     generation: int
     created_ms: int
-    trigger: Trigger | None
-    """What makes instants of time, its window and calendars included; None: `after` does, or nobody."""
-    after: AfterRun | None = None
-    """What follows the end of a run; at most one of `trigger` and `after` is set."""
-    filter: Filter | None = None
-    """The window and calendars once more, for `after`: its instants are none of the trigger's."""
+    source: Source = ByHand()
+    """What starts its runs."""
     calendars: tuple[CalendarUse, ...] = ()
-    """By name, as the manifest says: `compile.bind_calendars` puts their dates into `trigger` and `filter`."""
+    """By name, as the manifest says: `compile.bind_calendars` puts their dates into `source`."""
     jitter_ms: int = 0
     """A run of the schedule starts up to so much after its instant, and before the next one; the same run always by the
     same amount."""
@@ -195,11 +145,12 @@ class TaskSpec(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         """The fingerprint of what decides its instants, as JSON: equal for triggers with the same instants, however
         they are written. A change of it re-arms the task. A suspend does not: what it passed over is settled by the
         misfire policy when the task is resumed."""
-        source = self.trigger or self.after
-        form: tuple[object, ...] = ("manual",) if source is None else source.form()
-        if self.after is not None and self.filter is not None:
-            form = ("filtered", form, *self.filter.form())
-        return _encode(form).decode()
+        return _encode(self.source.form()).decode()
+
+    @property
+    def trigger(self) -> Trigger | None:
+        """What makes instants of time, its window and calendars included; None: they are not known ahead."""
+        return self.source.trigger
 
 
 class PoolSpec(msgspec.Struct, frozen=True, kw_only=True):

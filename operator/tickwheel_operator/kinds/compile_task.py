@@ -21,16 +21,13 @@ from tickwheel_operator.api.text import Duration, Instant, Weekday
 from tickwheel_operator.api.trigger import CalendarRule, DailyInterval
 from tickwheel_operator.api.trigger import Trigger as TriggerSpec
 from tickwheel_operator.engine.cron import CronError, UnknownZoneError
+from tickwheel_operator.engine.sources import ByClock, ByHand, Completion, FixedDelay, Outcome, Source
 from tickwheel_operator.engine.spec import (
-    AfterRun,
     Backoff,
     CalendarUse,
-    Completion,
-    FixedDelay,
     Guarantee,
     Misfire,
     MisfirePolicy,
-    Outcome,
     Overlap,
     OverlapPolicy,
     RetryPolicy,
@@ -44,6 +41,7 @@ from tickwheel_operator.engine.triggers import (
     FixedRateTrigger,
     OnceTrigger,
     Trigger,
+    once_at,
 )
 from tickwheel_operator.engine.triggers.calendar import CalendarDates
 from tickwheel_operator.engine.triggers.filters import ANSWERS, Filter, Search
@@ -82,16 +80,13 @@ def compile_task(task: ScheduledTask) -> TaskSpec:
     created_ms = Instant(metadata.creation_timestamp).milliseconds if metadata.creation_timestamp else 0
     identity = f"{metadata.namespace}/{metadata.name}"
     wanted = spec.trigger or _BY_HAND
-    trigger, after, admitted = _source(wanted, identity, created_ms)
     return TaskSpec(
         uid=metadata.uid,
         namespace=_same(metadata.namespace),
         name=metadata.name,
         generation=metadata.generation,
         created_ms=created_ms,
-        trigger=trigger,
-        after=after,
-        filter=admitted,
+        source=_source(wanted, identity, created_ms),
         calendars=_calendars(wanted),
         jitter_ms=_read_ms(wanted.jitter),
         overlap=_same(_overlap(spec.concurrency)),
@@ -146,23 +141,18 @@ def bind_calendars(spec: TaskSpec, dates: Callable[[str], CalendarDates | None])
     ]
     if missing:
         raise InvalidManifest(missing)
-    base = spec.trigger.base if isinstance(spec.trigger, FilteredTrigger) else spec.trigger
-    window = spec.trigger.filter if isinstance(spec.trigger, FilteredTrigger) else spec.filter or Filter()
     pairs = [(use.exclude, calendar) for use, calendar in zip(spec.calendars, found, strict=True) if calendar]
     admitted = _same(
         msgspec.structs.replace(
-            window,
+            spec.source.filter or Filter(),
             exclude=tuple(calendar for exclude, calendar in pairs if exclude),
             include=tuple(calendar for exclude, calendar in pairs if not exclude),
         )
     )
-    if not _fires(base, admitted, spec.created_ms):
-        schedule = "the trigger" if base is None else base.describe()
-        what = f"{schedule}; {admitted.describe()}: there is no instant"
-        raise _never("spec.trigger.calendars", what, spec.created_ms)
-    if base is None:
-        return msgspec.structs.replace(spec, filter=admitted)
-    return msgspec.structs.replace(spec, trigger=FilteredTrigger(base, admitted))
+    source = spec.source.within(admitted)
+    if not _fires(source, spec.created_ms):
+        raise _never("spec.trigger.calendars", f"{source.describe()}: there is no instant", spec.created_ms)
+    return msgspec.structs.replace(spec, source=source)
 
 
 def _same(value: _Shared) -> _Shared:
@@ -175,10 +165,8 @@ def _shared(value: Hashable) -> Hashable:
     return value
 
 
-def _source(
-    trigger: TriggerSpec, identity: str, created_ms: int
-) -> tuple[Trigger | None, AfterRun | None, Filter | None]:
-    """What makes the instants: by the clock, or after a run with the filter that such instants pass."""
+def _source(trigger: TriggerSpec, identity: str, created_ms: int) -> Source:
+    """What starts its runs, within its window."""
     window = _window(trigger)
     if trigger.source is None:
         for field, value in (
@@ -189,28 +177,22 @@ def _source(
             if value:
                 what = "has nothing to act on: set one of cron, fixedRate, ... beside it, or drop it"
                 raise _fault(f"spec.trigger.{field}", what)
-        return None, None, None
-    after = _after(trigger)
-    if after is not None:
-        if window is not None and window.next_admitted(created_ms) is None:
-            raise _never("spec.trigger.window", f"{window.describe()}: there is no instant", created_ms)
-        return None, after, window
-    base = _trigger(trigger, identity, created_ms)
-    if not _fires(base, None, created_ms):
-        raise _never(f"spec.trigger.{trigger.source[0]}", f"{base.describe()} has no instant", created_ms)
-    if window is None:
-        return base, None, None
-    if not _fires(base, window, created_ms):
-        raise _never("spec.trigger.window", f"{window.describe()}: {base.describe()} has no instant", created_ms)
-    return FilteredTrigger(base, window), None, None
+        return ByHand()
+    always = _unfiltered(trigger, identity, created_ms)
+    if not _fires(always, created_ms):
+        raise _never(f"spec.trigger.{trigger.source[0]}", f"{always.describe()} has no instant", created_ms)
+    source = always if window is None else always.within(window)
+    if not _fires(source, created_ms):
+        raise _never("spec.trigger.window", f"{source.describe()}: there is no instant", created_ms)
+    return source
 
 
-def _after(trigger: TriggerSpec) -> AfterRun | None:
+def _unfiltered(trigger: TriggerSpec, identity: str, created_ms: int) -> Source:
     if trigger.fixed_delay is not None:
         return _same(FixedDelay(trigger.fixed_delay.milliseconds))
     if trigger.completion is not None:
         return _same(Completion(str(trigger.completion.task), Outcome(trigger.completion.outcome.value)))
-    return None
+    return ByClock(_trigger(trigger, identity, created_ms))
 
 
 def _trigger(trigger: TriggerSpec, identity: str, created_ms: int) -> AnyTrigger:
@@ -283,13 +265,11 @@ def _overlap(concurrency: Concurrency) -> Overlap:
     )
 
 
-def _fires(base: Trigger | None, admitted: Filter | None, created_ms: int) -> bool:
-    """Whether there is an instant from the object's creation on, or one that the misfire policy decides about.
-
-    Without a base: one that is admitted at all.
-    """
-    if isinstance(base, OnceTrigger):
-        return admitted is None or admitted.admits(base.at_ms)
+def _fires(source: Source, created_ms: int) -> bool:
+    """Whether there is an instant from the object's creation on, or one that the misfire policy decides about."""
+    admitted, base = source.filter, source.within(None).trigger
+    if base is not None and (at_ms := once_at(base)) is not None:
+        return admitted is None or admitted.admits(at_ms)
     after_ms = created_ms - 1
     if admitted is None:
         return base is None or base.next_after(after_ms) is not None

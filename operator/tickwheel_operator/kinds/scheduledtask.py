@@ -9,10 +9,9 @@ from msgspec.structs import replace
 from tickwheel_operator import reasons
 from tickwheel_operator.api import InvalidManifest, ScheduledTask
 from tickwheel_operator.engine.messages import StatusRecord
-from tickwheel_operator.engine.spec import FixedDelay, TaskSpec
-from tickwheel_operator.engine.triggers import looked_until
+from tickwheel_operator.engine.sources import ByHand
+from tickwheel_operator.engine.spec import TaskSpec
 from tickwheel_operator.engine.triggers.calendar import CalendarDates
-from tickwheel_operator.engine.triggers.filters import Search
 from tickwheel_operator.engine.triggers.instants import timestamp
 from tickwheel_operator.engine.views import PoolView, RunView, TaskView
 from tickwheel_operator.kinds.compile_task import NeverFires, compile_task
@@ -155,14 +154,7 @@ def has_ended(task: TaskEntry, view: TaskView, now_ms: int) -> bool:
     spec = task.seen.spec
     if spec is None or view.next_ms is not None:
         return False
-    if spec.trigger is not None:
-        return looked_until(spec.trigger, now_ms) is None
-    if spec.filter is None:
-        return False
-    earliest_ms = now_ms
-    if isinstance(spec.after, FixedDelay) and not view.active:
-        earliest_ms += spec.after.delay_ms
-    return spec.filter.search(earliest_ms) is Search.NEVER
+    return spec.source.has_ended(now_ms, is_open=bool(view.active))
 
 
 def task_status(task: TaskEntry, view: TaskView | None, pool: PoolView | None, *, ended: bool = False) -> Status:
@@ -177,7 +169,7 @@ def task_status(task: TaskEntry, view: TaskView | None, pool: PoolView | None, *
         stalled = ("True", reasons.HANDLER_NOT_REGISTERED, missing) if missing else SETTLED
         if spec is not None and spec.suspend:
             ready = ("True", reasons.SUSPENDED, "spec.suspend is set: nothing fires by itself")
-        elif spec is not None and spec.trigger is None and spec.after is None:
+        elif spec is not None and isinstance(spec.source, ByHand):
             ready = ("True", reasons.MANUAL, "runs by hand, by API and in workflows only")
         elif ended:
             ready = ("True", reasons.ENDED, "its trigger has no instant any more: nothing fires by itself")
@@ -214,12 +206,9 @@ def task_status(task: TaskEntry, view: TaskView | None, pool: PoolView | None, *
 
 def _trigger(task: TaskEntry) -> str:
     spec = task.seen.spec
-    source = None if spec is None else spec.trigger or spec.after
-    if spec is None or source is None:
-        return "manual"
-    parts = [source.describe()]
-    if spec.filter is not None:
-        parts.append(spec.filter.describe())
+    if spec is None:
+        return ByHand().describe()
+    parts = [spec.source.describe()]
     parts += [f"except on {use.name}" for use in spec.calendars if use.exclude]
     if included := [use.name for use in spec.calendars if not use.exclude]:
         parts.append(f"only on {' or '.join(included)}")

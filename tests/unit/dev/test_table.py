@@ -9,7 +9,8 @@ from rich.console import Console
 
 from tickwheel_operator.dev.table import Headline, Picture
 from tickwheel_operator.engine.messages import RunState
-from tickwheel_operator.engine.spec import Completion, FixedDelay, TaskSpec
+from tickwheel_operator.engine.sources import ByClock, ByHand, Completion, FixedDelay
+from tickwheel_operator.engine.spec import TaskSpec
 from tickwheel_operator.engine.triggers import CronTrigger, DailyIntervalTrigger, FilteredTrigger, FixedRateTrigger
 from tickwheel_operator.engine.triggers.filters import Filter
 from tickwheel_operator.engine.views import HandlerState, PoolView, RunView, TaskView, Views
@@ -18,9 +19,11 @@ HEADLINE = Headline(workers=2, seconds=61, url="http://127.0.0.1:12345")
 
 
 def spec(name: str, **more: object) -> TaskSpec:
+    """`trigger` is short for a `source` by the clock."""
+    trigger = more.pop("trigger", FixedRateTrigger(2_000, 0))
     values = {
         "uid": f"uid-{name}", "namespace": "default", "name": name, "generation": 1, "created_ms": 0,
-        "trigger": FixedRateTrigger(2_000, 0), "pool": "p", "handler": "h", **more,
+        "source": ByHand() if trigger is None else ByClock(trigger), "pool": "p", "handler": "h", **more,
     }  # fmt: skip
     return TaskSpec(**values)  # type: ignore[arg-type]
 
@@ -81,8 +84,8 @@ def test_every_kind_of_trigger_has_a_line() -> None:
     specs = [
         spec("windowed", trigger=windowed),
         spec("daily", trigger=DailyIntervalTrigger(900_000, 28_800_000, 64_800_000, 31, "UTC")),
-        spec("delayed", trigger=None, after=FixedDelay(30_000)),
-        spec("follower", trigger=None, after=Completion("job")),
+        spec("delayed", source=FixedDelay(30_000)),
+        spec("follower", source=Completion("job")),
         spec("none", trigger=None),
     ]
     lines = drawn(Picture(), specs, 250, 24, [])

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 from tickwheel_operator.engine import messages as m
 from tickwheel_operator.engine.core import Engine
 from tickwheel_operator.engine.runs import Run
+from tickwheel_operator.engine.sources import ByClock, ByHand
 from tickwheel_operator.engine.spec import EngineConfig, PoolSpec, TaskSpec
 from tickwheel_operator.engine.triggers import FixedRateTrigger
 from tickwheel_operator.ledger.facts import Fact
@@ -16,9 +17,11 @@ E = TypeVar("E")
 
 
 def task_spec(name: str = "hello", **changes: Any) -> TaskSpec:
+    """A task that fires each second from T0 on. `trigger` is short for a `source` by the clock; None: by hand."""
+    trigger = changes.pop("trigger", FixedRateTrigger(1_000, T0))
     fields: dict[str, Any] = {
         "uid": f"uid-{name}", "namespace": "shops", "name": name, "generation": 1, "created_ms": T0,
-        "trigger": FixedRateTrigger(1_000, T0), "pool": "pool", "handler": "greet",
+        "source": ByHand() if trigger is None else ByClock(trigger), "pool": "pool", "handler": "greet",
     }  # fmt: skip
     return TaskSpec(**{**fields, **changes})
 

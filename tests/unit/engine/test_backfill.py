@@ -8,15 +8,8 @@ import pytest
 from tests.unit.engine.driver import T0, Driver, deliveries, task_spec
 
 from tickwheel_operator.engine import messages as m
-from tickwheel_operator.engine.spec import (
-    Completion,
-    EngineConfig,
-    Outcome,
-    Overlap,
-    OverlapPolicy,
-    RetryPolicy,
-    TaskSpec,
-)
+from tickwheel_operator.engine.sources import Completion, Outcome
+from tickwheel_operator.engine.spec import EngineConfig, Overlap, OverlapPolicy, RetryPolicy, TaskSpec
 from tickwheel_operator.engine.triggers import FixedRateTrigger
 from tickwheel_operator.ledger import facts as f
 
@@ -219,7 +212,7 @@ def test_a_backfill_makes_no_run_while_its_task_is_invalid_or_the_intake_is_held
 
 def test_nobody_follows_the_runs_of_a_backfill_nor_the_backfill() -> None:
     """What is made up for is no news."""
-    follower = task_spec("next", trigger=None, after=Completion("hello", Outcome.ANY))
+    follower = task_spec("next", source=Completion("hello", Outcome.ANY))
     driver = Driver.leading(_spec(suspend=True), follower, now_ms=T0 + NOW)
     driver.backfill(1_000, 5_000)
     assert _work(driver) == [1_000, 2_000, 3_000, 4_000]

@@ -14,11 +14,10 @@ from tests.unit.engine.driver import T0, Driver, deliveries, task_spec
 
 from tickwheel_operator.engine import messages as m
 from tickwheel_operator.engine.places import Place
+from tickwheel_operator.engine.sources import Completion, Outcome
 from tickwheel_operator.engine.spec import (
     Backoff,
-    Completion,
     EngineConfig,
-    Outcome,
     Overlap,
     OverlapPolicy,
     PoolSpec,
@@ -243,7 +242,7 @@ def test_what_loses_its_first_again_and_again_is_held_in_order() -> None:
 def test_a_long_chain_of_ends_is_no_chain_of_calls(takes_over: bool) -> None:
     replace = Overlap(policy=OverlapPolicy.REPLACE, max_concurrent=1)
     chain = [
-        task_spec(f"c{n}", trigger=None, after=Completion(f"c{n - 1}", Outcome.ANY), overlap=replace, pool="other")
+        task_spec(f"c{n}", source=Completion(f"c{n - 1}", Outcome.ANY), overlap=replace, pool="other")
         for n in range(1, 400)
     ]
     driver = Driver.leading(task_spec("c0"), *chain)

@@ -12,7 +12,8 @@ from tests.unit.engine.driver import T0, Driver, task_spec
 from tickwheel_operator.engine import messages as m
 from tickwheel_operator.engine.cron import normal_text
 from tickwheel_operator.engine.fingerprints import trigger_of
-from tickwheel_operator.engine.spec import Completion, FixedDelay, Misfire, MisfirePolicy, Outcome
+from tickwheel_operator.engine.sources import Completion, FixedDelay, Outcome
+from tickwheel_operator.engine.spec import Misfire, MisfirePolicy
 from tickwheel_operator.engine.triggers import (
     CronTrigger,
     DailyIntervalTrigger,
@@ -104,10 +105,10 @@ OTHERS: list[dict[str, Any]] = [
     {"trigger": FilteredTrigger(OnceTrigger(T0), Filter(exclude=(CALENDAR,)))},
     {"trigger": FilteredTrigger(OnceTrigger(T0), Filter(include=(CALENDAR,)))},
     {"trigger": None},
-    {"trigger": None, "after": FixedDelay(1_000)},
-    {"trigger": None, "after": FixedDelay(1_000), "filter": Filter(exclude=(CALENDAR,))},
-    {"trigger": None, "after": Completion("other")},
-    {"trigger": None, "after": Completion("other", Outcome.ANY)},
+    {"source": FixedDelay(1_000)},
+    {"source": FixedDelay(1_000, Filter(exclude=(CALENDAR,)))},
+    {"source": Completion("other")},
+    {"source": Completion("other", Outcome.ANY)},
 ]
 
 
@@ -115,7 +116,7 @@ def test_other_instants_are_another_fingerprint() -> None:
     assert len({task_spec(**changes).schedule for changes in OTHERS}) == len(OTHERS)
 
 
-@pytest.mark.parametrize("changes", [changes for changes in OTHERS if changes.get("trigger", 1) is None])
+@pytest.mark.parametrize("changes", [changes for changes in OTHERS if task_spec(**changes).trigger is None])
 def test_a_schedule_without_instants_is_none(changes: dict[str, Any]) -> None:
     assert trigger_of(task_spec(**changes).schedule) is None
 

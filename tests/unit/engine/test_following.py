@@ -10,13 +10,11 @@ from tests.unit.engine.driver import T0, Driver, deliveries, task_spec
 
 from tickwheel_operator.engine import messages as m
 from tickwheel_operator.engine.cron import parse
+from tickwheel_operator.engine.sources import ByHand, Completion, FixedDelay, Outcome
 from tickwheel_operator.engine.spec import (
-    Completion,
     EngineConfig,
-    FixedDelay,
     Misfire,
     MisfirePolicy,
-    Outcome,
     Overlap,
     OverlapPolicy,
     RetryPolicy,
@@ -27,12 +25,12 @@ from tickwheel_operator.engine.triggers.filters import Filter
 from tickwheel_operator.ledger import facts as f
 
 
-def _delayed(delay_ms: int = 3_000, **changes: Any) -> TaskSpec:
-    return task_spec(trigger=None, after=FixedDelay(delay_ms), **changes)
+def _delayed(delay_ms: int = 3_000, admitted: Filter | None = None, **changes: Any) -> TaskSpec:
+    return task_spec(source=FixedDelay(delay_ms, admitted), **changes)
 
 
 def _pair(outcome: Outcome = Outcome.SUCCEEDED, **changes: Any) -> tuple[TaskSpec, TaskSpec]:
-    follower = task_spec("next", trigger=None, after=Completion("hello", outcome), **changes)
+    follower = task_spec("next", source=Completion("hello", outcome), **changes)
     return task_spec(trigger=None, retry=RetryPolicy(limit=0)), follower
 
 
@@ -61,7 +59,7 @@ def test_a_fixed_delay_looks_on_where_the_search_behind_calendars_gave_up(delay_
         CalendarDates(name, crons=[parse(f"{seconds} * * {day} * *")])
         for name, seconds in (("even", "*/2"), ("odd", "1/2"))
     ]
-    spec = _delayed(delay_ms, filter=Filter(exclude=tuple(calendars)))
+    spec = _delayed(delay_ms, Filter(exclude=tuple(calendars)))
     driver = Driver.leading(spec)
     looked = driver.engine.scheduler.following
     assert looked.next_ms(spec.uid) is None, "nobody knows it yet"
@@ -158,7 +156,7 @@ def test_each_end_makes_one_run_and_never_two_over_leaders() -> None:
 
 def test_a_suspended_follower_and_one_outside_of_its_window_count_what_they_let_pass() -> None:
     upstream, suspended = _pair(suspend=True)
-    closed = task_spec("late", trigger=None, after=Completion("hello"), filter=Filter(not_after_ms=T0 - 1))
+    closed = task_spec("late", source=Completion("hello", filter=Filter(not_after_ms=T0 - 1)))
     driver = Driver.leading(upstream, suspended, closed)
     driver.submit("k")
     [run] = deliveries(driver.pull())
@@ -189,9 +187,7 @@ def test_a_follower_counts_the_ends_that_it_missed_while_it_was_invalid() -> Non
 
 def test_a_chain_of_completions_runs_to_its_end() -> None:
     names = ("hello", "b", "c")
-    specs = [
-        task_spec(n, trigger=None, after=None if i == 0 else Completion(names[i - 1])) for i, n in enumerate(names)
-    ]
+    specs = [task_spec(n, source=ByHand() if i == 0 else Completion(names[i - 1])) for i, n in enumerate(names)]
     driver = Driver.leading(*specs)
     driver.submit("k")
     ran, token = [], 0
@@ -235,7 +231,7 @@ def test_a_follower_whose_pool_is_full_counts_the_end_and_makes_no_run() -> None
 
 
 def test_a_fixed_delay_that_was_missed_is_skipped_where_the_policy_says_so() -> None:
-    spec = task_spec(trigger=None, after=FixedDelay(3_000), misfire=Misfire(policy=MisfirePolicy.SKIP))
+    spec = task_spec(source=FixedDelay(3_000), misfire=Misfire(policy=MisfirePolicy.SKIP))
     driver = Driver.leading(spec)
     driver.at(3_000)
     [first] = deliveries(driver.pull())
@@ -296,7 +292,7 @@ def test_a_follower_hears_of_an_open_run_whose_task_became_invalid_before_or_aft
     driver = Driver.leading(task_spec(trigger=None))
     driver.submit("k")
     [delivery] = deliveries(driver.pull())
-    follower = task_spec("next", trigger=None, after=Completion("hello", Outcome.SUCCEEDED))
+    follower = task_spec("next", source=Completion("hello", Outcome.SUCCEEDED))
     commands = [m.TaskRemoved(uid="uid-hello", forget=False), m.TaskApplied(spec=follower)]
     for command in commands if first == "invalid" else reversed(commands):
         driver.do(command)

@@ -6,7 +6,8 @@ import pytest
 from tests.unit.engine.driver import T0, Driver, deliveries, task_spec
 
 from tickwheel_operator.engine import messages as m
-from tickwheel_operator.engine.spec import FixedDelay, Misfire, MisfirePolicy
+from tickwheel_operator.engine.sources import FixedDelay
+from tickwheel_operator.engine.spec import Misfire, MisfirePolicy
 from tickwheel_operator.ledger import facts as f
 
 FULL = m.IntakeHeld(reason="the ledger retains 256 MiB")
@@ -92,7 +93,7 @@ def test_an_overdue_task_makes_no_run_while_the_intake_is_held_whatever_becomes_
 
 
 def test_a_fixed_delay_that_ends_while_the_intake_is_held_is_settled_when_it_opens() -> None:
-    driver = Driver.leading(task_spec(trigger=None, after=FixedDelay(1_000)))
+    driver = Driver.leading(task_spec(source=FixedDelay(1_000)))
     driver.do(FULL)
     assert driver.at(1_000) == []
     assert driver.open_runs() == []

@@ -8,7 +8,8 @@ import pytest
 from tests.unit.engine.driver import T0, Driver, deliveries, only, task_spec
 
 from tickwheel_operator.engine import messages as m
-from tickwheel_operator.engine.spec import EngineConfig, FixedDelay
+from tickwheel_operator.engine.sources import FixedDelay
+from tickwheel_operator.engine.spec import EngineConfig
 from tickwheel_operator.engine.triggers import FixedRateTrigger
 
 
@@ -60,7 +61,7 @@ def test_a_lease_that_is_not_renewed_ends_within_a_sweep_though_nothing_else_hap
 
 
 _RATE: dict[str, Any] = {}
-_DELAY: dict[str, Any] = {"trigger": None, "after": FixedDelay(500)}
+_DELAY: dict[str, Any] = {"source": FixedDelay(500)}
 
 
 @pytest.mark.parametrize("what", [_RATE, _DELAY])

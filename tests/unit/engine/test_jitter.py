@@ -12,15 +12,8 @@ from tests.unit.engine.driver import T0, Driver, deliveries, task_spec
 
 from tickwheel_operator.engine import messages as m
 from tickwheel_operator.engine.jitter import jittered_start_ms
-from tickwheel_operator.engine.spec import (
-    Backoff,
-    FixedDelay,
-    Misfire,
-    MisfirePolicy,
-    Overlap,
-    OverlapPolicy,
-    RetryPolicy,
-)
+from tickwheel_operator.engine.sources import FixedDelay
+from tickwheel_operator.engine.spec import Backoff, Misfire, MisfirePolicy, Overlap, OverlapPolicy, RetryPolicy
 from tickwheel_operator.engine.triggers import CronTrigger, FixedRateTrigger, OnceTrigger, Trigger
 from tickwheel_operator.ledger import facts as f
 
@@ -139,7 +132,7 @@ def test_starts_are_in_the_order_of_instants(trigger: Trigger, jitter: int, uid:
     assert all(one <= other for one, other in pairwise(late))
 
 
-@pytest.mark.parametrize("changes", [{"trigger": OnceTrigger(T0)}, {"trigger": None, "after": FixedDelay(1_000)}])
+@pytest.mark.parametrize("changes", [{"trigger": OnceTrigger(T0)}, {"source": FixedDelay(1_000)}])
 def test_what_has_no_next_instant_may_start_as_late_as_the_jitter_says(changes: dict[str, Any]) -> None:
     found = {jittered_start_ms(task_spec(uid=f"u{n}", jitter_ms=10**6, **changes), T0, T0, 1_000) for n in range(200)}
     assert T0 <= min(found) < T0 + 10**5

@@ -10,7 +10,8 @@ from tests.unit.engine.driver import T0, Driver, deliveries, task_spec
 
 from tickwheel_operator.engine import messages as m
 from tickwheel_operator.engine.messages import RunState
-from tickwheel_operator.engine.spec import Completion, Misfire, MisfirePolicy, Outcome, Overlap, OverlapPolicy, TaskSpec
+from tickwheel_operator.engine.sources import Completion, Outcome
+from tickwheel_operator.engine.spec import Misfire, MisfirePolicy, Overlap, OverlapPolicy, TaskSpec
 from tickwheel_operator.engine.triggers import FixedRateTrigger
 from tickwheel_operator.ledger import facts as f
 
@@ -281,7 +282,7 @@ def test_a_delay_that_ends_during_a_failover_is_judged_as_by_a_leader_that_stays
 
 def test_the_end_of_a_delayed_run_at_a_takeover_is_heard_by_who_follows() -> None:
     spec = _task(OverlapPolicy.FORBID, trigger=None)
-    follower = task_spec("after", trigger=None, after=Completion("hello", Outcome.ANY))
+    follower = task_spec("after", source=Completion("hello", Outcome.ANY))
     driver = Driver.leading(follower, spec)
     driver.submit("later", delay_ms=5_000)
     driver.submit("now")
@@ -470,7 +471,7 @@ def test_a_run_that_replaces_others_leaves_alone_what_the_end_of_one_of_them_has
     """Of two that wait, the end of the first lets a follower run, which replaces the second."""
     first = _task(OverlapPolicy.REPLACE, "first", key="/shop", trigger=None)
     second = _task(OverlapPolicy.QUEUE, "second", key="/shop", trigger=None)
-    follows = _task(OverlapPolicy.REPLACE, "follows", key="/shop", trigger=None, after=Completion("first", Outcome.ANY))
+    follows = _task(OverlapPolicy.REPLACE, "follows", key="/shop", source=Completion("first", Outcome.ANY))
     shop = b'{"shop":"north"}'
     driver = Driver.leading(first, second, msgspec.structs.replace(follows, parameters=shop))
     driver.submit("a", "first", parameters=shop)

@@ -13,7 +13,8 @@ from tests.unit.engine.driver import T0, Driver, deliveries, task_spec
 from tickwheel_operator.engine import messages as m
 from tickwheel_operator.engine.cron import parse
 from tickwheel_operator.engine.groups import AT_ONCE
-from tickwheel_operator.engine.spec import FixedDelay, Misfire, MisfirePolicy, Overlap, OverlapPolicy, TaskSpec
+from tickwheel_operator.engine.sources import FixedDelay
+from tickwheel_operator.engine.spec import Misfire, MisfirePolicy, Overlap, OverlapPolicy, TaskSpec
 from tickwheel_operator.engine.triggers import FilteredTrigger, FixedRateTrigger, OnceTrigger
 from tickwheel_operator.engine.triggers.calendar import CalendarDates
 from tickwheel_operator.engine.triggers.filters import Filter
@@ -344,7 +345,7 @@ def test_a_task_that_is_created_after_the_clock_was_set_back_fires_at_its_instan
 
 def test_a_delay_of_a_task_that_is_created_after_the_clock_was_set_back_is_waited_for() -> None:
     driver = _set_back()
-    driver.do(m.TaskApplied(spec=task_spec("new", trigger=None, after=FixedDelay(60_000))))
+    driver.do(m.TaskApplied(spec=task_spec("new", source=FixedDelay(60_000))))
     _pass(driver, 59_900)
     assert driver.of(f.Fired) == []
     _pass(driver, 60_400)
@@ -363,10 +364,10 @@ def test_an_edit_after_the_clock_was_set_back_counts_from_now_and_fires_nothing_
 
 
 def test_a_fixed_delay_fires_however_often_a_calendar_that_it_names_changes() -> None:
-    spec = task_spec(trigger=None, after=FixedDelay(3_600_000), filter=_closed_on(1))
+    spec = task_spec(source=FixedDelay(3_600_000, _closed_on(1)))
     driver = Driver.leading(spec)
     for number in range(1, 5):
-        changed = task_spec(trigger=None, after=FixedDelay(3_600_000), filter=_closed_on(number + 1))
+        changed = task_spec(source=FixedDelay(3_600_000, _closed_on(number + 1)))
         driver.at(number * 1_000_000, m.TaskApplied(spec=changed))
     assert _instants(driver) == [3_600_000]
 

@@ -10,7 +10,8 @@ from tests.unit.engine.driver import T0, Driver, deliveries, task_spec
 
 from tickwheel_operator.engine import groups, scheduler
 from tickwheel_operator.engine import messages as m
-from tickwheel_operator.engine.spec import FixedDelay, Misfire, MisfirePolicy, Overlap, OverlapPolicy
+from tickwheel_operator.engine.sources import FixedDelay
+from tickwheel_operator.engine.spec import Misfire, MisfirePolicy, Overlap, OverlapPolicy
 from tickwheel_operator.engine.triggers import FixedRateTrigger
 from tickwheel_operator.ledger import facts as f
 
@@ -229,7 +230,7 @@ def test_a_store_that_opens_again_settles_a_thousand_tasks_at_a_time() -> None:
 
 
 def test_fixed_delays_that_are_overdue_take_their_turn_too() -> None:
-    specs = [task_spec(f"t{number}", trigger=None, after=FixedDelay(1_000)) for number in range(1_500)]
+    specs = [task_spec(f"t{number}", source=FixedDelay(1_000)) for number in range(1_500)]
     driver = Driver(*specs, now_ms=T0 + HOUR)
     driver.do(m.CatalogSynced())
     assert driver.engine.state.next_run - 1 == 1_000

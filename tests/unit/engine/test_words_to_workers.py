@@ -5,7 +5,8 @@ from __future__ import annotations
 from tests.unit.engine.driver import T0, Driver, deliveries, only, task_spec
 
 from tickwheel_operator.engine import messages as m
-from tickwheel_operator.engine.spec import Completion, EngineConfig, Outcome, Overlap, OverlapPolicy, RetryPolicy
+from tickwheel_operator.engine.sources import Completion, Outcome
+from tickwheel_operator.engine.spec import EngineConfig, Overlap, OverlapPolicy, RetryPolicy
 from tickwheel_operator.ledger import facts as f
 
 _BEYOND_THE_TIMEOUT_MS = 120_000
@@ -30,7 +31,7 @@ def test_a_process_is_not_told_to_stop_what_the_one_before_it_held() -> None:
     replace = Overlap(policy=OverlapPolicy.REPLACE, max_concurrent=1)
     specs = (
         task_spec(trigger=None, retry=RetryPolicy(limit=0)),
-        task_spec("next", trigger=None, after=Completion("hello", Outcome.FAILED), overlap=replace),
+        task_spec("next", source=Completion("hello", Outcome.FAILED), overlap=replace),
     )
     driver = Driver.leading(*specs)
     driver.submit("1")
@@ -60,9 +61,7 @@ def test_an_attempt_has_its_whole_timeout_under_a_new_leader() -> None:
 
 def test_what_follows_from_an_end_stands_right_behind_it_though_one_report_ends_several_runs() -> None:
     """So that a leader that dies between two segments leaves no end without what follows from it."""
-    driver = Driver.leading(
-        task_spec(trigger=None), task_spec("next", trigger=None, after=Completion("hello", Outcome.SUCCEEDED))
-    )
+    driver = Driver.leading(task_spec(trigger=None), task_spec("next", source=Completion("hello", Outcome.SUCCEEDED)))
     for key in range(3):
         driver.submit(f"{key}")
     tokens = [d.token for d in deliveries(driver.pull())]
@@ -97,7 +96,7 @@ def test_a_report_that_ends_an_overdue_attempt_is_answered_with_what_must_stop_s
     replace = Overlap(policy=OverlapPolicy.REPLACE, max_concurrent=1)
     driver = Driver.leading(
         task_spec(trigger=None, timeout_ms=1_000, grace_ms=0, retry=RetryPolicy(limit=0)),
-        task_spec("next", trigger=None, after=Completion("hello", Outcome.FAILED), overlap=replace),
+        task_spec("next", source=Completion("hello", Outcome.FAILED), overlap=replace),
     )
     driver.submit("1", "next")
     driver.submit("2")
@@ -120,9 +119,7 @@ def test_a_worker_that_waits_is_told_to_stop_what_it_does_for_a_task_that_is_del
 
 
 def test_ends_are_one_fact_again_when_the_last_follower_is_gone() -> None:
-    driver = Driver.leading(
-        task_spec(trigger=None), task_spec("next", trigger=None, after=Completion("hello", Outcome.SUCCEEDED))
-    )
+    driver = Driver.leading(task_spec(trigger=None), task_spec("next", source=Completion("hello", Outcome.SUCCEEDED)))
     driver.submit("0")
     [first] = deliveries(driver.pull())
     driver.report(succeeded=[first.token])

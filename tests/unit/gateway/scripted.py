@@ -135,7 +135,6 @@ def task(**changes: Any) -> TaskSpec:
         "name": "shop-sync",
         "generation": 1,
         "created_ms": 0,
-        "trigger": None,
         "pool": "shops",
         "handler": "sync",
     }

@@ -6,7 +6,8 @@ from typing import Any
 
 from tickwheel_operator.api import parse
 from tickwheel_operator.api.calendar import Calendar
-from tickwheel_operator.engine.spec import CalendarUse, Completion, PoolSpec, TaskSpec
+from tickwheel_operator.engine.sources import ByClock, Completion
+from tickwheel_operator.engine.spec import CalendarUse, PoolSpec, TaskSpec
 from tickwheel_operator.engine.triggers import CronTrigger
 from tickwheel_operator.kinds.calendar import SeenCalendar, compile_calendar
 from tickwheel_operator.kinds.scheduledtask import SeenTask
@@ -24,9 +25,15 @@ def a_task(
 ) -> Any:  # fmt: skip
     """`compiled` are further fields of its spec."""
     name = more.pop("name", f"task-{uid}")
-    fields = {"trigger": None, **(compiled or {})}
     spec = TaskSpec(
-        uid=uid, namespace="ns", name=name, generation=generation, created_ms=0, pool=pool, handler="h", **fields
+        uid=uid,
+        namespace="ns",
+        name=name,
+        generation=generation,
+        created_ms=0,
+        pool=pool,
+        handler="h",
+        **(compiled or {}),
     )
     if "stored" in more:
         more["stored"] = Stored((), ready=more["stored"])
@@ -39,12 +46,12 @@ def a_task(
 def a_timed_task(uid: str, *calendars: str, cron: str = "0 4 * * *", **more: Any) -> Any:
     """A task that does not fire on the dates of these calendars."""
     uses = tuple(CalendarUse(name) for name in calendars)
-    return a_task(uid, compiled={"trigger": CronTrigger(cron), "calendars": uses}, **more)
+    return a_task(uid, compiled={"source": ByClock(CronTrigger(cron)), "calendars": uses}, **more)
 
 
 def a_follower(name: str, after: str, **more: Any) -> Any:
     """A task of this name (its uid too) that runs when `after` has."""
-    return a_task(name, name=name, compiled={"after": Completion(after)}, **more)
+    return a_task(name, name=name, compiled={"source": Completion(after)}, **more)
 
 
 def a_calendar(

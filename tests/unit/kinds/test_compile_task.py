@@ -15,14 +15,12 @@ import yaml
 from tickwheel_operator.api import InvalidManifest, ScheduledTask, parse
 from tickwheel_operator.api.calendar import Calendar
 from tickwheel_operator.engine.cron import parse as parse_cron
+from tickwheel_operator.engine.sources import Completion, FixedDelay, Outcome, Source
 from tickwheel_operator.engine.spec import (
     Backoff,
     CalendarUse,
-    Completion,
-    FixedDelay,
     Guarantee,
     MisfirePolicy,
-    Outcome,
     Overlap,
     OverlapPolicy,
     TaskSpec,
@@ -129,19 +127,18 @@ def test_a_date_that_never_comes_is_refused_with_its_field() -> None:
 
 
 @pytest.mark.parametrize(
-    ("trigger", "after"),
+    ("trigger", "source"),
     [
         ({"fixedDelay": "30s"}, FixedDelay(30_000)),
         ({"completion": {"task": "other"}}, Completion("other", Outcome.SUCCEEDED)),
         ({"completion": {"task": "other", "outcome": "Any"}}, Completion("other", Outcome.ANY)),
     ],
 )
-def test_what_follows_a_run_is_no_trigger_of_time(trigger: dict[str, Any], after: object) -> None:
+def test_what_follows_a_run_is_no_trigger_of_time(trigger: dict[str, Any], source: Source) -> None:
     spec = compiled(trigger=trigger)
-    assert (spec.trigger, spec.after, spec.filter) == (None, after, None)
+    assert spec.source == source
     window = compiled(trigger={**trigger, "window": {"notAfter": "2026-02-01T00:00:00Z"}})
-    assert (window.trigger, window.after) == (None, after)
-    assert window.filter == Filter(not_after_ms=at("2026-02-01T00:00:00Z"))
+    assert window.source == source.within(Filter(not_after_ms=at("2026-02-01T00:00:00Z")))
 
 
 # --- windows, jitter, overlap ---
@@ -265,7 +262,6 @@ def test_the_dates_of_calendars_are_bound_to_the_trigger() -> None:
         not_before_ms=at("2026-03-01T00:00:00Z"), exclude=(holidays,), include=(workdays,)
     )
     assert bound.trigger.next_after(CREATED_MS) == at("2026-03-03T09:00:00Z")
-    assert bound.filter is None
     assert (bound.uid, bound.calendars) == (spec.uid, spec.calendars)
 
 
@@ -303,8 +299,8 @@ def test_what_follows_a_run_is_bound_by_its_filter() -> None:
     )
     holidays = calendar(dates=["2026-01-01"])
     bound = bind_calendars(spec, known(holidays))
-    assert (bound.trigger, bound.after) == (None, FixedDelay(30_000))
-    assert bound.filter == Filter(not_after_ms=at("2026-02-01T00:00:00Z"), exclude=(holidays,))
+    assert isinstance(bound.source, FixedDelay)
+    assert bound.source.filter == Filter(not_after_ms=at("2026-02-01T00:00:00Z"), exclude=(holidays,))
     assert bind_calendars(bound, known(holidays)) == bound
 
 
@@ -404,7 +400,7 @@ def test_calendars_that_refuse_very_much_are_no_reason_to_refuse_the_task() -> N
     ]
     both = [{"name": "a"}, {"name": "b"}]
     spec = created(compiled(trigger={"fixedDelay": "30s", "calendars": both}), "2026-08-01T00:00:00Z")
-    assert bind_calendars(spec, known(*tiles)).filter is not None
+    assert bind_calendars(spec, known(*tiles)).source.filter is not None
 
 
 def test_tasks_that_share_schedule_and_calendars_share_the_search() -> None:

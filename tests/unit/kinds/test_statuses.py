@@ -14,7 +14,8 @@ from tickwheel_operator.api.taskrun import TaskRunStatus
 from tickwheel_operator.api.workerpool import WorkerPoolStatus
 from tickwheel_operator.engine.cron import parse
 from tickwheel_operator.engine.messages import RunState
-from tickwheel_operator.engine.spec import CalendarUse, Completion, FixedDelay, TaskSpec
+from tickwheel_operator.engine.sources import ByClock, ByHand, Completion, FixedDelay
+from tickwheel_operator.engine.spec import CalendarUse, TaskSpec
 from tickwheel_operator.engine.triggers import CronTrigger, FilteredTrigger, OnceTrigger
 from tickwheel_operator.engine.triggers.calendar import CalendarDates
 from tickwheel_operator.engine.triggers.filters import Filter
@@ -35,7 +36,9 @@ SKIPS = (("Deadline", 2, 60_000), ("Misfired", 3, 1_500))
 
 
 def a_task(fault: tuple[str, str] | None = None, **more: Any) -> Any:
-    fields = {"trigger": CronTrigger("0 4 * * *"), **more}
+    """`trigger` is short for a `source` by the clock."""
+    trigger = more.pop("trigger", CronTrigger("0 4 * * *"))
+    fields = {"source": ByHand() if trigger is None else ByClock(trigger), **more}
     spec = TaskSpec(uid="u", namespace="ns", name="t", generation=2, created_ms=0, pool="p", handler="h", **fields)
     why = None if fault is None else SimpleNamespace(reason=fault[0], message=fault[1])
     return SimpleNamespace(seen=SimpleNamespace(uid="u", generation=2, spec=spec), fault=why)
@@ -195,7 +198,7 @@ def test_what_made_no_run_is_shown_by_reason_and_remembered_of_the_stored_status
 
 
 def test_a_task_that_follows_another_is_armed_and_says_whom() -> None:
-    status = task_status(a_task(trigger=None, after=Completion("extract")), a_view(next_ms=None), a_pool("h"))
+    status = task_status(a_task(source=Completion("extract")), a_view(next_ms=None), a_pool("h"))
     assert condition(status, "Ready")["reason"] == "Armed"
     assert status["trigger"] == "after a run of extract succeeded"
 
@@ -203,7 +206,7 @@ def test_a_task_that_follows_another_is_armed_and_says_whom() -> None:
 def over(**fields: Any) -> bool:
     """Whether a task with this trigger says at 60 s that nothing fires any more, when the engine sleeps on none."""
     view = a_view(next_ms=None, active=fields.pop("active", 0))
-    task = a_task(**{"trigger": None, **fields})
+    task = a_task(**fields)
     ended = has_ended(task, view, 60_000)
     assert condition(task_status(task, view, None, ended=ended), "Ready")["reason"] == ("Ended" if ended else "Armed")
     return ended
@@ -213,7 +216,7 @@ def test_a_task_whose_calendars_refuse_more_than_a_search_asks_for_has_not_ended
     seconds = [CalendarDates(name, crons=[parse(f"{name} * * 1 * *")]) for name in ("*/2", "1/2")]
     behind = Filter(exclude=tuple(seconds))
     assert not over(trigger=FilteredTrigger(CronTrigger("* * * * * *"), behind))
-    assert not over(after=FixedDelay(1_000), filter=behind)
+    assert not over(source=FixedDelay(1_000, behind))
 
 
 def test_a_task_whose_trigger_has_no_instant_any_more_says_that_it_ended() -> None:
@@ -227,12 +230,12 @@ def test_a_task_whose_trigger_has_no_instant_any_more_says_that_it_ended() -> No
 
 def test_a_task_that_waits_for_the_end_of_a_run_has_not_ended_unless_its_window_has() -> None:
     window = Filter(not_after_ms=80_000)
-    assert not over(after=FixedDelay(30_000), active=1)
-    assert not over(after=FixedDelay(30_000), filter=window, active=1)
-    assert over(after=FixedDelay(30_000), filter=window)
-    assert not over(after=Completion("extract"))
-    assert not over(after=Completion("extract"), filter=window)
-    assert over(after=Completion("extract"), filter=Filter(not_after_ms=59_999))
+    assert not over(source=FixedDelay(30_000), active=1)
+    assert not over(source=FixedDelay(30_000, window), active=1)
+    assert over(source=FixedDelay(30_000, window))
+    assert not over(source=Completion("extract"))
+    assert not over(source=Completion("extract", filter=window))
+    assert over(source=Completion("extract", filter=Filter(not_after_ms=59_999)))
 
 
 def test_an_ended_task_is_still_known_as_such_where_only_its_stored_status_tells() -> None:

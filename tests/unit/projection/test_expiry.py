@@ -29,7 +29,7 @@ def deleted(*runs: SeenRun, keep: int | None = 2) -> list[str]:
         objects.put(run)
     if keep is not None:
         spec = TaskSpec(
-            uid="t", namespace="shops", name="sync", generation=1, created_ms=0, pool="p", handler="h", trigger=None,
+            uid="t", namespace="shops", name="sync", generation=1, created_ms=0, pool="p", handler="h",
             keep_succeeded=keep, keep_failed=1,
         )  # fmt: skip
         objects.put(SeenTask(kind="ScheduledTask", uid="t", namespace="shops", name="sync", generation=1, spec=spec))

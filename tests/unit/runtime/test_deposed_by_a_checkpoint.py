@@ -16,9 +16,7 @@ from tickwheel_operator.ledger.log import Ledger
 from tickwheel_operator.ledger.protocol import Deposed, Segment, SegmentKind
 from tickwheel_operator.runtime.partition import PartitionHost
 
-_SPEC = TaskSpec(
-    uid="u-1", namespace="default", name="t", generation=1, created_ms=0, trigger=None, pool="p", handler="h"
-)
+_SPEC = TaskSpec(uid="u-1", namespace="default", name="t", generation=1, created_ms=0, pool="p", handler="h")
 
 
 class _Term:

@@ -12,6 +12,7 @@ from tests.contract.clock import ManualClock
 from tests.contract.memory_store import MemorySegmentStore
 
 from tickwheel_operator.engine import messages as m
+from tickwheel_operator.engine.sources import ByClock, ByHand
 from tickwheel_operator.engine.spec import PoolSpec, TaskSpec
 from tickwheel_operator.engine.triggers import FixedRateTrigger
 from tickwheel_operator.ledger.log import Ledger
@@ -36,8 +37,8 @@ class _Term:
 
 def _spec(name: str = "t", trigger: FixedRateTrigger | None = None) -> TaskSpec:
     return TaskSpec(
-        uid=f"u-{name}", namespace="default", name=name, generation=1, created_ms=_NOW, trigger=trigger, pool="p",
-        handler="h",
+        uid=f"u-{name}", namespace="default", name=name, generation=1, created_ms=_NOW,
+        source=ByHand() if trigger is None else ByClock(trigger), pool="p", handler="h",
     )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tickwheel_operator.clock import SystemClock
 from tickwheel_operator.engine.messages import PoolApplied, TaskApplied
+from tickwheel_operator.engine.sources import ByClock
 from tickwheel_operator.engine.spec import PoolSpec, TaskSpec
 from tickwheel_operator.engine.state import State
 from tickwheel_operator.engine.triggers import FixedRateTrigger
@@ -57,7 +58,8 @@ async def test_a_fired_task_is_done_by_a_worker_process_and_its_result_is_in_the
     clock = SystemClock()
     spec = TaskSpec(
         uid="u-1", namespace="default", name="greet", generation=1, created_ms=clock.now_ms(),
-        trigger=FixedRateTrigger(200, clock.now_ms()), pool="p", handler="greet", parameters=b'{"name":"world"}',
+        source=ByClock(FixedRateTrigger(200, clock.now_ms())), pool="p", handler="greet",
+        parameters=b'{"name":"world"}',
     )  # fmt: skip
     store = SqliteSegmentStore(tmp_path / "ledger.sqlite")
     host = PartitionHost(_ledger(store, clock), _Term(), clock)

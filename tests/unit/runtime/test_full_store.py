@@ -17,9 +17,7 @@ from tickwheel_operator.ledger.log import Ledger
 from tickwheel_operator.ledger.sqlite import SqliteSegmentStore
 from tickwheel_operator.runtime.partition import PartitionHost
 
-_SPEC = TaskSpec(
-    uid="u-1", namespace="default", name="t", generation=1, created_ms=0, trigger=None, pool="p", handler="h"
-)
+_SPEC = TaskSpec(uid="u-1", namespace="default", name="t", generation=1, created_ms=0, pool="p", handler="h")
 _WORKER = m.WorkerSeen(key=m.WorkerKey("default", "p", "w"), instance="i", handlers=("h",), slots=500)
 _LIMIT = 200_000
 

@@ -23,9 +23,7 @@ from tickwheel_operator.runtime.partition import CommitConfig, PartitionHost
 
 _POOL = m.PoolApplied(spec=PoolSpec(namespace="default", name="p"))
 _TASK = m.TaskApplied(
-    spec=TaskSpec(
-        uid="u", namespace="default", name="t", generation=1, created_ms=0, trigger=None, pool="p", handler="h"
-    )
+    spec=TaskSpec(uid="u", namespace="default", name="t", generation=1, created_ms=0, pool="p", handler="h")
 )
 _requests = itertools.count()
 

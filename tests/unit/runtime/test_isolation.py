@@ -19,6 +19,7 @@ from tickwheel_operator.clock import SystemClock
 from tickwheel_operator.controllers.catalog import Catalog
 from tickwheel_operator.engine.leasing import Leasing
 from tickwheel_operator.engine.messages import CommandRefused, Pull, Pulled, WorkerKey, WorkerSeen
+from tickwheel_operator.engine.sources import ByClock
 from tickwheel_operator.engine.state import State
 from tickwheel_operator.engine.triggers import FixedRateTrigger
 from tickwheel_operator.engine.waiting import Waiting
@@ -95,7 +96,7 @@ class Replica:
 
     def task(self, uid: str, generation: int = 1, **compiled: Any) -> None:
         trigger = FixedRateTrigger(50, self.clock.now_ms())
-        self.catalog.seen(a_task(uid, generation=generation, compiled={"trigger": trigger, **compiled}))
+        self.catalog.seen(a_task(uid, generation=generation, compiled={"source": ByClock(trigger), **compiled}))
 
     @property
     def state(self) -> State | None:

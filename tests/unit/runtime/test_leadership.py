@@ -21,9 +21,7 @@ from tickwheel_operator.runtime.leadership import Leadership, LeadershipConfig
 from tickwheel_operator.runtime.partition import PartitionHost, TermEnded
 
 _CLOCK = ManualClock()
-_SPEC = TaskSpec(
-    uid="u-1", namespace="default", name="t", generation=1, created_ms=0, trigger=None, pool="p", handler="h"
-)
+_SPEC = TaskSpec(uid="u-1", namespace="default", name="t", generation=1, created_ms=0, pool="p", handler="h")
 _FOR_EVER_MS = 10**9
 
 

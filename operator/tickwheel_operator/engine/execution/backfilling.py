@@ -19,6 +19,7 @@ from tickwheel_operator.engine.identity import keyed_run_id
 from tickwheel_operator.engine.journal import Journal
 from tickwheel_operator.engine.runs import Run
 from tickwheel_operator.engine.scheduler import Scheduler
+from tickwheel_operator.engine.sources import ByHand
 from tickwheel_operator.engine.spec import EngineConfig
 from tickwheel_operator.engine.state import State
 from tickwheel_operator.engine.triggers import counted_until, looked_until
@@ -180,7 +181,7 @@ class Backfills:
         """How many instants the span has, and what speaks against it."""
         trigger = entry.spec.trigger
         if trigger is None:
-            source = "no trigger" if entry.spec.after is None else entry.spec.after.describe()
+            source = "no trigger" if isinstance(entry.spec.source, ByHand) else entry.spec.source.describe()
             return 0, (
                 f"{source}: only a task whose trigger makes instants of time (cron, fixedRate, dailyInterval, once) "
                 "can be backfilled"
