@@ -31,7 +31,7 @@ _UNIT = {
     "engine": tuple(
         str(path)
         for path in sorted((_ROOT / "tests/unit/engine").glob("test_*.py"))
-        if not re.search("cron|calendar|triggers|filters|interval|fingerprints|wheel", path.name)
+        if not re.search("cron|calendar|triggers|filters|interval|wheel", path.name)
     ),
     "ledger": ("tests/unit/ledger", "tests/contract", "tests/simulation/test_stores.py"),
     "election": ("tests/unit/election", "tests/contract"),

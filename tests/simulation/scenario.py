@@ -83,7 +83,7 @@ class Scenario:
         self.jumpy = chance.random() < 0.12
         """A story in which wall clocks are set by minutes."""
         self.triggers: dict[str, set[Trigger]] = {}
-        """Under the fingerprint of a schedule: what it stood for, since a calendar's dates are not in it."""
+        """Under the identity of a schedule: what it stood for, since a calendar's dates are not in it."""
         self._names = 0
         self._uids = 0
         for number in range(chance.randint(2, 6)):

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tickwheel_operator.engine.fingerprints import trigger_of
 from tickwheel_operator.engine.journal import Journal
 from tickwheel_operator.engine.misfire import skipped
 from tickwheel_operator.engine.runs import TaskState
+from tickwheel_operator.engine.sources import source_of
 from tickwheel_operator.engine.spec import TaskSpec
 from tickwheel_operator.engine.triggers import Trigger, once_at
 from tickwheel_operator.ledger import facts as f
@@ -38,9 +38,14 @@ class Edits:
         self._arm(task, entry.spec)
 
     def unseen(self, task: TaskState, spec: TaskSpec) -> None:
-        """The trigger was changed while nobody led. What the old one, of which only the fingerprint is left, had due
-        until now is counted: some of it perhaps after the change, which nobody saw."""
-        self._drop(task, trigger_of(task.schedule))
+        """The trigger was changed while nobody led. What the old one, of which only the identity is left, had due until
+        now is counted: some of it perhaps after the change, which nobody saw. An identity that this release cannot read
+        was written by another one, most likely of the same trigger: then nothing is dropped."""
+        before = source_of(task.schedule)
+        if before is None:
+            self._journal.emit(f.Armed(task.number, spec.schedule, task.watermark_ms))
+            return
+        self._drop(task, before.trigger)
         self._arm(task, spec)
 
     def before_the_first_fact(self, entry: Entry) -> None:

@@ -2,19 +2,24 @@
 
 Controllers build one from `spec.trigger`; `TaskSpec.source` holds it, and each member has a starter in the engine. What
 they share is small: each can be restricted by a filter, and says whether anything may still come of it.
+In the ledger a schedule is its `identity`: the source in its normal form, as JSON. So it can be read again, by which
+`engine.edits` counts what a schedule leaves undone that was edited away while nobody led.
+Invariant: sources that start the same runs have one identity, however they are written and described.
 """
 
 from __future__ import annotations
 
 import enum
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import msgspec
 
-from tickwheel_operator.engine.triggers import FilteredTrigger, Trigger, looked_until, spell_duration
+from tickwheel_operator.engine.cron import CronError, UnknownZoneError
+from tickwheel_operator.engine.triggers import AnyTrigger, FilteredTrigger, looked_until, spell_duration
+from tickwheel_operator.engine.triggers.calendar import CalendarDates
 from tickwheel_operator.engine.triggers.filters import Filter, Search
 
-__all__ = ["ByClock", "ByHand", "Completion", "FixedDelay", "Outcome", "Source"]
+__all__ = ["ByClock", "ByHand", "Completion", "FixedDelay", "Outcome", "Source", "identity", "source_of"]
 
 
 class Outcome(enum.Enum):
@@ -25,10 +30,10 @@ class Outcome(enum.Enum):
     ANY = "Any"
 
 
-class ByClock(msgspec.Struct, frozen=True, gc=False):
+class ByClock(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="clock"):
     """A run for each instant of a trigger."""
 
-    trigger: Trigger
+    trigger: AnyTrigger
     """Its window and calendars included."""
     follows: ClassVar[None] = None
 
@@ -43,14 +48,14 @@ class ByClock(msgspec.Struct, frozen=True, gc=False):
     def has_ended(self, now_ms: int, *, is_open: bool) -> bool:
         return looked_until(self.trigger, now_ms) is None
 
-    def form(self) -> tuple[object, ...]:
-        return self.trigger.form()
+    def normal(self) -> ByClock:
+        return ByClock(self.trigger.normal())
 
     def describe(self) -> str:
         return self.trigger.describe()
 
 
-class FixedDelay(msgspec.Struct, frozen=True, gc=False):
+class FixedDelay(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="fixedDelay"):
     """The next instant is this long after the end of the last run; the first, after the task was armed."""
 
     delay_ms: int
@@ -66,14 +71,14 @@ class FixedDelay(msgspec.Struct, frozen=True, gc=False):
         earliest_ms = now_ms if is_open else now_ms + self.delay_ms
         return self.filter is not None and self.filter.search(earliest_ms) is Search.NEVER
 
-    def form(self) -> tuple[object, ...]:
-        return _filtered(("fixedDelay", self.delay_ms), self.filter)
+    def normal(self) -> FixedDelay:
+        return self.within(None if self.filter is None else self.filter.normal())
 
     def describe(self) -> str:
         return _described(f"{spell_duration(self.delay_ms)} after the end of the last run", self.filter)
 
 
-class Completion(msgspec.Struct, frozen=True, gc=False):
+class Completion(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="completion"):
     """A run for each end of a run of another task of the namespace."""
 
     task: str
@@ -92,15 +97,15 @@ class Completion(msgspec.Struct, frozen=True, gc=False):
     def has_ended(self, now_ms: int, *, is_open: bool) -> bool:
         return self.filter is not None and self.filter.search(now_ms) is Search.NEVER
 
-    def form(self) -> tuple[object, ...]:
-        return _filtered(("completion", self.task, self.outcome.value), self.filter)
+    def normal(self) -> Completion:
+        return self.within(None if self.filter is None else self.filter.normal())
 
     def describe(self) -> str:
         ended = "ended" if self.outcome is Outcome.ANY else self.outcome.value.lower()
         return _described(f"after a run of {self.task} {ended}", self.filter)
 
 
-class ByHand(msgspec.Struct, frozen=True, gc=False):
+class ByHand(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="manual"):
     """Nothing starts by itself: a run for each request by a person, the API or a workflow."""
 
     trigger: ClassVar[None] = None
@@ -113,8 +118,8 @@ class ByHand(msgspec.Struct, frozen=True, gc=False):
     def has_ended(self, now_ms: int, *, is_open: bool) -> bool:
         return False
 
-    def form(self) -> tuple[object, ...]:
-        return ("manual",)
+    def normal(self) -> ByHand:
+        return self
 
     def describe(self) -> str:
         return "manual"
@@ -131,16 +136,40 @@ Source = ByClock | FixedDelay | Completion | ByHand
     The name of the task whose ends it waits for, if any.
 `has_ended(now_ms, is_open=...)`
     Whether nothing will start after `now_ms`; `is_open`: a run of it is open.
-`form`
-    As `Trigger.form`.
+`normal`
+    As `Trigger.normal`.
 `describe`
     One line for people.
 """
 
 
-def _filtered(form: tuple[object, ...], admitted: Filter | None) -> tuple[object, ...]:
-    return form if admitted is None else ("filtered", form, *admitted.form())
+def identity(source: Source) -> str:
+    """Return what the ledger knows a source by. The dates of its calendars are not in it."""
+    return _encode(source.normal()).decode()
+
+
+def source_of(text: str) -> Source | None:
+    """Return the source with this identity, but for its calendars, whose dates nobody knows; `None`: another release
+    wrote it."""
+    try:
+        source: Source = _decode(text)
+    except (CronError, UnknownZoneError, ValueError, msgspec.DecodeError):
+        return None
+    return source.within(None if source.filter is None else source.filter.window())
 
 
 def _described(text: str, admitted: Filter | None) -> str:
     return text if admitted is None else f"{text}; {admitted.describe()}"
+
+
+def _name(calendar: Any) -> str:
+    name: str = calendar.name
+    return name
+
+
+def _calendar(_: type, name: Any) -> CalendarDates:
+    return CalendarDates(name)
+
+
+_encode = msgspec.json.Encoder(enc_hook=_name).encode
+_decode = msgspec.json.Decoder(Source, dec_hook=_calendar).decode

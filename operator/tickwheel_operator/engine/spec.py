@@ -10,7 +10,7 @@ import enum
 
 import msgspec
 
-from tickwheel_operator.engine.sources import ByHand, Source
+from tickwheel_operator.engine.sources import ByHand, Source, identity
 from tickwheel_operator.engine.triggers import Trigger
 
 __all__ = [
@@ -26,9 +26,6 @@ __all__ = [
     "RetryPolicy",
     "TaskSpec",
 ]
-
-
-_encode = msgspec.json.Encoder().encode
 
 
 class MisfirePolicy(enum.Enum):
@@ -142,10 +139,9 @@ class TaskSpec(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     @property
     def schedule(self) -> str:
-        """The fingerprint of what decides its instants, as JSON: equal for triggers with the same instants, however
-        they are written. A change of it re-arms the task. A suspend does not: what it passed over is settled by the
-        misfire policy when the task is resumed."""
-        return _encode(self.source.form()).decode()
+        """The identity of its source: a change of it re-arms the task. A suspend does not: what it passed over is
+        settled by the misfire policy when the task is resumed."""
+        return identity(self.source)
 
     @property
     def trigger(self) -> Trigger | None:

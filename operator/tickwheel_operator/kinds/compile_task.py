@@ -40,7 +40,7 @@ from tickwheel_operator.engine.triggers import (
     FilteredTrigger,
     FixedRateTrigger,
     OnceTrigger,
-    Trigger,
+    Unfiltered,
     once_at,
 )
 from tickwheel_operator.engine.triggers.calendar import CalendarDates
@@ -58,8 +58,8 @@ _DAY_MS = 86_400_000
 _PROOF_ANSWERS = 4 * ANSWERS
 """What it may cost to prove that a trigger never fires: enough to look at each day of forty years."""
 _VERDICTS_KEPT = 4_096
-_verdicts: dict[tuple[Trigger | None, Filter], tuple[int, int | Search]] = {}
-"""By source and filter, of the last search: after which instant, and what came of it."""
+_verdicts: dict[AnyTrigger | Filter, tuple[int, int | Search]] = {}
+"""By a filtered trigger, or the filter of what follows a run: where the last search began, and what it found."""
 
 
 class NeverFires(InvalidManifest):
@@ -195,7 +195,7 @@ def _unfiltered(trigger: TriggerSpec, identity: str, created_ms: int) -> Source:
     return ByClock(_trigger(trigger, identity, created_ms))
 
 
-def _trigger(trigger: TriggerSpec, identity: str, created_ms: int) -> AnyTrigger:
+def _trigger(trigger: TriggerSpec, identity: str, created_ms: int) -> Unfiltered:
     if trigger.cron is not None:
         # `H` alone depends on who the task is; without it equal expressions are one value.
         return _cron(str(trigger.cron), str(trigger.time_zone), identity if "H" in trigger.cron.upper() else "")
@@ -267,14 +267,14 @@ def _overlap(concurrency: Concurrency) -> Overlap:
 
 def _fires(source: Source, created_ms: int) -> bool:
     """Whether there is an instant from the object's creation on, or one that the misfire policy decides about."""
-    admitted, base = source.filter, source.within(None).trigger
-    if base is not None and (at_ms := once_at(base)) is not None:
+    trigger, admitted = source.trigger, source.filter
+    if trigger is not None and (at_ms := once_at(trigger)) is not None:
         return admitted is None or admitted.admits(at_ms)
     after_ms = created_ms - 1
     if admitted is None:
-        return base is None or base.next_after(after_ms) is not None
+        return trigger is None or trigger.next_after(after_ms) is not None
     # Many tasks have the same calendars and the same schedule, and a search can take 100 ms: one serves them all.
-    since_ms, verdict = _verdicts.get((base, admitted), (after_ms, None))
+    since_ms, verdict = _verdicts.get(trigger or admitted, (after_ms, None))
     match verdict:
         case Search.GAVE_UP:
             return True
@@ -282,13 +282,13 @@ def _fires(source: Source, created_ms: int) -> bool:
             return False
         case int() if after_ms < verdict:
             return True
-    if base is None:
-        verdict = admitted.search(created_ms)
+    if isinstance(trigger, FilteredTrigger):
+        verdict = trigger.search(after_ms, _PROOF_ANSWERS)
     else:
-        verdict = FilteredTrigger(base, admitted).search(after_ms, _PROOF_ANSWERS)
+        verdict = admitted.search(created_ms)
     if len(_verdicts) >= _VERDICTS_KEPT:
         _verdicts.clear()
-    _verdicts[base, admitted] = (after_ms, verdict)
+    _verdicts[trigger or admitted] = (after_ms, verdict)
     return verdict is not Search.NEVER
 
 

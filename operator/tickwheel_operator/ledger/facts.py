@@ -131,7 +131,8 @@ class TaskForgotten(_Fact, frozen=True, tag=3):
 
 
 class Armed(_Fact, frozen=True, tag=4):
-    """From now on `task` follows the schedule with this fingerprint; instants up to `watermark_ms` are settled."""
+    """From now on `task` follows the schedule of this identity (`engine.sources`); instants up to `watermark_ms` are
+    settled."""
 
     task: int
     schedule: str

@@ -212,7 +212,7 @@ def test_a_trigger_that_cannot_be_read_cannot_be_built() -> None:
     with pytest.raises(ValueError, match="1 ms or more"):
         FixedRateTrigger(0, 0)
     with pytest.raises(msgspec.ValidationError, match="hour field: '25' is out of range"):
-        msgspec.json.decode(b'{"type": "cron", "expression": "0 25 * * *"}', type=AnyTrigger)
+        msgspec.json.decode(b'["cron", "0 25 * * *"]', type=AnyTrigger)
 
 
 def test_a_trigger_cannot_be_changed() -> None:

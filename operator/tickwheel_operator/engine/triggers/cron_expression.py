@@ -11,7 +11,7 @@ from tickwheel_operator.engine.cron import CronSchedule, normal_text, parse, zon
 __all__ = ["CronTrigger"]
 
 
-class CronTrigger(msgspec.Struct, frozen=True, tag_field="type", tag="cron"):
+class CronTrigger(msgspec.Struct, frozen=True, array_like=True, tag="cron"):
     """The instants of a cron expression in a time zone.
 
     Raises
@@ -51,8 +51,8 @@ class CronTrigger(msgspec.Struct, frozen=True, tag_field="type", tag="cron"):
     def key(self) -> Hashable:
         return ("cron", self.schedule, self.zone_name)
 
-    def form(self) -> tuple[object, ...]:
-        return ("cron", normal_text(self.expression, self.identity), self.zone_name)
+    def normal(self) -> CronTrigger:
+        return CronTrigger(normal_text(self.expression, self.identity), self.zone_name)
 
     def describe(self) -> str:
         return f"cron {' '.join(self.expression.split())} ({self.zone_name})"

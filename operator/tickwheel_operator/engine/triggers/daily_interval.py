@@ -20,7 +20,7 @@ _EVERY_DAY = 127
 _WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 
 
-class DailyIntervalTrigger(msgspec.Struct, frozen=True, tag_field="type", tag="dailyInterval"):
+class DailyIntervalTrigger(msgspec.Struct, frozen=True, array_like=True, tag="dailyInterval"):
     """An instant every so often between two times of day, counted from the first of them.
 
     The instants are the times `from`, `from` + `every`, `from` + 2 * `every`, ... that the clock on the wall shows
@@ -65,13 +65,13 @@ class DailyIntervalTrigger(msgspec.Struct, frozen=True, tag_field="type", tag="d
         return min(limit, daylight.count(self, after_ms, until_ms, zone_named(self.zone_name)))
 
     def key(self) -> Hashable:
-        return self.form()
+        return self.normal()
 
-    def form(self) -> tuple[object, ...]:
+    def normal(self) -> DailyIntervalTrigger:
         # The earliest end with the same times: 20:00 says no more than 24:00 where the last of them is 18:00.
         to_ms = self.from_ms + (self._per_day - 1) * self.every_ms + 1
         to_ms -= _DAY_MS if to_ms > _DAY_MS else 0
-        return ("dailyInterval", self.every_ms, self.from_ms, to_ms, self.days, self.zone_name)
+        return DailyIntervalTrigger(self.every_ms, self.from_ms, to_ms, self.days, self.zone_name)
 
     def describe(self) -> str:
         names = [name for weekday, name in enumerate(_WEEKDAYS) if self.days >> weekday & 1]

@@ -4,6 +4,8 @@ Only a filter can make an answer expensive: its searches are bounded, and `looke
 they went.
 """
 
+from __future__ import annotations
+
 from collections.abc import Hashable, Iterator
 from functools import lru_cache
 from itertools import islice
@@ -12,6 +14,7 @@ from typing import NamedTuple
 import msgspec
 
 from .filters import ANSWERS, Budget, Filter, GaveUp, Search
+from .members import Unfiltered
 from .once import OnceTrigger
 from .trigger import Trigger
 
@@ -25,15 +28,14 @@ _TURNS_EACH = 4
 _NO_LIMIT = 2**62
 
 
-class FilteredTrigger(msgspec.Struct, frozen=True, tag_field="type", tag="filtered"):
+class FilteredTrigger(msgspec.Struct, frozen=True, array_like=True, tag="filtered"):
     """The instants of another trigger that a window and calendars admit.
 
     Searches alternate between the two, so that whichever is rarer sets the pace: the instants of the base, or the
     changes of the filter. Where both are frequent, and refuse each other for long, a search gives up.
-    Not of `AnyTrigger`: a calendar's dates are no text that a codec could read.
     """
 
-    base: Trigger
+    base: Unfiltered
     filter: Filter
 
     def next_after(self, instant_ms: int) -> int | None:
@@ -56,8 +58,9 @@ class FilteredTrigger(msgspec.Struct, frozen=True, tag_field="type", tag="filter
     def key(self) -> Hashable:
         return ("filtered", self.base.key(), self.filter)
 
-    def form(self) -> tuple[object, ...]:
-        return ("filtered", self.base.form(), *self.filter.form())
+    def normal(self) -> Unfiltered | FilteredTrigger:
+        base, admitted = self.base.normal(), self.filter.normal()
+        return FilteredTrigger(base, admitted) if admitted else base
 
     def describe(self) -> str:
         return f"{self.base.describe()}; {self.filter.describe()}"

@@ -9,6 +9,7 @@ after a bounded number of answers, and what gave up is told from what is never.
 from __future__ import annotations
 
 from enum import Enum
+from functools import lru_cache
 
 import msgspec
 
@@ -57,7 +58,7 @@ class Budget:
         self.left -= 1
 
 
-class Filter(msgspec.Struct, frozen=True, kw_only=True):
+class Filter(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """The instants from `not_before_ms` to `not_after_ms`, both included, that the calendars leave."""
 
     not_before_ms: int | None = None
@@ -162,10 +163,19 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
                 met_ms = found_ms
         return met_ms
 
-    def form(self) -> tuple[object, ...]:
-        """The window, and the names of the calendars to exclude and to include: without their dates."""
-        exclude, include = ({calendar.name for calendar in calendars} for calendars in (self.exclude, self.include))
-        return (self.not_before_ms, self.not_after_ms, sorted(exclude), sorted(include))
+    def window(self) -> Filter | None:
+        """Itself without calendars; None: it has no window."""
+        if self.not_before_ms is None and self.not_after_ms is None:
+            return None
+        return Filter(not_before_ms=self.not_before_ms, not_after_ms=self.not_after_ms)
+
+    def normal(self) -> Filter | None:
+        """As `Trigger.normal`: the window, and the calendars without their dates, in order and once each. None: it
+        admits all."""
+        exclude, include = _named(self.exclude), _named(self.include)
+        if not exclude and not include:
+            return self.window()
+        return msgspec.structs.replace(self, exclude=exclude, include=include)
 
     def describe(self) -> str:
         """One line for people: the window, and the calendars by name."""
@@ -189,3 +199,12 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
             if change_ms > until_ms:
                 return None
             instant_ms = change_ms
+
+
+def _named(calendars: tuple[CalendarDates, ...]) -> tuple[CalendarDates, ...]:
+    return _undated(tuple(sorted({calendar.name for calendar in calendars}))) if calendars else ()
+
+
+@lru_cache(maxsize=1_024)
+def _undated(names: tuple[str, ...]) -> tuple[CalendarDates, ...]:
+    return tuple(CalendarDates(name) for name in names)

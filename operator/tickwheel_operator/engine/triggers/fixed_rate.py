@@ -12,7 +12,7 @@ from .spelling import spell_duration
 __all__ = ["FixedRateTrigger"]
 
 
-class FixedRateTrigger(msgspec.Struct, frozen=True, gc=False, tag_field="type", tag="fixedRate"):
+class FixedRateTrigger(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="fixedRate"):
     """An instant every period: at the anchor, a period after it, and so on without drift."""
 
     period_ms: int
@@ -40,8 +40,8 @@ class FixedRateTrigger(msgspec.Struct, frozen=True, gc=False, tag_field="type", 
     def key(self) -> Hashable:
         return self  # no tuple beside it: there may be a million
 
-    def form(self) -> tuple[object, ...]:
-        return ("fixedRate", self.period_ms, self.anchor_ms)
+    def normal(self) -> FixedRateTrigger:
+        return self
 
     def describe(self) -> str:
         return f"every {spell_duration(self.period_ms)} from {timestamp(self.anchor_ms)}"

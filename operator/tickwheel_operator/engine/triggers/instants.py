@@ -2,8 +2,7 @@
 
 An instant is an integer of milliseconds since the Unix epoch, UTC. Its text is RFC 3339, whose years have four digits:
 so an instant is in the years 1 to 9999 in UTC, wherever a user may write one, and triggers end there.
-Invariants: what is written can be read by every reader of RFC 3339, also where arithmetic went past the range; the
-text of an instant never changes, since fingerprints of schedules hold it.
+Invariants: what is written can be read by every reader of RFC 3339, also where arithmetic went past the range.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from .instants import timestamp
 __all__ = ["OnceTrigger"]
 
 
-class OnceTrigger(msgspec.Struct, frozen=True, gc=False, tag_field="type", tag="once"):
+class OnceTrigger(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="once"):
     """One instant."""
 
     at_ms: int
@@ -28,8 +28,8 @@ class OnceTrigger(msgspec.Struct, frozen=True, gc=False, tag_field="type", tag="
     def key(self) -> Hashable:
         return self
 
-    def form(self) -> tuple[object, ...]:
-        return ("once", self.at_ms)
+    def normal(self) -> OnceTrigger:
+        return self
 
     def describe(self) -> str:
         return f"once at {timestamp(self.at_ms)}"

@@ -32,10 +32,10 @@ class Trigger(Protocol):
     def key(self) -> Hashable:
         """Return a value that is equal for triggers with the same instants."""
 
-    def form(self) -> tuple[object, ...]:
-        """Return the trigger as plain values, equal for triggers with the same instants: what the ledger keeps of it.
+    def normal(self) -> Trigger:
+        """Return the trigger as the ledger keeps it: written in the one way that all with the same instants share.
 
-        The dates of calendars are not in it. `fingerprints.trigger_of` reads it.
+        Of calendars only the names stay.
         """
 
     def describe(self) -> str:

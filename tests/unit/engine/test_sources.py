@@ -1,20 +1,32 @@
-"""A schedule's fingerprint tells its trigger."""
+"""The identity of a schedule: one for all sources that start the same runs, and readable again."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.engine.driver import T0, Driver, task_spec
 
 from tickwheel_operator.engine import messages as m
+from tickwheel_operator.engine import snapshot
 from tickwheel_operator.engine.cron import normal_text
-from tickwheel_operator.engine.fingerprints import trigger_of
-from tickwheel_operator.engine.sources import Completion, FixedDelay, Outcome
+from tickwheel_operator.engine.sources import (
+    ByClock,
+    ByHand,
+    Completion,
+    FixedDelay,
+    Outcome,
+    Source,
+    identity,
+    source_of,
+)
 from tickwheel_operator.engine.spec import Misfire, MisfirePolicy
+from tickwheel_operator.engine.state import State
 from tickwheel_operator.engine.triggers import (
+    AnyTrigger,
     CronTrigger,
     DailyIntervalTrigger,
     FilteredTrigger,
@@ -51,19 +63,24 @@ CALENDAR = CalendarDates("holidays", weekdays=[5, 6])
 
 
 @given(BASES | st.builds(FilteredTrigger, BASES, WINDOWS), INSTANTS)
-def test_a_fingerprint_makes_a_trigger_with_the_same_instants(trigger: Trigger, after_ms: int) -> None:
-    found = trigger_of(task_spec(trigger=trigger).schedule)
+def test_an_identity_makes_a_trigger_with_the_same_instants(trigger: AnyTrigger, after_ms: int) -> None:
+    found = _trigger_of(identity(ByClock(trigger)))
     assert found is not None
-    assert found.form() == trigger.form()
+    assert found == trigger.normal()
     assert found.next_after(after_ms) == trigger.next_after(after_ms)
     assert found.count_between(after_ms, after_ms + 10**9, 10**9) == trigger.count_between(
         after_ms, after_ms + 10**9, 10**9
     )
 
 
-def test_the_dates_of_calendars_are_not_in_a_fingerprint() -> None:
-    trigger = FilteredTrigger(FixedRateTrigger(500, T0), Filter(exclude=(CALENDAR,)))
-    assert trigger_of(task_spec(trigger=trigger).schedule) == trigger.base
+@pytest.mark.parametrize("which", ["exclude", "include"])
+def test_the_dates_of_calendars_are_not_in_an_identity(which: str) -> None:
+    every, before, other = FixedRateTrigger(500, T0), Filter(not_after_ms=T0 + 1), CalendarDates("holidays")
+    dated, undated = (ByClock(FilteredTrigger(every, Filter(**{which: (dates,)}))) for dates in (CALENDAR, other))
+    assert identity(dated) == identity(undated)
+    assert source_of(identity(dated)) == ByClock(every), "nobody knows what they refuse"
+    windowed = FilteredTrigger(every, Filter(not_after_ms=T0 + 1, **{which: (CALENDAR,)}))
+    assert _trigger_of(identity(ByClock(windowed))) == FilteredTrigger(every, before)
 
 
 def interval(to_ms: int, every_ms: int = 6 * HOUR_MS, from_ms: int = 0) -> DailyIntervalTrigger:
@@ -77,18 +94,24 @@ def interval(to_ms: int, every_ms: int = 6 * HOUR_MS, from_ms: int = 0) -> Daily
         (CronTrigger("H H * * *", "UTC", "shops/a"), CronTrigger(normal_text("H H * * *", "shops/a"))),
         (interval(24 * HOUR_MS), interval(20 * HOUR_MS)),
         (interval(24 * HOUR_MS, from_ms=8 * HOUR_MS), interval(0, from_ms=8 * HOUR_MS)),
+        (OnceTrigger(1), FilteredTrigger(OnceTrigger(1), Filter())),
         (
             FilteredTrigger(FixedRateTrigger(1, 0), Filter(exclude=(CALENDAR, CalendarDates("other")))),
             FilteredTrigger(FixedRateTrigger(1, 0), Filter(exclude=(CalendarDates("other"), CALENDAR, CALENDAR))),
         ),
     ],
 )
-def test_triggers_that_mean_the_same_have_one_fingerprint(one: Trigger, other: Trigger) -> None:
+def test_triggers_that_mean_the_same_have_one_identity(one: AnyTrigger, other: AnyTrigger) -> None:
     assert task_spec(trigger=one).schedule == task_spec(trigger=other).schedule
-    found = trigger_of(task_spec(trigger=one).schedule)
+    found = _trigger_of(task_spec(trigger=one).schedule)
     assert found is not None
     if isinstance(one, DailyIntervalTrigger):
         assert one.key() == other.key() == found.key()
+
+
+def _trigger_of(schedule: str) -> Trigger | None:
+    source = source_of(schedule)
+    return None if source is None else source.trigger
 
 
 OTHERS: list[dict[str, Any]] = [
@@ -112,24 +135,53 @@ OTHERS: list[dict[str, Any]] = [
 ]
 
 
-def test_other_instants_are_another_fingerprint() -> None:
+def test_other_instants_are_another_identity() -> None:
     assert len({task_spec(**changes).schedule for changes in OTHERS}) == len(OTHERS)
 
 
-@pytest.mark.parametrize("changes", [changes for changes in OTHERS if task_spec(**changes).trigger is None])
-def test_a_schedule_without_instants_is_none(changes: dict[str, Any]) -> None:
-    assert trigger_of(task_spec(**changes).schedule) is None
+@pytest.mark.parametrize("source", [FixedDelay(1_000), Completion("other", Outcome.ANY), ByHand()])
+def test_what_follows_no_clock_is_read_again_with_its_window(source: Source) -> None:
+    window = Filter(not_before_ms=T0)
+    assert source_of(identity(source)) == source
+    assert source_of(identity(source.within(window))) == source.within(window)
+    assert source_of(identity(source.within(Filter(not_before_ms=T0, exclude=(CALENDAR,))))) == source.within(window)
 
 
 @pytest.mark.parametrize(
     "schedule",
     [
-        "every 500ms from 1970-01-01T00:00:00Z", "", "[]", "null", '["sunrise",1]', '["cron","61 * * * *","UTC"]',
-        '["cron","0 * * * *","Mars/Olympus"]', '["fixedRate",0,0]', '["once","noon"]', '["filtered",[],1,2,[],[]]',
+        "every 500ms from 1970-01-01T00:00:00Z", "", "[]", "null", '["clock",["sunrise",1]]',
+        '["clock",["cron","61 * * * *","UTC",""]]', '["clock",["cron","0 * * * *","Mars/Olympus",""]]',
+        '["clock",["fixedRate",0,0]]', '["clock",["once","noon"]]', '["clock",["filtered",[],[1,2,[],[]]]]',
+        '["fixedRate",500,0]', '["cron","0 0 9 * * 1-5","UTC"]', '["filtered",["once",1],null,1,[],[]]',
     ],
 )  # fmt: skip
 def test_what_another_release_wrote_is_none(schedule: str) -> None:
-    assert trigger_of(schedule) is None
+    assert source_of(schedule) is None
+
+
+@pytest.mark.parametrize("schedule", ['["fixedRate",1000,1700000000000]', "every 1s"])
+@pytest.mark.parametrize("compacted", [False, True])
+def test_a_schedule_that_another_release_wrote_drops_no_run(schedule: str, compacted: bool) -> None:
+    spec = task_spec(misfire=FIRE_ALL)
+    old = Driver.leading(spec)
+    old.at(2_000)
+    assert [fact.scheduled_ms - T0 for fact in old.of(f.Fired)] == [1_000, 2_000]
+    named = [isinstance(fact, f.TaskNamed) for fact in old.facts].index(True)
+    old.facts[named] = msgspec.structs.replace(old.facts[named], schedule=schedule)
+    new = Driver(now_ms=T0 + 5_500)
+    if compacted:
+        state = State()
+        for fact in old.facts:
+            state.apply(fact)
+        new.engine.restore(snapshot.dump(state))
+    else:
+        new.engine.replay(old.facts)
+    new.do(m.TaskApplied(spec=spec))
+    new.do(m.CatalogSynced())
+    assert [fact.scheduled_ms - T0 for fact in new.of(f.Fired)] == [3_000, 4_000, 5_000]
+    assert new.of(f.Skipped) == []
+    assert [fact.schedule for fact in new.of(f.Armed)] == [spec.schedule], "from now on it is known by its own"
 
 
 @pytest.mark.parametrize("seen", [True, False])
