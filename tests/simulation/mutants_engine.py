@@ -5,10 +5,7 @@ from __future__ import annotations
 # ruff: noqa: E501
 # fmt: off
 
-__all__ = [
-    "BACKFILLING", "CORE", "EDITS", "FAILURES", "FOLLOWING", "LEASING", "OVERDUE", "OVERLAP", "QUEUES", "RETRY",
-    "ROUTING", "SCHEDULER", "SUCCESSION", "WAITING",
-]  # fmt: skip
+__all__ = ["BACKFILLING", "CLOCK", "COMPLETION", "CORE", "EDITS", "FAILURES", "FIXED_DELAY", "LEASING", "OVERDUE", "OVERLAP", "QUEUES", "RETRY", "ROUTING", "SCHEDULER", "SUCCESSION", "WAITING"]  # fmt: skip
 
 LEASING = (
     ("late_pull_of_a_replaced_process_taken", "if successor := self._succession.successor(command.worker):", 'if successor := "":'),
@@ -163,17 +160,6 @@ OVERLAP = (
     ("newest_replaced_first", "oldest = [other for other in group.admitted.values() if other.cancelling is None]", "oldest = [other for other in reversed(group.admitted.values()) if other.cancelling is None]"),
 )  # fmt: skip
 
-FOLLOWING = (
-    ("fixed_delay_fires_while_held", '        if self._scheduler.held:\n', '        if False:\n'),
-    ("followers_of_backfills", "        if run.execution.retroactive:\n            return", "        if False:\n            return"),
-    ("follows_while_suspended", "        if spec.suspend:\n            return f.SkipReason.SUSPENDED\n", ""),
-    ("follows_while_invalid", "        if entry.paused:\n            return f.SkipReason.STALLED\n", ""),
-    ("follows_into_a_full_pool", "            return f.SkipReason.BACKLOG\n", "            pass\n"),
-    ("delay_from_the_watermark_only", "instant = max(last_ended_ms, entry.watermark_ms,", "instant = max(entry.watermark_ms,"),
-    ("delay_not_cancelled_on_leaving", "            self._scheduler.delays.cancel(delay.timer)\n", "            pass\n"),
-    ("delay_of_a_suspended_task", "if spec.suspend or entry.paused or spec.uid in self._delays:", "if spec.uid in self._delays:"),
-)  # fmt: skip
-
 BACKFILLING = (
     ("runs_of_a_cancelled_backfill_go_on", "if other.parent == run.number]", "if other.parent == -1]"),
     ("open_runs_of_another_backfill_ignored", "        undecided = self._undecided(run, until)\n", "        undecided = _NEVER_MS\n"),
@@ -215,21 +201,38 @@ CORE = (
 )  # fmt: skip
 
 SCHEDULER = (
-    ("fires_while_held", '        if self.held:\n', '        if False:\n'),
-    ("starting_deadline_ignored", "late = [e for e in entries if e.spec.misfire.is_too_late(late_ms)]", "late = []"),
-    ("fires_ahead_whatever_is_open", "if self.overlaps.verdict(e.spec, b\"\") is Verdict.START", "if True"),
+    ("follows_into_a_full_pool", "            return f.SkipReason.BACKLOG\n", "            pass\n"),
     ("fires_into_a_full_pool", "            if self.is_full(spec):\n                self.skip(task, scheduled_ms", "            if False:\n                self.skip(task, scheduled_ms"),
     ("overlapping_instant_not_counted", "            self.skip(task, scheduled_ms, 1, reason)", "            pass"),
-    ("suspended_task_armed", "        if spec.suspend or spec.trigger is None:\n            return\n        # From", "        if spec.trigger is None:\n            return\n        # From"),
+    ("settled_again_after_an_edit", '        self.overdue.entries.pop(entry, None)\n', ''),
+    ("deleted_task_is_never_asked_for", "                    self.unheard.add(task.uid)", "                    pass"),
+    ("unheard_of_is_taken_for_gone", "                    self.unheard.add(task.uid)", "                    self._journal.emit(f.TaskForgotten(task.number))"),
+    ("watch_of_a_limit_forgotten", "                spec.overlap.max_concurrent is not None\n                or self.starters.of", "                self.starters.of",
+     "its ends are in one fact then, and each is heard all the same, since the run is in a group: to admit others is no fact"),
+)  # fmt: skip
+
+CLOCK = (
+    ("fires_while_held", '        if self._scheduler.held:\n', '        if False:\n'),
+    ("starting_deadline_ignored", "late = [e for e in entries if e.spec.misfire.is_too_late(late_ms)]", "late = []"),
+    ("fires_ahead_whatever_is_open", "if self._scheduler.overlaps.verdict(e.spec, b\"\") is Verdict.START", "if True"),
+    ("suspended_task_armed", "        if entry.spec.suspend or trigger is None:\n            return\n        # From", "        if trigger is None:\n            return\n        # From"),
     ("joins_without_an_earlier_timer", "        if until_ms is None or (following is not None and following < until_ms):", "        if until_ms is None:"),
     ("empty_group_kept_armed", "            self._wheel.cancel(group)\n", ""),
     ("burst_forgets_those_that_joined", "            burst.undecided = True  # it fires", "            pass  # it fires"),
-    ("settled_again_after_an_edit", '        self.overdue.entries.pop(entry, None)\n        group, entry', '        group, entry'),
-    ("deleted_task_is_never_asked_for", "                    self.unheard.add(task.uid)", "                    pass"),
-    ("unheard_of_is_taken_for_gone", "                    self.unheard.add(task.uid)", "                    self._journal.emit(f.TaskForgotten(task.number))"),
-    ("not_rearmed_when_the_intake_opens", '                self._sleep(group, group.trigger.next_after(self._journal.wall_ms))\n        self.overdue.go_on()', '                pass\n        self.overdue.go_on()'),
-    ("watch_of_a_limit_forgotten", "                spec.overlap.max_concurrent is not None\n                or isinstance", "                isinstance",
-     "its ends are in one fact then, and each is heard all the same, since the run is in a group: to admit others is no fact"),
+    ("not_rearmed_when_the_intake_opens", '                self._sleep(group, group.trigger.next_after(self._journal.wall_ms))\n', '                pass\n'),
+)  # fmt: skip
+
+FIXED_DELAY = (
+    ("fixed_delay_fires_while_held", '        if self._scheduler.held:\n', '        if False:\n'),
+    ("delay_from_the_watermark_only", "instant = max(last_ended_ms, entry.watermark_ms,", "instant = max(entry.watermark_ms,"),
+    ("delay_not_cancelled_on_leaving", "            self._wheel.cancel(delay.timer)\n", "            pass\n"),
+    ("delay_of_a_suspended_task", "if spec.suspend or entry.paused or spec.uid in self._delays:", "if spec.uid in self._delays:"),
+)  # fmt: skip
+
+COMPLETION = (
+    ("followers_of_backfills", "        if run.execution.retroactive:\n            return", "        if False:\n            return"),
+    ("follows_while_suspended", "        if spec.suspend:\n            return f.SkipReason.SUSPENDED\n", ""),
+    ("follows_while_invalid", "        if entry.paused:\n            return f.SkipReason.STALLED\n", ""),
 )  # fmt: skip
 
 EDITS = (

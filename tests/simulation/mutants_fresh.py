@@ -8,9 +8,11 @@ from __future__ import annotations
 __all__ = ["EDITS"]
 
 EDITS: dict[str, tuple[tuple[str, ...], ...]] = {
-    "engine.following": (
+    "engine.starters.fixed_delay": (
         ("looks_on_a_delay_later", "since_ms - source.delay_ms) + source.delay_ms", "since_ms) + source.delay_ms"),
-        ("new_follower_unheard_of", "            self._follows[spec.uid] = key\n            self._watch(key)\n", "            self._follows[spec.uid] = key\n"),
+    ),
+    "engine.starters.completion": (
+        ("new_follower_unheard_of", "        self._follows[spec.uid] = key\n        self._watch(key)\n", "        self._follows[spec.uid] = key\n"),
         ("follows_against_its_calendar", "            return f.SkipReason.CALENDAR\n", "            pass\n"),
     ),
     "engine.execution.backfilling": (
@@ -123,12 +125,12 @@ EDITS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("backfills_counted_after_a_takeover", "            if spec.overlap.max_concurrent is None or run.execution.retroactive:\n                continue", "            if spec.overlap.max_concurrent is None:\n                continue"),
         ("one_more_waits_for_unknown_ones", "if unknown and admitted + held + before < limit else", "if unknown and admitted + held + before <= limit else"),
     ),
-    "engine.scheduler": (
+    "engine.starters.clock": (
         ("undecided_ones_of_earlier_steps_forgotten", "burst.undecided |= len(sure) < len(taken)", "burst.undecided = len(sure) < len(taken)"),
-        ("overdue_ones_never_looked_at_again", "            burst.undecided = bool(self.overdue.entries)\n", ""),
+        ("overdue_ones_never_looked_at_again", "            burst.undecided = bool(self._scheduler.overdue.entries)\n", ""),
         ("group_after_a_full_step_lost", "for later in due[number:]:", "for later in due[number + 1 :]:"),
         ("group_sleeps_past_what_was_settled", "if group is None or self._journal.wall_ms >= self._journal.now_ms:", "if True:"),
-        ("burst_of_many_begins_late", "elif self.lead_ms and group.size % _TASKS_PER_MS == 0:", "elif False:"),
+        ("burst_of_many_begins_late", "elif self._scheduler.lead_ms and group.size % _TASKS_PER_MS == 0:", "elif False:"),
     ),
     "ledger.compaction": (
         ("sweep_does_not_go_on", "        while swept != self._generation:\n", "        if swept != self._generation:\n"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 # ruff: noqa: E501
 # fmt: off
 
-__all__ = ["BACKFILLING", "CORE", "FAILURES", "FOLLOWING", "LEASING", "OVERLAP", "SCHEDULER", "WAITING"]
+__all__ = ["BACKFILLING", "CLOCK", "COMPLETION", "CORE", "FAILURES", "FIXED_DELAY", "LEASING", "OVERLAP", "SCHEDULER", "WAITING"]
 
 LEASING = (
     ("replaced_process_told_that_all_is_well", "fenced=command.tokens, cancel=[])", "fenced=[], cancel=[])"),
@@ -46,16 +46,6 @@ OVERLAP = (
     ("unknown_ones_forbid", "return Verdict.WAIT if unknown and admitted + held + before < limit else Verdict.SKIP", "return Verdict.SKIP"),
 )
 
-FOLLOWING = (
-    ("delay_fires_at_an_instant_ahead", "max(watermark + 1, min(delay.instant_ms, now))", "delay.instant_ms"),
-    ("delay_beside_an_open_run", "            if any(run.origin is Origin.SCHEDULE for run in task.runs.values()):\n                return None\n", ""),
-    ("each_end_begins_the_delay", "if entry is not None and run.origin is Origin.SCHEDULE and isinstance", "if entry is not None and isinstance",
-     "where no run of its schedule is open it sleeps already, and it sleeps on one delay at a time"),
-    ("delay_measured_by_a_clock_that_went_back", "return journal.wall_ms if instant_ms <= journal.wall_ms else journal.now_ms", "return journal.wall_ms"),
-    ("nobody_hears_when_the_last_follower_left", "            del self._followers[key]\n            self._watch(key)", "            del self._followers[key]"),
-    ("misfire_policy_of_a_delay_ignored", "        if settlement.fire:\n", "        if True:\n"),
-)
-
 BACKFILLING = (
     ("cancelled_backfill_waits_for_the_sweep", "        self.advance(run)\n\n    def ended", "        pass\n\n    def ended"),
     ("one_more_at_a_time", "            while backfill.has_room:", "            while not backfill.is_through:",
@@ -83,14 +73,30 @@ CORE = (
 SCHEDULER = (
     ("dates_of_a_calendar_unheard", "redated = not rearmed and before.source != spec.source", "redated = False"),
     ("invalid_task_has_no_followers", "        else:\n            self._kept.add(uid)\n        if entry is None:", "        elif entry is None:\n            self._kept.add(uid)\n        if entry is None:"),
-    ("invalid_follower_counts_nothing", "                self.following.join(entry)  # what it lets pass is counted\n", "                pass\n"),
+    ("invalid_follower_counts_nothing", "            self.starters.of(entry.spec.source).hear(entry)  # what it lets pass is counted\n", "            pass\n"),
+    ("new_task_of_a_watched_kind_unheard", "            entry.task = self._state.tasks[number]\n            self.watch(entry)", "            entry.task = self._state.tasks[number]"),
+    ("limit_of_a_task_ignored_by_its_schedule", "            elif spec.overlap.max_concurrent is None:\n", "            elif True:\n"),
+    ("edit_names_no_task", "        if self.synced and (rearmed or before.generation != spec.generation):", "        if False:"),
+)
+
+CLOCK = (
     ("settled_ahead_holds_others_back", "since = min(entry.watermark_ms, now)", "since = entry.watermark_ms",
      "who joins a group that sleeps too long wakes it earlier, and who is ahead takes no part in what it fires"),
-    ("new_task_of_a_watched_kind_unheard", "            entry.task = self._state.tasks[number]\n            self.watch(entry)", "            entry.task = self._state.tasks[number]"),
     ("late_burst_is_a_misfire", "seen = self._noticed_ms if self._noticed_ms is not None and instant <= self._noticed_ms else now", "seen = now"),
-    ("search_that_gave_up_wakes_nobody", "            self.overdue.add(group.entries, nothing_until_ms=group.at_ms)  # woken late\n", "            pass\n"),
-    ("limit_of_a_task_ignored_by_its_schedule", "            elif spec.overlap.max_concurrent is None:\n", "            elif True:\n"),
+    ("search_that_gave_up_wakes_nobody", "            self._scheduler.overdue.add(group.entries, nothing_until_ms=group.at_ms)  # woken late\n", "            pass\n"),
     ("next_instant_passed_over", "            self._sleep(group, group.trigger.next_after(instant))\n\n    def _fire_due", "            self._sleep(group, group.trigger.next_after(instant + 1_000))\n\n    def _fire_due"),
-    ("edit_names_no_task", "        if self.synced and (rearmed or before.generation != spec.generation):", "        if False:"),
-    ("overdue_one_fires_with_the_others", "        return [e for e in entries if e not in self.overdue.entries] if self.overdue.entries else entries", "        return entries"),
+    ("overdue_one_fires_with_the_others", "        return [e for e in entries if e not in overdue] if overdue else entries", "        return entries"),
+)
+
+FIXED_DELAY = (
+    ("delay_fires_at_an_instant_ahead", "max(watermark + 1, min(delay.instant_ms, now))", "delay.instant_ms"),
+    ("delay_beside_an_open_run", "            if any(run.origin is Origin.SCHEDULE for run in task.runs.values()):\n                return None\n", ""),
+    ("each_end_begins_the_delay", "if entry is not None and run.origin is Origin.SCHEDULE:", "if entry is not None:",
+     "where no run of its schedule is open it sleeps already, and it sleeps on one delay at a time"),
+    ("delay_measured_by_a_clock_that_went_back", "return journal.wall_ms if instant_ms <= journal.wall_ms else journal.now_ms", "return journal.wall_ms"),
+    ("misfire_policy_of_a_delay_ignored", "        if settlement.fire:\n", "        if True:\n"),
+)
+
+COMPLETION = (
+    ("nobody_hears_when_the_last_follower_left", "            del self._followers[key]\n            self._watch(key)", "            del self._followers[key]"),
 )

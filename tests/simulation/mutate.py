@@ -63,12 +63,13 @@ def story_finds(seeds: Iterable[int]) -> str:
     from tests.simulation.engine_driver import small_bounds
     from tests.simulation.scenario import run_seed
 
-    from tickwheel_operator.engine import groups, scheduler
+    from tickwheel_operator.engine import groups
+    from tickwheel_operator.engine.starters import clock
 
     with pytest.MonkeyPatch.context() as patch:
         small_bounds(patch)
         patch.setattr(groups, "AT_ONCE", 1)
-        patch.setattr(scheduler, "AT_ONCE", 1, raising=False)
+        patch.setattr(clock, "AT_ONCE", 1, raising=False)
         for seed in seeds:
             try:
                 run_seed(seed)

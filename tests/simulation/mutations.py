@@ -25,6 +25,7 @@ from tickwheel_operator.engine.routing import Router
 from tickwheel_operator.engine.runs import Dispatch
 from tickwheel_operator.engine.scheduler import Scheduler
 from tickwheel_operator.engine.spec import Guarantee
+from tickwheel_operator.engine.starters.clock import ClockStarter
 from tickwheel_operator.engine.state import State
 from tickwheel_operator.ledger import compaction, log, protocol, splitting
 from tickwheel_operator.ledger import facts as f
@@ -287,13 +288,13 @@ def overdue_forgotten_at_takeover(patch: Patch) -> None:
 
 
 def timers_not_set_after_an_edit(patch: Patch) -> None:
-    original = Scheduler._join_group
+    original = ClockStarter._join_group
 
-    def join(self: Scheduler, entry: Entry, trigger: Any, following: int | None) -> None:
+    def join(self: ClockStarter, entry: Entry, trigger: Any, following: int | None) -> None:
         if entry.spec.generation < 3:
             original(self, entry, trigger, following)
 
-    patch.setattr(Scheduler, "_join_group", join)
+    patch.setattr(ClockStarter, "_join_group", join)
 
 
 def held_instants_forgotten(patch: Patch) -> None:

@@ -11,13 +11,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from tickwheel_operator.engine import core, edits, following, jitter, overlap, waiting
+from tickwheel_operator.engine import core, edits, jitter, overlap, waiting
 from tickwheel_operator.engine import messages as m
 from tickwheel_operator.engine.execution import backfill, backfilling
 from tickwheel_operator.engine.execution.backfill import Backfill
 from tickwheel_operator.engine.execution.backfilling import Backfills
 from tickwheel_operator.engine.failures import Failures
-from tickwheel_operator.engine.following import Delay, Following
 from tickwheel_operator.engine.groups import Entry
 from tickwheel_operator.engine.leasing import Leasing
 from tickwheel_operator.engine.overlap import Overlaps
@@ -26,6 +25,8 @@ from tickwheel_operator.engine.runs import Dispatch, End, Run
 from tickwheel_operator.engine.scheduler import Scheduler
 from tickwheel_operator.engine.sources import FixedDelay, Outcome
 from tickwheel_operator.engine.spec import TaskSpec
+from tickwheel_operator.engine.starters import completion
+from tickwheel_operator.engine.starters.fixed_delay import Delay, DelayStarter
 from tickwheel_operator.engine.state import State
 from tickwheel_operator.ledger import facts as f
 from tickwheel_operator.ledger import log, splitting
@@ -147,18 +148,18 @@ def end_and_what_follows_divided(patch: Patch) -> None:
 
 def end_of_followed_run_unheard(patch: Patch) -> None:
     """Some ends make no following run, and no skip."""
-    original = Following._follow
+    original = completion.CompletionStarter._follow
 
-    def follow(self: Following, entry: Entry, ended: Run) -> None:
+    def follow(self: completion.CompletionStarter, entry: Entry, ended: Run) -> None:
         if not entry.spec.suspend:
             original(self, entry, ended)
 
-    patch.setattr(Following, "_follow", follow)
+    patch.setattr(completion.CompletionStarter, "_follow", follow)
 
 
 def followed_twice(patch: Patch) -> None:
     """A failure counts as a success."""
-    patch.setattr(following, "_OUTCOMES", dict.fromkeys(m.RunState, Outcome.SUCCEEDED))
+    patch.setattr(completion, "_OUTCOMES", dict.fromkeys(m.RunState, Outcome.SUCCEEDED))
 
 
 def overlap_skips_not_counted(patch: Patch) -> None:
@@ -185,24 +186,24 @@ def once_of_the_past_counts_from_its_edit(patch: Patch) -> None:
 
 
 def fixed_delay_armed_while_open(patch: Patch) -> None:
-    def following(self: Following, entry: Entry, since_ms: int = 0) -> Delay | None:
+    def following(self: DelayStarter, entry: Entry, since_ms: int = 0) -> Delay | None:
         source = entry.spec.source
         return Delay(entry, entry.watermark_ms + source.delay_ms) if isinstance(source, FixedDelay) else None
 
-    patch.setattr(Following, "_next", following)
+    patch.setattr(DelayStarter, "_next", following)
 
 
 def fixed_delay_not_resumed(patch: Patch) -> None:
     """A delay is counted from the instant, not from the end."""
-    original = Following._next
+    original = DelayStarter._next
 
-    def following(self: Following, entry: Entry, since_ms: int = 0) -> Delay | None:
+    def following(self: DelayStarter, entry: Entry, since_ms: int = 0) -> Delay | None:
         source, found = entry.spec.source, original(self, entry, since_ms)
         if found is not None and isinstance(source, FixedDelay):
             found.instant_ms = entry.watermark_ms + source.delay_ms
         return found
 
-    patch.setattr(Following, "_next", following)
+    patch.setattr(DelayStarter, "_next", following)
 
 
 def backfill_cursor_not_restored(patch: Patch) -> None:

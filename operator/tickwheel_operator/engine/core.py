@@ -14,7 +14,6 @@ from tickwheel_operator.engine import messages as m
 from tickwheel_operator.engine import snapshot
 from tickwheel_operator.engine.culprits import culprits
 from tickwheel_operator.engine.execution.backfilling import Backfills
-from tickwheel_operator.engine.following import Delay
 from tickwheel_operator.engine.groups import Entry
 from tickwheel_operator.engine.identity import keyed_run_id, uid_of
 from tickwheel_operator.engine.journal import Journal
@@ -25,6 +24,7 @@ from tickwheel_operator.engine.routing import Router
 from tickwheel_operator.engine.runs import Run
 from tickwheel_operator.engine.scheduler import Scheduler
 from tickwheel_operator.engine.spec import EngineConfig, TaskSpec
+from tickwheel_operator.engine.starters import Delay
 from tickwheel_operator.engine.state import State
 from tickwheel_operator.engine.stats import Stats
 from tickwheel_operator.engine.views import Views, pool_views, task_views
@@ -222,7 +222,7 @@ class Engine:
         for timer in self.delays.advance(journal.boot_ms):
             payload = timer.payload
             if isinstance(payload, Delay):
-                self.scheduler.following.due(payload)
+                self.scheduler.starters.delays.due(payload)
             elif payload.timer is timer:  # no earlier one of this moment changed it
                 self.waiting.due(payload)
         if journal.boot_ms >= self._next_sweep_ms:
@@ -284,7 +284,7 @@ class Engine:
                 for admitted in self.overlaps.leave(run, self._spec_of):
                     if admitted.number in state.runs:
                         self._ready(admitted)
-                self.scheduler.following.ended(run, outcome)
+                self.scheduler.starters.ended(run, outcome)
                 self.backfills.ended(run)
         self._hears = False
 

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tickwheel_operator.engine.following import Delay
 from tickwheel_operator.engine.groups import Entry, Group
 from tickwheel_operator.engine.identity import uid_of
 from tickwheel_operator.engine.messages import CancelRun, StartBackfill, Submit, TaskApplied, TaskRemoved
 from tickwheel_operator.engine.runs import Dispatch, Run, TaskState
 from tickwheel_operator.engine.spec import TaskSpec
+from tickwheel_operator.engine.starters import Delay
 
 __all__ = ["culprits"]
 

@@ -1,6 +1,6 @@
 """Tasks with overdue instants: after downtime, a suspend, a jump of the clock, a held intake. Settled one by one.
 
-`engine.scheduler` and `engine.following` find them; each is settled in its turn, by its misfire policy, as many in one
+`engine.starters` find them; each is settled in its turn, by its misfire policy, as many in one
 step as others can wait for.
 Invariant: where what may catch up is more than may wait or run, the latest instants do, and the rest is counted.
 """
@@ -60,11 +60,7 @@ class Overdue:
         if self._scheduler.held or entry not in self.entries:
             return
         nothing_until_ms = self.entries.pop(entry)
-        if entry.spec.trigger is not None:
-            self.settle(entry, entry.spec.trigger, nothing_until_ms)
-            self._scheduler.wake_for(entry)
-        else:
-            self._scheduler.following.settle(entry)
+        self._scheduler.starters.of(entry.spec.source).settle(entry, nothing_until_ms)
 
     def settle(self, entry: Entry, trigger: Trigger, nothing_until_ms: int = NO_INSTANT_MS) -> None:
         """Settle what is overdue for one task, by its misfire policy."""

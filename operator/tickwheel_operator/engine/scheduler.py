@@ -1,43 +1,34 @@
-"""From tasks and time to runs: arming, firing and settling what is overdue.
+"""From tasks and time to runs: the catalog of tasks, and the one place where the runs of schedules are made or skipped.
 
-Tasks whose triggers have equal keys share one timer (`Group`), so that a thousand tasks of one cron expression cost
-one. Each task has a watermark, up to which its instants are settled; it moves only by facts, so that a new leader
-goes on exactly where the last one was. A task that was never fired has no facts at all: its watermark is its
-creation, and listing twenty thousand new tasks writes nothing.
-
-What is due for many tasks at once is done a thousand at a time, so that others get their turn, and what was decided is
-on its way meanwhile: the instant of a group (`Burst`), and what is overdue after downtime. All of it is by the wall
-clock as it is: where that was set back, watermarks keep what was settled, and new tasks have their instants in time.
+What starts the runs of a task is its source; each kind of source has a starter (`engine.starters`), which owns the
+timers and asks here for runs. Each task has a watermark, up to which its instants are settled; it moves only by facts,
+so that a new leader goes on exactly where the last one was. A task that was never fired has no facts at all: its
+watermark is its creation, and listing twenty thousand new tasks writes nothing.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 
 from tickwheel_operator.engine.edits import Edits
-from tickwheel_operator.engine.following import Following
-from tickwheel_operator.engine.groups import AT_ONCE, Burst, Entry, Group, Names
+from tickwheel_operator.engine.groups import Entry, Names
 from tickwheel_operator.engine.journal import Journal
 from tickwheel_operator.engine.messages import TaskApplied, TaskRemoved
 from tickwheel_operator.engine.overdue import Overdue
-from tickwheel_operator.engine.overlap import REASONS, Overlaps, Verdict
+from tickwheel_operator.engine.overlap import REASONS, Overlaps
 from tickwheel_operator.engine.recovery import Recovery
 from tickwheel_operator.engine.routing import Router
 from tickwheel_operator.engine.runs import Run, TaskState
-from tickwheel_operator.engine.sources import Completion, FixedDelay
+from tickwheel_operator.engine.sources import Source
 from tickwheel_operator.engine.spec import EngineConfig, RetryPolicy, TaskSpec
+from tickwheel_operator.engine.starters import Starters
 from tickwheel_operator.engine.state import State
 from tickwheel_operator.engine.stats import Stats
-from tickwheel_operator.engine.triggers import Trigger, looked_until
 from tickwheel_operator.engine.wheel import TimingWheel
 from tickwheel_operator.ledger import facts as f
 
 __all__ = ["Scheduler"]
-
-_TASKS_PER_MS = 40
-"""How fast runs are made and leased: the more fire together, the earlier it begins."""
-_LONGEST_BURST_MS = 750
 
 
 class Scheduler:
@@ -57,28 +48,22 @@ class Scheduler:
     ) -> None:
         """`wheel` runs by the wall clock, `delays` by the boot clock."""
         self.overlaps = overlaps
-        self.delays = delays
         self._journal = journal
         self._state = state
         self._router = router
-        self._wheel = wheel
         self._stats = stats
         self._config = config
         self.misfire_threshold_ms = config.misfire_threshold_ms
         self.created = on_created
         self.entries: dict[str, Entry] = {}
         self.names = Names()
-        self._groups: dict[Hashable, Group] = {}
-        self._bursts: dict[Group, Burst] = {}
-        self._noticed_ms: int | None = None
-        """Since when more is due than was fired. What was due by then is no misfire, however long the rest takes."""
         self._kept: set[str] = set()
         """Uids of tasks whose objects are invalid, or unheard of."""
         self.unheard: set[str] = set()
         """Uids of tasks of which the ledger knows and the catalog does not, since this leader began: they are gone, or
         the watch is late. Their runs are kept until somebody says which."""
         self.overdue = Overdue(journal, state, self)
-        self.following = Following(journal, state, self)
+        self.starters = Starters(journal, state, self, wheel, delays)
         self._edits = Edits(journal, self)
         self.recovery = Recovery(journal, self, self._edits)
         self.lead_ms = 0
@@ -126,7 +111,7 @@ class Scheduler:
         if not rearmed and not redated and before.suspend == spec.suspend and not paused:
             self.watch(entry)
             return
-        self._leave(entry)
+        self._leave(entry, before.source)
         if rearmed:
             self._edits.seen(entry, before)
         self._adopt(entry)
@@ -151,12 +136,11 @@ class Scheduler:
             if command.forget and (task := self._state.by_uid.get(uid)) is not None:
                 self._forget(task, "the task was deleted")
             return
-        self._leave(entry)
+        self._leave(entry, entry.spec.source)
         self.names.drop(entry)
         if not command.forget:
             entry.paused = True
-            if isinstance(entry.spec.source, Completion):
-                self.following.join(entry)  # what it lets pass is counted
+            self.starters.of(entry.spec.source).hear(entry)  # what it lets pass is counted
             return
         del self.entries[uid]
         if entry.task is not None:
@@ -169,8 +153,7 @@ class Scheduler:
         self.synced = True
         # First of all who follows whom: what is done now may end runs, too.
         for entry in self.entries.values():
-            if isinstance(entry.spec.source, Completion):
-                self.following.join(entry)
+            self.starters.of(entry.spec.source).hear(entry)
         for entry in self.entries.values():
             self.watch(entry)
         for entry in self.entries.values():
@@ -178,7 +161,7 @@ class Scheduler:
                 self._adopt(entry)
         for task in self._state.by_uid.values():
             if task.uid not in self.entries:
-                task.watched = self.following.is_followed(task.namespace, task.name)
+                task.watched = self.starters.completions.is_followed(task.namespace, task.name)
                 if task.uid not in self._kept:
                     self.unheard.add(task.uid)
         self._kept |= self.unheard
@@ -190,9 +173,7 @@ class Scheduler:
         self.held = reason
         if not released or not self.synced:
             return
-        for group in self._groups.values():
-            if not group.armed:
-                self._sleep(group, group.trigger.next_after(self._journal.wall_ms))
+        self.starters.clock.release()
         self.overdue.go_on()
 
     @property
@@ -245,123 +226,16 @@ class Scheduler:
             spec = entry.spec
             entry.task.watched = (
                 spec.overlap.max_concurrent is not None
-                or isinstance(spec.source, FixedDelay)
-                or self.following.is_followed(spec.namespace, spec.name)
+                or self.starters.of(spec.source).hears_own_ends
+                or self.starters.completions.is_followed(spec.namespace, spec.name)
             )
 
     # --- firing ---
 
     def pass_time(self) -> None:
         """Fire what is due, and settle what is overdue, as much as one step may; the host comes again for the rest."""
-        first, now = self._state.next_run, self._journal.wall_ms
-        due = self._wheel.advance(now, limit=AT_ONCE)
-        waiting = len(due) == AT_ONCE
-        for number, group in enumerate(due, start=1):
-            if isinstance(group, Group):  # nothing else is in this wheel
-                self.fire(group)
-            if self._state.next_run - first >= AT_ONCE and number < len(due):
-                for later in due[number:]:
-                    self._wheel.arm(later, later.at_ms)
-                waiting = True
-                break
-        if not waiting:
-            self._noticed_ms = None
-        elif self._noticed_ms is None:
-            self._noticed_ms = now
+        self.starters.clock.pass_time()
         self.overdue.go_on()
-
-    def fire(self, group: Group) -> None:
-        """The group's timer is due: at its instant, or the lead before."""
-        if group.looks:
-            self._look_on(group)
-            return
-        instant, now = group.due_ms, self._journal.wall_ms
-        burst = self._bursts.pop(group, None)
-        if self.held:
-            self.overdue.add(group.entries, nothing_until_ms=instant - 1)
-        elif now < instant:
-            if now < self._journal.now_ms:
-                group.sleep(self._wheel, instant, 0)  # by the clock of the facts it may be past: it would be leased
-            else:
-                self._fire_ahead(group, instant, burst)
-        elif burst is not None:
-            if burst.ahead:  # now the others, too
-                burst = Burst(self._due(group, instant), ahead=False)
-            self._fire_burst(group, instant, burst)
-        else:
-            following = group.trigger.next_after(instant)
-            seen = self._noticed_ms if self._noticed_ms is not None and instant <= self._noticed_ms else now
-            if seen - instant > self.misfire_threshold_ms or (following is not None and following <= now):
-                self.overdue.add(group.entries, nothing_until_ms=instant - 1)
-                self._sleep(group, group.trigger.next_after(now))
-                return
-            entries = self._due(group, instant)
-            if len(entries) > AT_ONCE:
-                self._fire_burst(group, instant, Burst(entries, ahead=False))
-            else:
-                self._fire_due(group, instant, entries)
-                self._sleep(group, following)
-
-    def _look_on(self, group: Group) -> None:
-        """The search for its next instant had given up here: go on."""
-        now = self._journal.wall_ms
-        if group.trigger.last_at_or_before(now, group.at_ms) is not None:
-            self.overdue.add(group.entries, nothing_until_ms=group.at_ms)  # woken late
-        self._sleep(group, group.trigger.next_after(now))
-
-    def _fire_burst(self, group: Group, instant: int, burst: Burst) -> None:
-        """It began in time, so that it is no misfire when the last of a hundred thousand have waited for seconds."""
-        # While they waited, some may have been edited, or come to be overdue.
-        taken = (
-            e for e in burst.take() if e.group is group and e.watermark_ms < instant and e not in self.overdue.entries
-        )
-        self._fire_due(group, instant, list(taken))
-        if burst:
-            self._bursts[group] = burst
-            group.sleep(self._wheel, instant, 0)
-        else:
-            self._sleep(group, group.trigger.next_after(instant))
-
-    def _fire_due(self, group: Group, instant: int, entries: list[Entry]) -> None:
-        late_ms = self._journal.wall_ms - instant
-        if late_ms:
-            late = [e for e in entries if e.spec.misfire.is_too_late(late_ms)]
-            for entry in late:
-                self.overdue.settle(entry, group.trigger)
-            if late:
-                entries = [e for e in entries if e.watermark_ms < instant]
-        self.fire_at(instant, entries)
-
-    def _fire_ahead(self, group: Group, instant: int, burst: Burst | None) -> None:
-        """Make the runs that nothing can stop any more, so that they are durable, and leased, when their instant comes.
-        The others are decided then."""
-        if burst is None:
-            entries = self._due(group, instant)
-            burst = Burst(entries, ahead=True)
-            burst.undecided = bool(self.overdue.entries)
-        taken = burst.take()
-        sure = [
-            e
-            for e in taken
-            if self.overlaps.verdict(e.spec, b"") is Verdict.START
-            and e.group is group
-            and e.watermark_ms < instant
-            and e not in self.overdue.entries
-        ]
-        burst.undecided |= len(sure) < len(taken)
-        self.fire_at(instant, sure)
-        if burst:
-            self._bursts[group] = burst
-            group.sleep(self._wheel, instant, instant - self._journal.wall_ms)
-        elif burst.undecided:
-            group.sleep(self._wheel, instant, 0)
-        else:
-            self._sleep(group, group.trigger.next_after(instant))
-
-    def _due(self, group: Group, instant: int) -> list[Entry]:
-        """Those whose turn it is. Who is overdue settles this instant with the others."""
-        entries = [e for e in group.entries if e.watermark_ms < instant]
-        return [e for e in entries if e not in self.overdue.entries] if self.overdue.entries else entries
 
     def fire_at(self, scheduled_ms: int, entries: list[Entry]) -> None:
         """One run of each task for one instant: one fact for all of them that nothing can stop."""
@@ -379,6 +253,12 @@ class Scheduler:
             self._make(scheduled_ms, free)
         for entry in limited:
             self._fire_limited(scheduled_ms, entry)
+
+    def no_room(self, spec: TaskSpec) -> f.SkipReason | None:
+        """Why no run of the task may be made now, which its schedule asks for; `None`: it may."""
+        if self.is_full(spec):
+            return f.SkipReason.BACKLOG
+        return REASONS.get(self.overlaps.verdict(spec, b""))
 
     def _fire_limited(self, scheduled_ms: int, entry: Entry) -> None:
         task = self.name(entry)
@@ -404,7 +284,7 @@ class Scheduler:
 
     def _adopt(self, entry: Entry) -> None:
         """Bring the task's watermark and its timer in line with its spec. What is overdue is settled in its turn."""
-        spec, now = entry.spec, self._journal.wall_ms
+        spec = entry.spec
         self.recovery.adopt(entry)
         if entry.task is None and spec.generation > 1:
             self._edits.before_the_first_fact(entry)
@@ -412,74 +292,12 @@ class Scheduler:
             if entry.task.schedule != spec.schedule:
                 self._edits.unseen(entry.task, spec)
             self.watch(entry)
-        if spec.source.trigger is None:
-            self.following.join(entry)
-        if spec.suspend or spec.trigger is None:
-            return
-        # From now on, where a leader with a faster clock has settled more: others may share the trigger.
-        since = min(entry.watermark_ms, now)
-        following = spec.trigger.next_after(since)
-        if following is None and (looked := looked_until(spec.trigger, since)) is not None and looked < now:
-            following = looked  # the search gave up there, and what comes after may be overdue
-        if following is not None and following <= now:
-            self.overdue.add([entry])
-            following = spec.trigger.next_after(now)
-        self._join_group(entry, spec.trigger, following)
+        self.starters.of(spec.source).join(entry)
 
-    def _join_group(self, entry: Entry, trigger: Trigger, following: int | None) -> None:
-        """`following` is the trigger's next instant from now on."""
-        key = trigger.key()
-        group = self._groups.get(key)
-        if group is None:
-            group = entry.group = self._groups[key] = Group(trigger)
-            group.add(entry)
-            self._sleep(group, following)
-            return
-        group.add(entry)
-        entry.group = group
-        until_ms = group.next_ms
-        if until_ms is None or (following is not None and following < until_ms):
-            self._bursts.pop(group, None)
-            self._sleep(group, following)
-        elif (burst := self._bursts.get(group)) is not None:
-            burst.undecided = True  # it fires for those who were here when it began
-        elif self.lead_ms and group.size % _TASKS_PER_MS == 0:
-            self._sleep(group, until_ms)  # the more they are, the earlier
-
-    def wake_for(self, entry: Entry) -> None:
-        """The task was settled. Where the wall clock was set back while it waited for that, what it is to fire then may
-        lie before the instant that its group sleeps until."""
-        group = entry.group
-        if group is None or self._journal.wall_ms >= self._journal.now_ms:
-            return
-        following, until_ms = group.trigger.next_after(entry.watermark_ms), group.next_ms
-        if following is not None and (until_ms is None or following < until_ms):
-            self._bursts.pop(group, None)
-            self._sleep(group, following)
-
-    def _leave(self, entry: Entry) -> None:
-        self.following.leave(entry)
+    def _leave(self, entry: Entry, source: Source) -> None:
+        """`source` is what it was armed with: it may have another one by now."""
+        self.starters.of(source).leave(entry)
         self.overdue.entries.pop(entry, None)
-        group, entry.group = entry.group, None
-        if group is None:
-            return
-        group.remove(entry)
-        if not group.size:
-            self._wheel.cancel(group)
-            self._bursts.pop(group, None)
-            del self._groups[group.trigger.key()]
-
-    def _sleep(self, group: Group, until_ms: int | None) -> None:
-        if until_ms is None:
-            # It may have fired ahead of an instant that is still to come.
-            since_ms = self._journal.wall_ms if group.looks else max(self._journal.wall_ms, group.due_ms)
-            if (looked := looked_until(group.trigger, since_ms)) is not None:
-                group.look_on(self._wheel, looked)
-                return
-        lead_ms = self.lead_ms
-        if lead_ms:
-            lead_ms += min(group.size // _TASKS_PER_MS, _LONGEST_BURST_MS)
-        group.sleep(self._wheel, until_ms, lead_ms)
 
     def _forget(self, task: TaskState, why: str) -> None:
         for run in list(task.runs.values()):

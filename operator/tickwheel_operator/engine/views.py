@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
 
-from tickwheel_operator.engine.following import Following
 from tickwheel_operator.engine.groups import Entry, Group
 from tickwheel_operator.engine.identity import run_name
 from tickwheel_operator.engine.messages import RunState
@@ -21,6 +20,7 @@ from tickwheel_operator.engine.places import Place
 from tickwheel_operator.engine.routing import Router
 from tickwheel_operator.engine.runs import Ended, Run, TaskState, WorkerName
 from tickwheel_operator.engine.scheduler import Scheduler
+from tickwheel_operator.engine.starters import Starters
 from tickwheel_operator.engine.state import State
 from tickwheel_operator.engine.triggers.instants import is_instant
 
@@ -178,7 +178,7 @@ def task_views(
     state: State, scheduler: Scheduler, router: Router, limit: int, now_ms: int
 ) -> tuple[list[TaskView], list[ViewFault]]:
     """Take up to `limit` changed tasks, in the order in which they changed first."""
-    following, overlaps = scheduler.following, scheduler.overlaps
+    starters, overlaps = scheduler.starters, scheduler.overlaps
     views: list[TaskView] = []
     faults: list[ViewFault] = []
     while len(views) + len(faults) < limit and (state.touched or scheduler.touched):
@@ -192,7 +192,7 @@ def task_views(
         if task is None and (entry is None or entry.task is not None):
             continue  # gone, or its facts have touched it
         try:
-            views.append(_task_view(state, task, entry, router, following, overlaps, now_ms))
+            views.append(_task_view(state, task, entry, router, starters, overlaps, now_ms))
         except Exception as error:
             faults.append(ViewFault(uid, error))
     return views, faults
@@ -306,7 +306,7 @@ def _task_view(
     task: TaskState | None,
     entry: Entry | None,
     router: Router,
-    following: Following,
+    starters: Starters,
     overlaps: Overlaps,
     now_ms: int,
 ) -> TaskView:
@@ -319,9 +319,7 @@ def _task_view(
     of = task or spec
     if of is None:
         raise ValueError("a view is of a task that the ledger or the catalog knows")
-    next_ms = None
-    if entry is not None:
-        next_ms = following.next_ms(entry.spec.uid) if entry.group is None else entry.group.next_ms
+    next_ms = None if entry is None else starters.of(entry.spec.source).next_ms(entry)
     keep_succeeded = spec.keep_succeeded if spec is not None else 3
     keep_failed = spec.keep_failed if spec is not None else 5
     runs: list[RunView] = []

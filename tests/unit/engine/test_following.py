@@ -29,6 +29,11 @@ def _delayed(delay_ms: int = 3_000, admitted: Filter | None = None, **changes: A
     return task_spec(source=FixedDelay(delay_ms, admitted), **changes)
 
 
+def _next_ms(driver: Driver, uid: str = "uid-hello") -> int | None:
+    """The instant that a task with a fixed delay sleeps on."""
+    return driver.engine.scheduler.starters.delays.next_ms(driver.engine.scheduler.entries[uid])
+
+
 def _pair(outcome: Outcome = Outcome.SUCCEEDED, **changes: Any) -> tuple[TaskSpec, TaskSpec]:
     follower = task_spec("next", source=Completion("hello", outcome), **changes)
     return task_spec(trigger=None, retry=RetryPolicy(limit=0)), follower
@@ -61,11 +66,10 @@ def test_a_fixed_delay_looks_on_where_the_search_behind_calendars_gave_up(delay_
     ]
     spec = _delayed(delay_ms, Filter(exclude=tuple(calendars)))
     driver = Driver.leading(spec)
-    looked = driver.engine.scheduler.following
-    assert looked.next_ms(spec.uid) is None, "nobody knows it yet"
+    assert _next_ms(driver) is None, "nobody knows it yet"
     for passed in range(0, midnight - 60_000, 60_000):
         driver.at(passed)
-    assert looked.next_ms(spec.uid) == T0 + midnight
+    assert _next_ms(driver) == T0 + midnight
     late = driver.successor(spec, now_ms=T0 + midnight - 60_000)
     for leader in (driver, late):
         assert leader.at(midnight - 1) == []
@@ -255,10 +259,10 @@ def test_a_missed_fixed_delay_without_room_is_one_skip_however_many_delays_have_
     driver.at(86_400_000)
     driver.do(m.IntakeHeld(reason=""))
     assert [skip.count for skip in driver.of(f.Skipped)] == [1]
-    assert driver.engine.scheduler.following.next_ms("uid-hello") == T0 + 86_400_000 + 3_000
+    assert _next_ms(driver) == T0 + 86_400_000 + 3_000
 
     new = driver.successor(_never_beside_another())
-    assert new.engine.scheduler.following.next_ms("uid-hello") == T0 + 86_400_000 + 3_000
+    assert _next_ms(new) == T0 + 86_400_000 + 3_000
 
 
 def test_a_fixed_delay_without_room_counts_its_next_from_now_where_the_wall_clock_was_set_ahead() -> None:

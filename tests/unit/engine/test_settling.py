@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from tests.unit.engine.driver import T0, Driver, deliveries, task_spec
 
-from tickwheel_operator.engine import groups, scheduler
+from tickwheel_operator.engine import groups
 from tickwheel_operator.engine import messages as m
 from tickwheel_operator.engine.sources import FixedDelay
 from tickwheel_operator.engine.spec import Misfire, MisfirePolicy, Overlap, OverlapPolicy
+from tickwheel_operator.engine.starters import clock
 from tickwheel_operator.engine.triggers import FixedRateTrigger
 from tickwheel_operator.ledger import facts as f
 
@@ -23,7 +24,7 @@ OPEN = m.IntakeHeld(reason="")
 
 
 def _ten_at_once(patch: pytest.MonkeyPatch) -> None:
-    for module in (groups, scheduler):
+    for module in (groups, clock):
         patch.setattr(module, "AT_ONCE", 10)
 
 
@@ -300,7 +301,7 @@ def test_a_task_that_waits_to_be_settled_does_not_fire_with_its_own_timer_before
 def test_instants_that_a_clock_set_back_brings_again_are_fired_though_their_task_waited_to_be_settled(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for module in (groups, scheduler):
+    for module in (groups, clock):
         monkeypatch.setattr(module, "AT_ONCE", 1)
     every = FixedRateTrigger(100, T0)
     driver = Driver.leading(task_spec(trigger=every), task_spec("other", trigger=every))

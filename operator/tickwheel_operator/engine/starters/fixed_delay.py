@@ -1,36 +1,29 @@
-"""Tasks that follow the end of a run: of their own last one (`fixedDelay`), or of another task's (`completion`).
+"""Tasks whose next run starts a fixed delay after the end of their last one.
 
-`Scheduler` says which tasks those are, the engine which runs ended. A fixed delay has one instant ahead at most, so it
-sleeps on a timer of its own; it is measured by the boot clock, and goes on while a wall clock that was set back catches
-up. A completion needs no timer: the run that follows is decided with the end that it follows, and is in the same
-segment of the ledger, so that no leader can die between them.
+Such a task has one instant ahead at most, so it sleeps on a timer of its own; it is measured by the boot clock, and
+goes on while a wall clock that was set back catches up.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tickwheel_operator.engine.groups import Entry
 from tickwheel_operator.engine.journal import Journal
 from tickwheel_operator.engine.messages import RunState
 from tickwheel_operator.engine.misfire import settle
-from tickwheel_operator.engine.overlap import REASONS
 from tickwheel_operator.engine.runs import Run
-from tickwheel_operator.engine.sources import Completion, FixedDelay, Outcome
-from tickwheel_operator.engine.spec import TaskSpec
-from tickwheel_operator.engine.state import State
+from tickwheel_operator.engine.sources import FixedDelay
+from tickwheel_operator.engine.starters.starter import Starter
 from tickwheel_operator.engine.triggers import OnceTrigger
 from tickwheel_operator.engine.triggers.filters import Search
-from tickwheel_operator.engine.wheel import Timer
-from tickwheel_operator.ledger import facts as f
+from tickwheel_operator.engine.wheel import Timer, TimingWheel
 from tickwheel_operator.ledger.facts import Origin
 
 if TYPE_CHECKING:
-    from tickwheel_operator.engine.groups import Entry
     from tickwheel_operator.engine.scheduler import Scheduler
 
-__all__ = ["Delay", "Following"]
-
-_OUTCOMES = {RunState.SUCCEEDED: Outcome.SUCCEEDED, RunState.FAILED: Outcome.FAILED}
+__all__ = ["Delay", "DelayStarter"]
 
 
 class Delay:
@@ -46,73 +39,40 @@ class Delay:
         self.timer: Timer | None = None
 
 
-class Following:
-    """Who follows whom, and who sleeps on a delay."""
+class DelayStarter(Starter):
+    """Of `FixedDelay`."""
 
-    def __init__(self, journal: Journal, state: State, scheduler: Scheduler) -> None:
+    hears_own_ends = True
+
+    def __init__(self, journal: Journal, scheduler: Scheduler, wheel: TimingWheel) -> None:
+        """`wheel` runs by the boot clock."""
         self._journal = journal
-        self._state = state
         self._scheduler = scheduler
-        self._followers: dict[tuple[str, str], dict[str, Entry]] = {}
-        """By the namespace and name of the task that is followed."""
-        self._follows: dict[str, tuple[str, str]] = {}
+        self._wheel = wheel
         self._delays: dict[str, Delay] = {}
 
-    # --- the catalog ---
-
     def join(self, entry: Entry) -> None:
-        """The task follows runs from now on."""
         spec = entry.spec
-        if isinstance(spec.source, Completion):
-            key = (spec.namespace, spec.source.task)
-            self._followers.setdefault(key, {})[spec.uid] = entry
-            self._follows[spec.uid] = key
-            self._watch(key)
-        elif (delay := self._next(entry)) is None:
+        if (delay := self._next(entry)) is None:
             return
-        elif self._is_over(delay) and not spec.suspend:
+        if self._is_over(delay) and not spec.suspend:
             self._scheduler.overdue.add([entry])
         else:
             self._sleep(delay)
 
     def leave(self, entry: Entry) -> None:
-        """It does not."""
-        spec = entry.spec
-        delay = self._delays.pop(spec.uid, None)
+        delay = self._delays.pop(entry.spec.uid, None)
         if delay is not None and delay.timer is not None:
-            self._scheduler.delays.cancel(delay.timer)
-        key = self._follows.pop(spec.uid, None)
-        if key is None:
-            return
-        followers = self._followers[key]
-        del followers[spec.uid]
-        if not followers:
-            del self._followers[key]
-            self._watch(key)
+            self._wheel.cancel(delay.timer)
 
-    def is_followed(self, namespace: str, name: str) -> bool:
-        """Whether a task waits for the ends of this one's runs."""
-        return (namespace, name) in self._followers
-
-    def next_ms(self, uid: str) -> int | None:
-        """The instant that a fixed-delay task sleeps on."""
-        delay = self._delays.get(uid)
+    def next_ms(self, entry: Entry) -> int | None:
+        delay = self._delays.get(entry.spec.uid)
         return None if delay is None or delay.looks else delay.instant_ms
 
-    # --- what happened ---
-
     def ended(self, run: Run, state: RunState) -> None:
-        """A run of a watched task has ended."""
-        task = run.task
-        entry = self._scheduler.entries.get(task.uid)
-        if entry is not None and run.origin is Origin.SCHEDULE and isinstance(entry.spec.source, FixedDelay):
+        entry = self._scheduler.entries.get(run.task.uid)
+        if entry is not None and run.origin is Origin.SCHEDULE:
             self._arm(entry)
-        if run.execution.retroactive:
-            return  # what is made up for is no news
-        for follower in list(self._followers.get((task.namespace, task.name), {}).values()):
-            source = follower.spec.source
-            if isinstance(source, Completion) and source.outcome in (Outcome.ANY, _OUTCOMES.get(state)):
-                self._follow(follower, run)
 
     def due(self, delay: Delay) -> None:
         """A fixed delay is over."""
@@ -129,47 +89,17 @@ class Following:
         self._fire(entry, max(watermark + 1, min(delay.instant_ms, now)))
         self._arm(entry)
 
-    def _follow(self, entry: Entry, ended: Run) -> None:
-        now = self._journal.now_ms
-        task = self._scheduler.name(entry)
-        reason = self._objection(entry)
-        if reason is not None:
-            self._scheduler.skip(task, now, 1, reason)
-            return
-        number = self._state.next_run
-        self._journal.emit(f.Requested(number, task.number, now, now, ended.id, Origin.COMPLETION))
-        self._scheduler.created(self._state.runs[number])
-
-    def _objection(self, entry: Entry) -> f.SkipReason | None:
-        """Why the end of the other's run makes none of this task now."""
-        spec = entry.spec
-        if entry.paused:
-            return f.SkipReason.STALLED
-        if spec.suspend:
-            return f.SkipReason.SUSPENDED
-        admitted = spec.source.filter
-        if admitted is not None and not admitted.admits(self._journal.now_ms):
-            return f.SkipReason.CALENDAR
-        return self._no_room(spec)
-
-    def _no_room(self, spec: TaskSpec) -> f.SkipReason | None:
-        if self._scheduler.is_full(spec):
-            return f.SkipReason.BACKLOG
-        return REASONS.get(self._scheduler.overlaps.verdict(spec, b""))
-
-    # --- fixed delays ---
-
     def _fire(self, entry: Entry, instant_ms: int) -> None:
         """Make the run of an instant. Where there is no room for it, the next delay counts from now: what has passed
         since then is one instant, not one for each delay that would fit in."""
-        reason = self._no_room(entry.spec)
+        reason = self._scheduler.no_room(entry.spec)
         if reason is None:
             self._scheduler.fire_at(instant_ms, [entry])
         else:
             until_ms = max(instant_ms, self._clock_of(instant_ms))
             self._scheduler.skip(self._scheduler.name(entry), until_ms, 1, reason)
 
-    def settle(self, entry: Entry) -> None:
+    def settle(self, entry: Entry, nothing_until_ms: int) -> None:
         """Arm the task; if its instant has passed while nobody could fire it, the misfire policy decides."""
         delay = self._next(entry)
         if delay is None:
@@ -197,7 +127,7 @@ class Following:
             return
         self._delays[spec.uid] = delay
         wait_ms = max(0, delay.instant_ms - self._now(entry))
-        delay.timer = self._scheduler.delays.insert(self._journal.boot_ms + wait_ms, delay)
+        delay.timer = self._wheel.insert(self._journal.boot_ms + wait_ms, delay)
         self._scheduler.mark(entry)
 
     def _next(self, entry: Entry, since_ms: int = 0) -> Delay | None:
@@ -230,12 +160,3 @@ class Following:
         """By the wall clock; but where it was set back since this instant, by the one that the instant is of."""
         journal = self._journal
         return journal.wall_ms if instant_ms <= journal.wall_ms else journal.now_ms
-
-    # --- inside ---
-
-    def _watch(self, key: tuple[str, str]) -> None:
-        followed = self._scheduler.names.get(*key)
-        if followed is not None:
-            self._scheduler.watch(followed)
-        elif (task := self._scheduler.kept(*key)) is not None:
-            task.watched = self.is_followed(*key)
