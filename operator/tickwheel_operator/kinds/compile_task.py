@@ -18,7 +18,7 @@ from tickwheel_operator.api.delivery import Exponential, Fixed, Retry
 from tickwheel_operator.api.faults import InvalidManifest
 from tickwheel_operator.api.policies import Concurrency
 from tickwheel_operator.api.text import Duration, Instant, Weekday
-from tickwheel_operator.api.trigger import CalendarRule, DailyInterval
+from tickwheel_operator.api.trigger import CalendarRule, DailyInterval, Once
 from tickwheel_operator.api.trigger import Trigger as TriggerSpec
 from tickwheel_operator.engine.cron import CronError, UnknownZoneError
 from tickwheel_operator.engine.sources import ByClock, ByHand, Completion, FixedDelay, Outcome, Source
@@ -40,7 +40,6 @@ from tickwheel_operator.engine.triggers import (
     FilteredTrigger,
     FixedRateTrigger,
     OnceTrigger,
-    Unfiltered,
     once_at,
 )
 from tickwheel_operator.engine.triggers.calendar import CalendarDates
@@ -188,31 +187,33 @@ def _source(trigger: TriggerSpec, identity: str, created_ms: int) -> Source:
 
 
 def _unfiltered(trigger: TriggerSpec, identity: str, created_ms: int) -> Source:
-    if trigger.fixed_delay is not None:
-        return _same(FixedDelay(trigger.fixed_delay.milliseconds))
-    if trigger.completion is not None:
-        return _same(Completion(str(trigger.completion.task), Outcome(trigger.completion.outcome.value)))
-    return ByClock(_trigger(trigger, identity, created_ms))
+    zone_name = str(trigger.time_zone)
+    match trigger.source:
+        case ("cron", expression):
+            # `H` alone depends on who the task is; without it equal expressions are one value.
+            return ByClock(_cron(str(expression), zone_name, identity if "H" in expression.upper() else ""))
+        case ("fixedRate", period):
+            anchor_ms = created_ms if trigger.anchor is None else trigger.anchor.milliseconds
+            return ByClock(FixedRateTrigger(period.milliseconds, anchor_ms))
+        case ("fixedDelay", delay):
+            return _same(FixedDelay(delay.milliseconds))
+        case ("dailyInterval", daily):
+            return ByClock(_daily_interval(daily, zone_name))
+        case ("once", once):
+            return ByClock(OnceTrigger(_at_ms(once, created_ms)))
+        case ("completion", completion):
+            return _same(Completion(str(completion.task), Outcome(completion.outcome.value)))
+        case _:
+            raise _fault("spec.trigger", "has a source that this version of Tickwheel does not have")
 
 
-def _trigger(trigger: TriggerSpec, identity: str, created_ms: int) -> Unfiltered:
-    if trigger.cron is not None:
-        # `H` alone depends on who the task is; without it equal expressions are one value.
-        return _cron(str(trigger.cron), str(trigger.time_zone), identity if "H" in trigger.cron.upper() else "")
-    if trigger.daily_interval is not None:
-        return _daily_interval(trigger.daily_interval, str(trigger.time_zone))
-    if trigger.fixed_rate is not None:
-        anchor_ms = created_ms if trigger.anchor is None else trigger.anchor.milliseconds
-        return FixedRateTrigger(trigger.fixed_rate.milliseconds, anchor_ms)
-    once = trigger.once
-    if once is None:
-        raise _fault("spec.trigger", "has a source that this version of Tickwheel does not have")
+def _at_ms(once: Once, created_ms: int) -> int:
     if once.at is not None:
-        return OnceTrigger(once.at.milliseconds)
+        return once.at.milliseconds
     at_ms = created_ms + _read_ms(once.after)
     if not is_instant(at_ms):
         raise _fault("spec.trigger.once.after", f"{once.after} after {timestamp(created_ms)} is past the year 9999")
-    return OnceTrigger(at_ms)
+    return at_ms
 
 
 def _daily_interval(daily: DailyInterval, zone_name: str) -> DailyIntervalTrigger:

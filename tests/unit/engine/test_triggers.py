@@ -2,6 +2,7 @@
 
 from datetime import date, datetime
 from itertools import pairwise
+from typing import get_args
 
 import msgspec
 import pytest
@@ -17,6 +18,7 @@ from tickwheel_operator.engine.triggers import (
     FixedRateTrigger,
     OnceTrigger,
     Trigger,
+    Unfiltered,
     counted_until,
     latest,
     looked_until,
@@ -31,18 +33,21 @@ def instant(text: str) -> int:
     return int(datetime.fromisoformat(text).timestamp() * 1000)
 
 
-PLAIN_TRIGGER = st.one_of(
-    st.builds(OnceTrigger, at_ms=st.integers(-5_000, 20_000)),
-    st.builds(FixedRateTrigger, period_ms=st.integers(1, 3_000), anchor_ms=st.integers(-5_000, 20_000)),
-    st.sampled_from(["* * * * * *", "*/7 * * * * *", "5,6,50 * * * * *", "0 0 30 2 *"]).map(CronTrigger),
-    st.builds(
+DRAWN: dict[type, st.SearchStrategy[Unfiltered]] = {
+    OnceTrigger: st.builds(OnceTrigger, at_ms=st.integers(-5_000, 20_000)),
+    FixedRateTrigger: st.builds(
+        FixedRateTrigger, period_ms=st.integers(1, 3_000), anchor_ms=st.integers(-5_000, 20_000)
+    ),
+    CronTrigger: st.sampled_from(["* * * * * *", "*/7 * * * * *", "5,6,50 * * * * *", "0 0 30 2 *"]).map(CronTrigger),
+    DailyIntervalTrigger: st.builds(
         DailyIntervalTrigger,
         every_ms=st.integers(100, 5_000),
         from_ms=st.integers(0, 12_000),
         to_ms=st.integers(12_001, 20_000),
         days=st.sampled_from([127, 8, 16]),  # the epoch is a Thursday
     ),
-)
+}
+PLAIN_TRIGGER = st.one_of(*DRAWN.values())
 SECONDS = CalendarDates("seconds", crons=[parse("*/3 * * * * *"), parse("10-14 * * * * *")])
 THURSDAYS = CalendarDates("thursdays", dates=[(date(1970, 1, 1), date(1970, 1, 1))])
 ANY_TRIGGER = st.one_of(
@@ -196,11 +201,21 @@ def test_a_trigger_describes_itself_in_one_line(trigger: Trigger, text: str) -> 
     assert trigger.describe() == text
 
 
-@pytest.mark.parametrize(
-    "trigger",
-    [CronTrigger("H 3 * * *", "UTC", "x"), FixedRateTrigger(10, 5), OnceTrigger(7), DailyIntervalTrigger(10, 0, 5, 3)],
-)
-def test_a_trigger_survives_the_codec(trigger: Trigger) -> None:
+def test_every_trigger_is_drawn_for_these_tests() -> None:
+    assert set(DRAWN) == set(get_args(Unfiltered))
+
+
+@given(trigger=ANY_TRIGGER, after=st.integers(-6_000, 25_000))
+def test_the_normal_form_of_a_trigger_is_its_own_and_has_its_instants(trigger: AnyTrigger, after: int) -> None:
+    bare = trigger.base if isinstance(trigger, FilteredTrigger) else trigger
+    normal = bare.normal()
+    assert normal.key() == bare.key()
+    assert normal.normal() == normal
+    assert normal.next_after(after) == bare.next_after(after)
+
+
+@given(trigger=PLAIN_TRIGGER)
+def test_a_trigger_survives_the_codec(trigger: Unfiltered) -> None:
     assert msgspec.json.decode(msgspec.json.encode(trigger), type=AnyTrigger) == trigger
 
 

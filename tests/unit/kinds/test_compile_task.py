@@ -14,8 +14,9 @@ import yaml
 
 from tickwheel_operator.api import InvalidManifest, ScheduledTask, parse
 from tickwheel_operator.api.calendar import Calendar
+from tickwheel_operator.api.trigger import SOURCES
 from tickwheel_operator.engine.cron import parse as parse_cron
-from tickwheel_operator.engine.sources import Completion, FixedDelay, Outcome, Source
+from tickwheel_operator.engine.sources import ByHand, Completion, FixedDelay, Outcome, Source
 from tickwheel_operator.engine.spec import (
     Backoff,
     CalendarUse,
@@ -84,6 +85,20 @@ def test_a_task_keeps_who_it_is() -> None:
 )
 def test_triggers(trigger: dict[str, Any], expected: object) -> None:
     assert compiled(trigger=trigger).trigger == expected
+
+
+def test_every_source_of_the_resource_is_compiled() -> None:
+    examples = {
+        "cron": "@daily",
+        "fixedRate": "1s",
+        "fixedDelay": "30s",
+        "dailyInterval": {"every": "15m", "from": "08:00", "to": "18:00"},
+        "once": {"after": "10m"},
+        "completion": {"task": "other"},
+    }
+    assert set(examples) == set(SOURCES)
+    for field, value in examples.items():
+        assert compiled(trigger={field: value}).source != ByHand(), field
 
 
 def test_a_hashed_schedule_depends_on_namespace_and_name_only() -> None:
