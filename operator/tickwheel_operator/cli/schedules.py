@@ -70,13 +70,14 @@ class Schedule:
         if self.never:
             return self.never
         match self.spec.source:
+            case ByClock():
+                return ""
             case FixedDelay():
                 return "its instants depend on when runs end, so they are not known ahead"
             case Completion(task=task):
                 return f"it follows the runs of {task}, so its instants are not known ahead"
             case ByHand():
                 return "it has no trigger: it runs by hand, by the API and in workflows only"
-        return ""
 
     def instants(self, after_ms: int, count: int) -> list[int]:
         """The next instants strictly after `after_ms`, at most `count`."""
