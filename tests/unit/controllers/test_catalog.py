@@ -111,13 +111,45 @@ def test_a_task_that_is_being_deleted_fires_no_more_and_is_forgotten_at_its_end(
 
 def test_the_late_deletion_of_an_old_object_spares_the_new_one_of_the_same_name() -> None:
     leading = Leading()
-    leading.catalog.seen(a_pool(uid="new"))
-    leading.catalog.seen(a_task("new", name="t"))
+    for uid in ("old", "new"):
+        leading.catalog.seen(a_pool(uid=uid))
+        leading.catalog.seen(a_task(uid, name="t"))
     leading.posted.clear()
     leading.catalog.gone(WORKER_POOL, "old")
     leading.catalog.gone(SCHEDULED_TASK, "old")
-    assert leading.posted == []
-    assert leading.catalog.task_named("ns", "t") is not None
+    assert leading.posted == [TaskRemoved(uid="old", forget=True)]
+    found = leading.catalog.task_named("ns", "t")
+    assert found is not None and found.seen.uid == "new"
+    leading.catalog.gone(WORKER_POOL, "unknown")
+    assert leading.fault("new") == ("", "")
+
+
+def test_an_old_pool_that_is_told_of_late_and_then_gone_leaves_the_new_one_as_it_is() -> None:
+    leading = Leading()
+    leading.catalog.seen(a_pool(uid="old"))
+    leading.catalog.seen(a_pool(uid="new", silence_ms=5_000))
+    leading.catalog.seen(a_task())
+    leading.catalog.seen(a_pool(uid="old"))  # its last event: the watch has a queue for each uid
+    leading.posted.clear()
+    leading.catalog.gone(WORKER_POOL, "old")
+    assert [command.spec.silence_ms for command in leading.posted if isinstance(command, PoolApplied)] == [5_000]
+    assert kinds(leading.posted) == ["PoolApplied"]
+    assert leading.fault("u-1") == ("", "")
+    assert [c.spec.silence_ms for c in leading.catalog.snapshot() if isinstance(c, PoolApplied)] == [5_000]
+
+
+def test_an_old_task_that_is_told_of_late_and_then_gone_leaves_its_followers_armed() -> None:
+    leading = Leading()
+    leading.catalog.seen(a_pool())
+    leading.catalog.seen(a_follower("load", "extract"))
+    for uid in ("old", "new", "old"):
+        leading.catalog.seen(a_task(uid, name="extract"))
+    leading.posted.clear()
+    leading.catalog.gone(SCHEDULED_TASK, "old")
+    assert leading.posted == [TaskRemoved(uid="old", forget=True)]
+    assert leading.fault("load") == ("", "")
+    leading.catalog.gone(SCHEDULED_TASK, "new")
+    assert leading.fault("load")[0] == "TaskNotFound"
 
 
 def test_a_snapshot_is_what_was_posted() -> None:
