@@ -8,6 +8,10 @@ from __future__ import annotations
 __all__ = ["EDITS"]
 
 EDITS: dict[str, tuple[tuple[str, ...], ...]] = {
+    "engine.sources": (
+        ("trigger_written_otherwise_is_an_edit", "_encode(source.normal())", "_encode(source)"),
+        ("calendars_asked_whose_dates_nobody_knows", "source.within(None if source.filter is None else source.filter.window())", "source"),
+    ),
     "engine.starters.fixed_delay": (
         ("looks_on_a_delay_later", "since_ms - source.delay_ms) + source.delay_ms", "since_ms) + source.delay_ms"),
     ),
@@ -90,6 +94,7 @@ EDITS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("two_entries_of_what_came_back", "deque(dict.fromkeys(d for d in queue if d.where is self and d.place is QUEUED))", "deque([d for d in queue if d.where is self and d.place is QUEUED])"),
     ),
     "engine.edits": (
+        ("upgrade_drops_what_is_overdue", "f.Armed(task.number, spec.schedule, task.watermark_ms))", "f.Armed(task.number, spec.schedule, self._journal.wall_ms))"),
         ("once_of_this_moment_never_fires", "if at_ms is None or at_ms > settled_ms:", "if at_ms is None or at_ms >= settled_ms:"),
         ("once_fires_again", "if at_ms <= task.last_scheduled_ms:", "if at_ms < task.last_scheduled_ms:"),
     ),

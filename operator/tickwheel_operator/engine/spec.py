@@ -116,7 +116,7 @@ class TaskSpec(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     source: Source = ByHand()
     """What starts its runs."""
     calendars: tuple[CalendarUse, ...] = ()
-    """By name, as the manifest says: `compile.bind_calendars` puts their dates into `source`."""
+    """By name, as the manifest says: `compile_task.bind_calendars` puts their dates into `source`."""
     jitter_ms: int = 0
     """A run of the schedule starts up to so much after its instant, and before the next one; the same run always by the
     same amount."""

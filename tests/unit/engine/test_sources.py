@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import pytest
@@ -71,6 +71,13 @@ def test_an_identity_makes_a_trigger_with_the_same_instants(trigger: AnyTrigger,
     assert found.count_between(after_ms, after_ms + 10**9, 10**9) == trigger.count_between(
         after_ms, after_ms + 10**9, 10**9
     )
+
+
+def test_every_source_has_a_starter() -> None:
+    starters = Driver().engine.scheduler.starters
+    sources = (ByClock(OnceTrigger(T0)), FixedDelay(1_000), Completion("other"), ByHand())
+    assert {type(source) for source in sources} == set(get_args(Source))
+    assert len({starters.of(source) for source in sources}) == len(sources)
 
 
 @pytest.mark.parametrize("which", ["exclude", "include"])
