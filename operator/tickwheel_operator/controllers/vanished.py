@@ -3,7 +3,7 @@
 After a broken watch kopf lists anew, and tells of what there is, not of what is gone. For the kinds of the catalog the
 watch compares by itself (`controllers.watch`); for the others this does, in longer intervals, since nothing depends on
 them for long: a worker whose pod is gone falls silent, and a pool's Deployment is applied again. Without it they would
-be known for ever. `runtime.operator` runs it.
+be known for ever. `runtime.replica` runs it.
 """
 
 from __future__ import annotations

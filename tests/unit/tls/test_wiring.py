@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tickwheel_operator.runtime.identity import gateway_names, scheme, service_url
+from tickwheel_operator.runtime.certificates import gateway_names, scheme, service_url
 from tickwheel_operator.runtime.settings import Settings
 
 HERE = ["localhost", "127.0.0.1"]

@@ -1,6 +1,4 @@
-"""Who the gateway is for workers (its certificate), and who they are for it (tokens, pods, permissions): put together
-from the settings. `runtime.operator` calls it once, at the start.
-"""
+"""Who the gateway is for workers: its names, its URL and its certificate, from the settings. `runtime.replica` asks."""
 
 from __future__ import annotations
 
@@ -9,19 +7,6 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from tickwheel_operator.clock import Clock
-from tickwheel_operator.controllers.catalog import Catalog
-from tickwheel_operator.identity.callers import (
-    AllowAll,
-    Authenticator,
-    Authorizer,
-    PoolAccess,
-    StaticTokenAuthenticator,
-)
-from tickwheel_operator.identity.permission import SubjectAccessAuthorizer
-from tickwheel_operator.identity.pod_owners import PodOwners
-from tickwheel_operator.identity.reviewer import KubernetesReviewer
-from tickwheel_operator.identity.token_review import TokenReviewAuthenticator
-from tickwheel_operator.kinds.workerpool import WORKER_POOL
 from tickwheel_operator.kube.client import KubeClient
 from tickwheel_operator.runtime.settings import Settings
 from tickwheel_operator.tls.files import CertificateFiles
@@ -29,7 +14,7 @@ from tickwheel_operator.tls.own import OwnCertificates
 from tickwheel_operator.tls.serving import Certificates
 from tickwheel_operator.tls.store import AuthorityStore
 
-__all__ = ["access", "certificates", "gateway_names", "scheme", "service_url"]
+__all__ = ["certificates", "gateway_names", "scheme", "service_url"]
 
 _CLUSTER_DOMAIN = "cluster.local"
 
@@ -83,25 +68,3 @@ def gateway_names(settings: Settings) -> list[str]:
         names += [service, stem, f"{stem}.svc", f"{stem}.svc.{_CLUSTER_DOMAIN}"]
     names += [urlsplit(settings.advertise_url).hostname or "", *settings.tls_names, "localhost", "127.0.0.1"]
     return [name for name in dict.fromkeys(names) if name]
-
-
-def access(
-    settings: Settings, client: KubeClient, catalog: Catalog, owners: PodOwners, clock: Clock
-) -> tuple[Authenticator, Authorizer]:
-    """Who is let in, and who may submit runs."""
-    if settings.token_file:
-        token = Path(settings.token_file).read_text(encoding="utf-8").strip()
-        return StaticTokenAuthenticator(token), AllowAll()
-    reviewer = KubernetesReviewer(client)
-
-    def pool_access(namespace: str, name: str) -> PoolAccess | None:
-        seen = catalog.objects.named(WORKER_POOL, namespace, name)
-        if seen is None or seen.resource is None:
-            return None
-        has_template = seen.resource.spec.template is not None
-        return PoolAccess(uid=seen.uid, has_template=has_template, accounts=seen.accounts)
-
-    return (
-        TokenReviewAuthenticator(reviewer, pool_access, owners, clock=clock),
-        SubjectAccessAuthorizer(reviewer, clock=clock),
-    )
