@@ -58,10 +58,11 @@ async def test_the_epoch_is_an_instant_like_any_other():
 async def test_each_run_without_a_key_gets_one_of_its_own():
     backend = ScriptedBackend(accept)
     async with serving(backend) as (caller, _):
-        await caller.post(PATH, {"runs": [{}, {}]})
-        await caller.post(PATH, {"runs": [{}]})
-    keys = [run.key for command in backend.commands for run in command.runs]
-    assert len(set(keys)) == 3 and all(len(key) == 32 for key in keys)
+        for _ in range(2):
+            await caller.post(PATH, {"runs": [{}, {}, {}]})
+    keys = [[run.key for run in command.runs] for command in backend.commands]
+    assert len({key for drawn in keys for key in drawn}) == 6
+    assert [len({key.split(".")[0] for key in drawn}) for drawn in keys] == [1, 1], "one random part for a request"
 
 
 @pytest.mark.parametrize(
