@@ -11,6 +11,7 @@ reads them, and keeps its own marks in the fields that are called volatile.
 from __future__ import annotations
 
 from collections import deque
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -245,8 +246,8 @@ class TaskState:
 
     __slots__ = (
         "backfilled", "cancelled", "failed", "history_failed", "history_succeeded", "last_ended_ms",
-        "last_scheduled_ms", "name", "namespace", "number", "runs", "schedule", "skipped", "skips", "succeeded", "uid",
-        "unshown", "watched", "watermark_ms",
+        "last_scheduled_ms", "name", "namespace", "number", "requested", "runs", "schedule", "skipped", "skips",
+        "succeeded", "uid", "unshown", "watched", "watermark_ms",
     )  # fmt: skip
 
     def __init__(self, number: int, uid: str, namespace: str, name: str) -> None:
@@ -262,6 +263,8 @@ class TaskState:
         self.last_ended_ms = 0
         """When a run of its schedule ended last."""
         self.runs: dict[int, Run] = {}
+        self.requested: dict[int, Run] | None = None
+        """Those of them that an object asked for: each is shown, however many others wait. None: none."""
         self.succeeded = 0
         self.failed = 0
         self.cancelled = 0
@@ -278,6 +281,27 @@ class TaskState:
         self.unshown: deque[Ended] | None = None
         """Ended runs that an object asked for and no view has shown: more may end at once than the history keeps, and
         somebody waits for each. Volatile."""
+
+    def add(self, run: Run) -> None:
+        """The run is open."""
+        self.runs[run.number] = run
+        if run.object_name:
+            if self.requested is None:
+                self.requested = {}
+            self.requested[run.number] = run
+
+    def remove(self, run: Run) -> None:
+        """The run has ended."""
+        del self.runs[run.number]
+        if self.requested is not None and run.object_name:
+            del self.requested[run.number]
+            if not self.requested:
+                self.requested = None
+
+    def shown(self, others: int) -> list[Run]:
+        """Open runs that people see: the first `others`, and whatever an object asked for."""
+        first = list(islice(self.runs.values(), others))
+        return first + [run for number, run in (self.requested or {}).items() if number > first[-1].number]
 
     def history_of(self, ended: Ended) -> deque[Ended]:
         """Where it is kept, or was."""

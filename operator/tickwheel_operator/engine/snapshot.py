@@ -271,6 +271,5 @@ def _load_run(state: State, row: RunRow) -> None:
     run.front, run.parent, run.cancelling = row.front, row.parent, row.cancelling
     if row.token and row.dispatch_worker not in state.workers:
         raise KeyError(row.dispatch_worker)
-    number = row.number
-    state.runs[number] = run
-    task.runs[number] = run
+    state.runs[row.number] = run
+    task.add(run)

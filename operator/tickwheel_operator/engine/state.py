@@ -116,6 +116,10 @@ class State:
         """The open attempts of the worker process with this number, in the order of their tokens."""
         return list(self._attempts_of.get(worker, {}).values())
 
+    def held(self, worker: int) -> int:
+        """How many attempts the process holds."""
+        return len(self._attempts_of.get(worker, ()))
+
     def processes(self, key: WorkerKey) -> list[int]:
         """The numbers of all processes that the ledger knows in this worker's place."""
         return list(self._processes.get(key, {}))
@@ -236,7 +240,7 @@ class State:
         """The run exists, and is found by its id from now on."""
         _is_next(run.number, self.next_run)
         self.runs[run.number] = run
-        run.task.runs[run.number] = run
+        run.task.add(run)
         self.next_run = run.number + 1
         if run.origin not in (Origin.REQUEST, Origin.SPAN):
             return
@@ -360,7 +364,7 @@ class State:
         """The run has ended."""
         task, state = run.task, end.state
         del self.runs[run.number]
-        del task.runs[run.number]
+        task.remove(run)
         dispatches, heard = run.dispatches, task.watched or run.parent or run.group is not None
         for dispatch in dispatches:
             dispatch.token = 0

@@ -200,12 +200,10 @@ def task_views(
 
 def pool_views(state: State, router: Router) -> list[PoolView]:
     """All pools that anything was heard of."""
-    used: dict[int, int] = {}
-    for dispatch in state.attempts.values():
-        used[dispatch.worker] = used.get(dispatch.worker, 0) + 1
     views = []
     for (namespace, name), pool in sorted(router.pools.items()):
         workers = list(pool.workers.values())
+        used = {worker: state.held(worker.number) for worker in workers}
         count = len(workers) or 1
         views.append(
             PoolView(
@@ -214,12 +212,12 @@ def pool_views(state: State, router: Router) -> list[PoolView]:
                 len(workers),
                 sum(w.draining for w in workers),
                 sum(w.slots for w in workers),
-                sum(used.get(w.number, 0) for w in workers if w.number),
+                sum(used.values()),
                 pool.backlog(),
                 sum(w.cpu for w in workers) / count,
                 sum(w.memory for w in workers) / count,
                 sorted(handler for handler, queue in pool.queues.items() if queue.workers),
-                sum(max(0, w.slots - used.get(w.number, 0)) for w in workers if not w.draining),
+                sum(max(0, w.slots - used[w]) for w in workers if not w.draining),
                 sum(w.early for w in workers),
                 max((w.clock_offset_us for w in workers if w.clock_error_us is not None), key=abs, default=None),
                 max((w.clock_error_us for w in workers if w.clock_error_us is not None), default=None),
@@ -234,10 +232,7 @@ def slots_in_use(state: State, router: Router, namespace: str, name: str) -> dic
     pool = router.pools.get((namespace, name))
     if pool is None:
         return {}
-    used: dict[int, int] = {}
-    for dispatch in state.attempts.values():
-        used[dispatch.worker] = used.get(dispatch.worker, 0) + 1
-    return {name: (used.get(w.number, 0), w.draining) for name, w in pool.workers.items()}
+    return {name: (state.held(w.number), w.draining) for name, w in pool.workers.items()}
 
 
 def due_runs(
@@ -327,8 +322,7 @@ def _task_view(
         waits: dict[RunGroup, str] = {}
         runs = [
             _open(run, state.workers.get(run.worker), _waits_for(run, overlaps, waits), now_ms)
-            for place, run in enumerate(task.runs.values())
-            if place < _ACTIVE_SHOWN or run.object_name
+            for run in task.shown(_ACTIVE_SHOWN)
         ]
         history = _latest(task.history_succeeded, keep_succeeded) + _latest(task.history_failed, keep_failed)
         if task.unshown is not None:
