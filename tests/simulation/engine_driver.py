@@ -16,17 +16,19 @@ from tests.simulation.engine_leaders import HANDLERS, NAMESPACE
 from tests.simulation.engine_users import Users
 from tests.simulation.record import EPOCH_MS
 
+from tickwheel_operator.engine import deleted, queues, snapshot
 from tickwheel_operator.engine import messages as m
-from tickwheel_operator.engine import queues, snapshot
 
 __all__ = ["EngineStory", "small_bounds"]
 
 
 def small_bounds(patch: pytest.MonkeyPatch) -> None:
-    """Checkpoints are written row by row, and forget all workers but one that hold nothing; queues are tidied soon."""
+    """Checkpoints are written row by row, and forget all workers but one that hold nothing; queues are tidied soon,
+    and deleted tasks forgotten."""
     patch.setattr(snapshot, "_ROWS_PER_CHUNK", 1)
     patch.setattr(snapshot, "_WORKER_MEMORY", 1)
     patch.setattr(queues, "_STALE_KEPT", 2)
+    patch.setattr(deleted, "_KEPT_MS", 2_000)
 
 
 class EngineStory(Users):

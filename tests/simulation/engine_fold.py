@@ -66,6 +66,8 @@ class Attempt:
         """Nor after this."""
         self.begins_boot_ms = self.begins_by_boot_ms = boot_ms
         """When its handler begins, at the soonest and at the latest: what was leased ahead waits for its instant."""
+        self.put_off = False
+        """This leader had not heard of its task: what should have ended it did not, and its lease does."""
 
 
 class Worker:
@@ -98,6 +100,8 @@ class Fold:
         self.paused: dict[str, TaskSpec] = {}
         self.unknown: set[str] = set()
         """Uids that were invalid when the leader took over, and since."""
+        self.unheard: set[str] = set()
+        """Uids of which this leader has not heard yet: nothing is decided about their attempts."""
         self.silences: dict[str, set[int]] = {}
         self.clear()
 

@@ -38,6 +38,7 @@ class Account(FactChecks):
         self.leads = True
         replayed_ms = self.clock_ms
         self.unknown = {uid for uid in self.uids.values() if uid in self.paused}
+        self.unheard = set(self.uids.values())
         for run in self.runs.values():
             self._waits_until(run, run.ready_ms)
             run.waits_boot_ms = boot_ms
@@ -107,6 +108,7 @@ class Account(FactChecks):
             case m.TaskApplied(spec=spec):
                 self._applied(spec)
             case m.TaskRemoved(uid=uid, forget=forget):
+                self.unheard.discard(uid)
                 spec = self.specs.pop(uid, None) or self.paused.pop(uid, None)
                 if not forget and spec is not None:
                     self.paused[uid] = spec
@@ -128,6 +130,7 @@ class Account(FactChecks):
         uid = spec.uid
         self.paused.pop(uid, None)
         self.unknown.discard(uid)
+        self.unheard.discard(uid)
         self.known.add(uid)
         self.specs[uid] = spec
         for run in self._runs_of(uid):
@@ -259,6 +262,11 @@ class Account(FactChecks):
         self, command: m.Report, output: m.Output, before: dict[int, int], holders: dict[int, tuple[m.WorkerKey, str]]
     ) -> None:
         answer = next((e for e in output.effects if isinstance(e, m.Reported)), None)
+        if any(isinstance(e, m.CommandRefused) for e in output.effects):
+            failed = [self.attempts[o.token] for o in command.failed if o.token in self.attempts]
+            if not any(self.uids[attempt.run.task] in self.unheard for attempt in failed):
+                self.broken("a report is refused, though all that has failed was heard of")
+            return
         if answer is None:
             self.broken("a report is not answered")
         assert answer is not None
@@ -274,7 +282,8 @@ class Account(FactChecks):
             if token in before and holders[token] != seen and token not in fenced:
                 self.broken(f"{seen} reports token {token} of {holders[token]}, and is not fenced")
             open_still = token in before and token not in lost and token in self.attempts
-            if token in fenced and open_still and self.workers[self.attempts[token].worker] == seen:
+            is_replaced = (live := self.live.get(seen[0])) is not None and live.seen.instance != seen[1]
+            if token in fenced and open_still and holders[token] == seen and not is_replaced:
                 self.broken(f"{seen} holds token {token}, and is fenced")
             if token in ends and token not in fenced and token in self.attempts:
                 self.broken(f"{seen} was told that the end of token {token} is durable, and it is open")
@@ -316,6 +325,8 @@ class Account(FactChecks):
     def _gone(self, command: m.WorkerGone) -> None:
         for token, attempt in self.attempts.items():
             key, instance = self.workers[attempt.worker]
+            if self.uids[attempt.run.task] in self.unheard:
+                continue
             if key == command.key and is_meant(command, instance, self.started[attempt.worker]):
                 self.broken(f"token {token} is open with {instance}, whose pod is gone")
 
@@ -360,13 +371,17 @@ class Account(FactChecks):
         if not self.synced:
             return
         for token, attempt in self.attempts.items():
+            if self.uids[attempt.run.task] in self.unheard:
+                attempt.put_off = True
+                continue
             if (
                 attempt.most_boot_ms + self._sweep_ms + 1 < self.boot_ms
                 and self.uids[attempt.run.task] not in self.paused
             ):
                 self.broken(f"token {token} is open {self.boot_ms - attempt.most_boot_ms} ms after its lease")
             key, instance = self.workers[attempt.worker]
-            if (live := self.live.get(key)) is not None and live.seen.instance != instance:
+            live = self.live.get(key)
+            if live is not None and live.seen.instance != instance and not attempt.put_off:
                 self.broken(f"token {token} is open with {instance}, whose place {live.seen.instance} has")
         for request, key in self.pulls.items():
             live = self.live.get(key)

@@ -12,12 +12,15 @@ from unittest import mock
 
 import msgspec
 
-from tickwheel_operator.engine import snapshot
+from tickwheel_operator.engine import deleted, snapshot
 from tickwheel_operator.engine.state import State
 from tickwheel_operator.ledger import facts as f
 from tickwheel_operator.ledger import log, splitting
 
 __all__ = ["Kind", "draw_kind", "patched"]
+
+_DELETED_KEPT_MS = 4_000
+"""No watch of a story is so late."""
 
 
 class Kind(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,6 +53,7 @@ def draw_kind(seed: int) -> Kind:
 def patched(kind: Kind, say: Callable[[str], None]) -> Iterator[None]:
     """The operator's own bounds are as this kind of story needs them."""
     with ExitStack() as stack:
+        stack.enter_context(mock.patch.object(deleted, "_KEPT_MS", _DELETED_KEPT_MS))
         if kind.crowd:
             forget = State.forget_worker
 

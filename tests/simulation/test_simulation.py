@@ -87,7 +87,7 @@ def test_a_seed_gives_the_same_story_in_every_process() -> None:
 
 
 def test_the_stories_are_about_what_can_go_wrong() -> None:
-    told = "\n".join(run_seed(seed).world.record.told() for seed in range(100))
+    told = "\n".join(run_seed(seed).world.record.told() for seed in range(130))
 
     for event in (
         "is killed", "is frozen", "thaws", "leads in epoch 3", "checkpoint 1/", "LOST", "TIMEOUT", "ERROR",

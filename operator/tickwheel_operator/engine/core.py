@@ -230,6 +230,7 @@ class Engine:
             if self.scheduler.synced:
                 self.leasing.sweep(effects)
                 self.backfills.nudge()
+                self.scheduler.deleted.sweep()
 
     def _set_lead(self, lead_ms: int) -> None:
         self.scheduler.lead_ms = self.waiting.lead_ms = lead_ms

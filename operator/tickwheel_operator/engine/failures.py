@@ -5,6 +5,8 @@ A wait before the next delivery lasts by the boot clock, and is written down by 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from tickwheel_operator.engine.journal import Journal
 from tickwheel_operator.engine.messages import FailedAttempt
 from tickwheel_operator.engine.retry import backoff_ms
@@ -46,6 +48,16 @@ class Failures:
             if dispatch.token:  # the end of one before may have ended it
                 self.fail(dispatch, f.FailureReason.LOST, message=f"the worker was lost: {why}")
 
+    def undecided(self, failed: Sequence[FailedAttempt]) -> str:
+        """Of which task this leader, whose watch is late, has not heard: whether it is tried again, the task says.
+        Empty: of none."""
+        for one in failed:
+            dispatch = self._state.attempts.get(one.token)
+            if dispatch is not None and dispatch.run.task.uid in self._scheduler.unheard:
+                task = dispatch.run.task
+                return f"this leader has not heard of ScheduledTask {task.namespace}/{task.name} yet; try again"
+        return ""
+
     def reported(self, dispatch: Dispatch, failed: FailedAttempt) -> None:
         """The worker that holds the attempt says that it failed."""
         limit = self._config.max_error_chars
@@ -72,6 +84,8 @@ class Failures:
         if dispatch.run.cancelling is not None:
             self._stopped(dispatch, dispatch.run.cancelling, message)
             return
+        if dispatch.run.task.uid in self._scheduler.unheard:
+            return  # a sweep decides, once the task is heard of and the lease has ended
         due_ms = None if permanent else self._due_again(dispatch, reason)
         retry_ms = 0 if due_ms is None else self._instant_of(due_ms, dispatch)
         if not self._scheduler.knows(dispatch.run.task):

@@ -274,6 +274,9 @@ class Leasing:
         if self._succession.successor(command.worker):
             self._fence_all(command, effects)
             return
+        if detail := self._failures.undecided(command.failed):
+            effects.append(CommandRefused(request=command.request, reason=RefusalReason.NOT_READY, detail=detail))
+            return
         worker = self._meet(command.worker, effects)
         state, number, now = self._state, worker.number, self._journal.now_ms
         attempts, stats = state.attempts, self._stats

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
+from tickwheel_operator.engine.deleted import DeletedTasks
 from tickwheel_operator.engine.edits import Edits
 from tickwheel_operator.engine.groups import Entry, Names
 from tickwheel_operator.engine.journal import Journal
@@ -64,6 +65,7 @@ class Scheduler:
         the watch is late. Their runs are kept until somebody says which."""
         self.overdue = Overdue(journal, state, self)
         self.starters = Starters(journal, state, self, wheel, delays)
+        self.deleted = DeletedTasks(journal)
         self._edits = Edits(journal, self)
         self.recovery = Recovery(journal, self, self._edits)
         self.lead_ms = 0
@@ -84,6 +86,8 @@ class Scheduler:
         entry = self.entries.get(spec.uid)
         if entry is None:
             entry = Entry(spec, self._state.by_uid.get(spec.uid))
+            if entry.task is not None:
+                self.deleted.discard(entry.task)
             self.entries[spec.uid] = entry
             self.recovery.note(entry, command.record)
             self.mark(entry)
@@ -303,7 +307,7 @@ class Scheduler:
         for run in list(task.runs.values()):
             if run.number in task.runs:
                 self._journal.emit(f.Cancelled(run.number, why))
-        self._journal.emit(f.TaskForgotten(task.number))
+        self.deleted.add(task)
 
     def mark(self, entry: Entry) -> None:
         if entry.task is None:

@@ -66,6 +66,11 @@ class Driver:
         self.now_ms = T0 + offset_ms
         return self.do(command or m.Tick())
 
+    def forget(self) -> None:
+        """So much time passes that the ledger forgets what was deleted."""
+        self.now_ms += 301_000
+        self.do(m.Tick())
+
     def pull(self, worker: str = "w0", free: int = 10, **options: Any) -> list[m.Effect]:
         self._requests += 1
         received, sequence = options.pop("received", 0), options.pop("sequence", 0)

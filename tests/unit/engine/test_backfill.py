@@ -182,6 +182,7 @@ def test_a_deleted_task_takes_its_backfill_along() -> None:
     driver.do(m.TaskRemoved(uid="uid-hello"))
     assert driver.engine.state.runs == {}
     driver.at(NOW + 5_000)
+    driver.forget()
     assert driver.of(f.TaskForgotten)
 
 

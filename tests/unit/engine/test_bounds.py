@@ -126,6 +126,8 @@ def _meddle(chance: random.Random, driver: Driver, specs: dict[str, TaskSpec]) -
         case _:
             if chance.random() < 0.3:
                 driver = driver.successor(*[spec for spec in specs.values() if chance.random() < 0.9])
+                for uid in sorted(driver.engine.scheduler.unheard):
+                    driver.do(m.TaskRemoved(uid=uid))
                 driver.do(m.LeadSet(lead_ms=chance.choice((0, 250))))
             driver.do(m.Tick())
     return driver

@@ -186,6 +186,7 @@ def test_a_follower_counts_the_ends_that_it_missed_while_it_was_invalid() -> Non
     driver.submit("c")
     [run] = deliveries(driver.pull(received=token))
     driver.report(succeeded=[run.token])
+    driver.forget()
     assert "uid-next" not in driver.engine.state.by_uid
 
 

@@ -174,7 +174,9 @@ def test_details_are_counted_through_full_histories_deleted_tasks_and_checkpoint
     assert [bool(e.result) for e in restored.by_uid["uid-two"].history_succeeded] == [False] * 5 + [True] * 5
 
     driver.do(m.TaskRemoved(uid="uid-one"))
+    driver.forget()
     assert state.details.bytes == 1_000
     driver.do(m.TaskRemoved(uid="uid-two"))
+    driver.forget()
     assert state.details.bytes == 0
     assert not state.details._of

@@ -116,6 +116,7 @@ def test_a_task_that_was_invalid_since_before_this_leader_is_forgotten_when_it_i
     later.do(m.CatalogSynced())
 
     later.do(m.TaskRemoved(uid="uid-hello"))
+    later.forget()
 
     assert later.engine.state.by_uid == {}
     assert later.of(f.TaskForgotten) == [f.TaskForgotten(1)]

@@ -10,11 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.engine.driver import T0, Driver, deliveries, task_spec
 
+from tickwheel_operator.engine import deleted
 from tickwheel_operator.engine import messages as m
 from tickwheel_operator.engine.cron import parse
 from tickwheel_operator.engine.groups import AT_ONCE
 from tickwheel_operator.engine.sources import FixedDelay
-from tickwheel_operator.engine.spec import Misfire, MisfirePolicy, Overlap, OverlapPolicy, TaskSpec
+from tickwheel_operator.engine.spec import Misfire, MisfirePolicy, Overlap, OverlapPolicy, RetryPolicy, TaskSpec
 from tickwheel_operator.engine.triggers import FilteredTrigger, FixedRateTrigger, OnceTrigger
 from tickwheel_operator.engine.triggers.calendar import CalendarDates
 from tickwheel_operator.engine.triggers.filters import Filter
@@ -187,9 +188,70 @@ def test_a_deleted_task_ends_its_open_runs_and_is_forgotten() -> None:
 
     driver.at(1_500, m.TaskRemoved(uid="uid-hello"))
 
-    assert driver.engine.state.by_uid == {}
     assert driver.engine.state.runs == {}
     assert len(driver.of(f.Cancelled)) == 1
+    driver.forget()
+    assert driver.engine.state.by_uid == {}
+
+
+def test_a_leader_that_hears_late_that_a_task_is_deleted_fires_none_of_its_instants_again() -> None:
+    spec = task_spec(misfire=Misfire(policy=MisfirePolicy.FIRE_ALL))
+    driver = Driver.leading(spec)
+    driver.at(1_000)
+    driver.at(1_500, m.TaskRemoved(uid=spec.uid))
+
+    late = driver.successor(spec)
+    late.at(2_000)
+
+    assert _instants(late) == [1_000, 2_000]
+    late.at(2_500, m.TaskRemoved(uid=spec.uid))
+    late.forget()
+    assert late.engine.state.by_uid == {}
+
+
+def test_what_a_late_leader_has_heard_of_again_is_not_forgotten() -> None:
+    driver = Driver.leading(task_spec())
+    driver.at(1_000)
+    driver.at(1_500, m.TaskRemoved(uid=task_spec().uid))
+    driver.at(1_600, m.TaskApplied(spec=task_spec()))
+
+    driver.forget()
+
+    assert not driver.of(f.TaskForgotten)
+
+
+def test_of_many_deleted_tasks_the_first_ones_are_forgotten_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deleted, "_MOST", 2)
+    driver = Driver.leading(*[task_spec(name) for name in ("a", "b", "c")])
+    driver.at(1_000)
+    for name in ("a", "b", "c"):
+        driver.do(m.TaskRemoved(uid=task_spec(name).uid))
+
+    assert [task.name for task in driver.engine.state.by_uid.values()] == ["b", "c"]
+
+
+def test_a_failure_of_a_task_that_a_leader_has_not_heard_of_is_decided_once_it_has() -> None:
+    driver = Driver.leading(task_spec(retry=RetryPolicy(limit=2)))
+    driver.at(1_000)
+    [first] = deliveries(driver.pull())
+    late = driver.successor()
+    late.pull(received=first.token)
+
+    [refused] = late.do(
+        m.Report(request="r", worker=late.seen("w0"), failed=[m.FailedAttempt(token=first.token, error_type="E")])
+    )
+    assert isinstance(refused, m.CommandRefused)
+    assert refused.reason is m.RefusalReason.NOT_READY
+    assert "ScheduledTask shops/hello" in refused.detail
+    late.do(m.WorkerGone(key=late.seen("w0").key))
+    late.do(m.Tick())
+    assert not late.of(f.Failed)
+
+    late.do(m.TaskApplied(spec=task_spec(retry=RetryPolicy(limit=2))))
+    late.now_ms += 60_000
+    late.do(m.Tick())
+
+    assert [(failed.reason, bool(failed.retry_ms)) for failed in late.of(f.Failed)] == [(f.FailureReason.LOST, True)]
 
 
 def test_a_task_deleted_while_no_leader_watched_is_forgotten_by_the_next_one() -> None:
@@ -198,6 +260,7 @@ def test_a_task_deleted_while_no_leader_watched_is_forgotten_by_the_next_one() -
 
     new = driver.successor()
     new.do(m.TaskRemoved(uid=task_spec().uid))
+    new.forget()
 
     assert new.engine.state.by_uid == {}
     assert new.engine.scheduler.unheard == set()
