@@ -167,7 +167,7 @@ class Catalog:
         self.objects.remove(seen)
         after = self.objects.named(kind, seen.namespace, seen.name)
         if isinstance(seen, SeenTask):
-            self._task_gone(seen, before, after)
+            self._task_gone(seen, after)
         else:
             self._changed(kind, before, after, seen)
 
@@ -219,12 +219,10 @@ class Catalog:
         if is_new:
             self._judge_named(self._completions.followers(name), but=name)
 
-    def _task_gone(self, seen: SeenTask, before: Seen | None, after: Seen | None) -> None:
+    def _task_gone(self, seen: SeenTask, after: Seen | None) -> None:
         self._unindex(self._tasks.pop(seen.uid))
         self._post(seen.uid, TaskRemoved(uid=seen.uid))
         self._tell(seen)
-        if before is after:
-            return  # another object has the name by now
         name = (seen.namespace, seen.name)
         concerned = self._link(name, after.spec if isinstance(after, SeenTask) else None)
         self._judge_named({*concerned, *self._completions.followers(name)}, but=name)
