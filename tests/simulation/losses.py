@@ -7,6 +7,7 @@ its lease in time. Nothing here looks at what the engine remembers of these: it 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from tickwheel_operator.engine import messages as m
@@ -40,7 +41,7 @@ class Losses:
         self._watch(engine)
 
     def _watch(self, engine: Engine) -> None:
-        handle = engine.handle
+        handle, handle_all = engine.handle, engine.handle_all
 
         def watched(command: m.Command, now_ms: int, boot_ms: int) -> m.Output:
             if isinstance(command, m.WorkerGone):
@@ -53,7 +54,14 @@ class Losses:
             self._hear(command, boot_ms)  # what is overdue is settled before the engine hears the command
             return output
 
+        def all_watched(commands: Iterable[m.Command], now_ms: int, boot_ms: int) -> m.Output:
+            output = handle_all(commands, now_ms, boot_ms)  # of objects: no worker speaks
+            for fact in output.facts:
+                self._decided(fact, boot_ms)
+            return output
+
         engine.handle = watched  # type: ignore[method-assign, assignment]
+        engine.handle_all = all_watched  # type: ignore[method-assign]
 
     def _hear(self, command: m.Command, boot_ms: int) -> None:
         match command:
