@@ -22,6 +22,8 @@ _PODS = 50
 _EVENTS = 50
 _NO_DEPLOYMENT = "failed to create typed patch object"
 """What the API server says, with a 500, to an unknown field, a wrong type or a key that stands twice."""
+_OTHER_UID = "metadata.uid: Invalid value"
+"""What it says, with a 422, where another object has the name; where none has, it says 409."""
 
 
 class PoolCluster:
@@ -40,9 +42,12 @@ class PoolCluster:
             "PATCH", DEPLOYMENTS.path(namespace, name), what=what, query=_APPLIED, body=manifest,
             content_type=APPLY, timeout_s=self._timeout_s,
         )  # fmt: skip
-        if not answer.ok and _NO_DEPLOYMENT in answer.message:
+        if not answer.ok:
             refusal = answer.refusal(what)
-            raise ApiRefused(str(refusal), status=422, reason="Invalid", message=refusal.message)
+            if _NO_DEPLOYMENT in refusal.message:
+                raise ApiRefused(str(refusal), status=422, reason="Invalid", message=refusal.message)
+            if _OTHER_UID in refusal.message:
+                raise ApiRefused(str(refusal), status=409, reason="Conflict", message=refusal.message)
         answer.check(what)
         return answer.object(what)
 
