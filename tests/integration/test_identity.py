@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding
 from kubernetes.aio import client as kubernetes_client
 from kubernetes.aio import config as kubernetes_config
+from tests.contract.authority_store import writes_replace_what_was_read
 from tests.integration.caller import Answer, Caller
 from tests.integration.installation import OPERATOR_ACCOUNT, apply, create_namespace, install_operator, service_account
 from tests.integration.processes import PATIENT_LEASE, OperatorProcess, WorkerProcess
@@ -28,8 +29,6 @@ from tests.integration.soak.scenario import until
 
 from tickwheel_cluster import Access
 from tickwheel_operator.kube.client import KubeClient
-from tickwheel_operator.tls.authority import make_authority
-from tickwheel_operator.tls.rotation import Authorities, bundle
 from tickwheel_operator.tls.store import AuthorityStore, BadSecret
 
 SYSTEM = "identity-system"
@@ -285,19 +284,7 @@ async def test_of_two_replicas_that_write_the_authorities_the_second_reads_what_
     await kubernetes_config.load_kube_config(kubeconfig, client_configuration=configuration)
     async with kubernetes_client.ApiClient(configuration) as client:
         store = AuthorityStore(KubeClient(client), namespace=system)
-        assert await store.read() is None
-        now_ms = time.time_ns() // 1_000_000
-        made, other = (Authorities(make_authority(now_ms, 86_400_000)) for _ in range(2))
-        first = await store.write(made, None)
-        assert first is not None and bundle(first.authorities) == bundle(made)
-        assert await store.write(other, None) is None, "there is one"
-        following = Authorities(made.current, make_authority(now_ms, 86_400_000), (other.current.certificate,))
-        second = await store.write(following, first)
-        assert second is not None and bundle(second.authorities) == bundle(following)
-        assert await store.write(other, first) is None, "it was changed since it was read"
-        read = await store.read()
-        assert read is not None and read.authorities.next is not None
-        assert (read.version, bundle(read.authorities)) == (second.version, bundle(following))
+        await writes_replace_what_was_read(store)
         path = f"/api/v1/namespaces/{system}/secrets/tickwheel-ca"
         secret = cluster.request("GET", path)
         secret["data"]["tls.key"] = base64.b64encode(b"torn").decode()

@@ -16,6 +16,7 @@ import msgspec
 import pytest
 from kubernetes.aio.client import ApiClient, CoordinationV1Api
 from kubernetes.aio.config import new_client_from_config
+from tests.contract.pool_cluster import deployments_are_applied_and_deleted_by_uid
 from tests.contract.segment_store import a_segment
 from tests.integration.installation import (
     OPERATOR_ACCOUNT,
@@ -305,6 +306,13 @@ async def test_a_deployment_and_its_authority_are_applied_again_and_again(
     await pools.delete(place, "shops-workers", applied["metadata"]["uid"])
     await pools.delete(place, "shops-workers", applied["metadata"]["uid"])
     assert await pools.read(place, "shops-workers") is None
+
+
+async def test_only_the_deployment_that_is_meant_is_changed_and_deleted(
+    client: ApiClient, cluster: Access, place: str
+) -> None:
+    uid = create(cluster, place, "WorkerPool", "kept")["metadata"]["uid"]
+    await deployments_are_applied_and_deleted_by_uid(PoolCluster(KubeClient(client)), place, uid)
 
 
 async def test_a_pods_annotation_is_set_changed_and_taken_away(client: ApiClient, cluster: Access, place: str) -> None:

@@ -10,7 +10,7 @@ __all__ = ["MemorySecret"]
 
 
 class MemorySecret:
-    """Stands in for `AuthorityStore`, which is tested against a real API server."""
+    """Stands in for `AuthorityStore`, and passes its contract test (`tests.contract.authority_store`)."""
 
     def __init__(self) -> None:
         self.stored: Stored | None = None
