@@ -109,6 +109,7 @@ _EDITS = {
     "engine.execution.backfill": durable.BACKFILL,
     "engine.execution.covered": durable.COVERED,
     "engine.execution.backfilling": engine.BACKFILLING + more.BACKFILLING,
+    "engine.requests": engine.REQUESTS + more.REQUESTS,
     "engine.core": engine.CORE + more.CORE,
     "engine.scheduler": engine.SCHEDULER + more.SCHEDULER,
     "engine.starters.clock": engine.CLOCK + more.CLOCK,

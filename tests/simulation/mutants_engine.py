@@ -5,7 +5,7 @@ from __future__ import annotations
 # ruff: noqa: E501
 # fmt: off
 
-__all__ = ["BACKFILLING", "CLOCK", "COMPLETION", "CORE", "EDITS", "FAILURES", "FIXED_DELAY", "LEASING", "OVERDUE", "OVERLAP", "QUEUES", "RETRY", "ROUTING", "SCHEDULER", "SUCCESSION", "WAITING"]  # fmt: skip
+__all__ = ["BACKFILLING", "CLOCK", "COMPLETION", "CORE", "EDITS", "FAILURES", "FIXED_DELAY", "LEASING", "OVERDUE", "OVERLAP", "QUEUES", "REQUESTS", "RETRY", "ROUTING", "SCHEDULER", "SUCCESSION", "WAITING"]  # fmt: skip
 
 LEASING = (
     ("late_pull_of_a_replaced_process_taken", "if successor := self._succession.successor(command.worker):", 'if successor := "":'),
@@ -175,6 +175,12 @@ BACKFILLING = (
     ("open_runs_of_another_backfill_not_awaited", "if o.task is run.task and o is not run}", "if False}"),
 )  # fmt: skip
 
+REQUESTS = (
+    ("known_key_made_again", "            if known is not None:\n                answers.append", "            if False:\n                answers.append"),
+    ("refused_by_backlog_too_late", "if backlog + len(runs) > self._config.max_backlog:", "if backlog > self._config.max_backlog + len(runs):"),
+    ("submission_of_an_unknown_task_ends_the_engine", "            if entry is None:\n                reason = m.RefusalReason.NO_SUCH_TASK", "            if False:\n                reason = m.RefusalReason.NO_SUCH_TASK"),
+)  # fmt: skip
+
 CORE = (
     ("ended_run_keeps_its_place", "                self.waiting.drop(dispatch)\n", "                pass\n"),
     ("clock_of_facts_goes_back", "journal.now_ms = max(now_ms, journal.now_ms)", "journal.now_ms = now_ms"),
@@ -193,9 +199,6 @@ CORE = (
      "a fold watches no task and gives no place, so that only ends of backfilled runs are kept; a backfill that is advanced once more does nothing"),
     ("unknown_attempts_not_doubted", "                    self.overlaps.doubt(run)\n", "                    pass\n"),
     ("backfills_forgotten_at_a_takeover", "            self.backfills.resume()\n", ""),
-    ("known_key_made_again", "            if known is not None:\n                answers.append", "            if False:\n                answers.append"),
-    ("refused_by_backlog_too_late", "if backlog + len(runs) > self.config.max_backlog:", "if backlog > self.config.max_backlog + len(runs):"),
-    ("submission_of_an_unknown_task_ends_the_engine", "            if entry is None:\n                reason = m.RefusalReason.NO_SUCH_TASK", "            if False:\n                reason = m.RefusalReason.NO_SUCH_TASK"),
     ("nobody_admitted_after_an_end", "                    if admitted.number in state.runs:\n                        self._ready(admitted)", "                    pass"),
     ("early_leases_of_a_leader_that_has_just_begun", "run.delayed = run.origin is Origin.REQUEST and not run.attempts and undecided", "run.delayed = False"),
 )  # fmt: skip

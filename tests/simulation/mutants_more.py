@@ -5,7 +5,7 @@ from __future__ import annotations
 # ruff: noqa: E501
 # fmt: off
 
-__all__ = ["BACKFILLING", "CLOCK", "COMPLETION", "CORE", "FAILURES", "FIXED_DELAY", "LEASING", "OVERLAP", "SCHEDULER", "WAITING"]
+__all__ = ["BACKFILLING", "CLOCK", "COMPLETION", "CORE", "FAILURES", "FIXED_DELAY", "LEASING", "OVERLAP", "REQUESTS", "SCHEDULER", "WAITING"]
 
 LEASING = (
     ("replaced_process_told_that_all_is_well", "fenced=command.tokens, cancel=[])", "fenced=[], cancel=[])"),
@@ -57,17 +57,20 @@ BACKFILLING = (
     ("backfill_asked_for_twice", "        if known is not None:\n            state = known.state", "        if False:\n            state = known.state"),
 )
 
+REQUESTS = (
+    ("asked_while_the_catalog_is_unknown", "        if not self._scheduler.synced:\n            reason, detail", "        if False:\n            reason, detail"),
+    ("known_run_refused_by_its_policy", "            if keyed_run_id(spec.uid, wanted.key) not in self._state.keys:\n                first", "            if True:\n                first"),
+    ("delayed_run_judged_at_once", "[wanted.parameters for wanted in first.values() if not wanted.delay_ms]", "[wanted.parameters for wanted in first.values()]"),
+    ("delayed_run_goes_to_the_tail", "            wanted.front,\n", "            False,\n"),
+    ("ended_run_cannot_be_cancelled_twice", "                if ended.run_id == run_id:", "                if False:"),
+)
+
 CORE = (
     ("catalog_said_together_leases_nothing", "            handlers[type(command)](command, effects)\n        self.leasing.deal(effects)", "            handlers[type(command)](command, effects)"),
     ("task_that_is_mended_counts_late", "admitted = self.overlaps.regroup(runs, lambda", "self.overlaps.regroup([], lambda"),
-    ("asked_while_the_catalog_is_unknown", "        if not self.scheduler.synced:\n            reason, detail", "        if False:\n            reason, detail"),
-    ("known_run_refused_by_its_policy", "            if keyed_run_id(spec.uid, wanted.key) not in self.state.keys:\n                first", "            if True:\n                first"),
-    ("delayed_run_judged_at_once", "[wanted.parameters for wanted in first.values() if not wanted.delay_ms]", "[wanted.parameters for wanted in first.values()]"),
     ("restored_clock_forgotten", "        snapshot.load(self.state, chunks)\n        self._replayed_ms = self.state.clock_ms", "        snapshot.load(self.state, chunks)"),
     ("deleted_task_begins_runs_while_it_ends", "            self.scheduler.pause(command.uid)  # the end of one run must not begin another\n", ""),
     ("delay_that_is_over_replaces_nobody", "        return self._enters(run)\n\n    def _hear", "        self.overlaps.enter(run, self._spec_of(run))\n        return not run.held\n\n    def _hear"),
-    ("delayed_run_goes_to_the_tail", "            wanted.front,\n", "            False,\n"),
-    ("ended_run_cannot_be_cancelled_twice", "                if ended.run_id == run_id:", "                if False:"),
 )
 
 SCHEDULER = (

@@ -21,6 +21,7 @@ from tickwheel_operator.engine.groups import Entry
 from tickwheel_operator.engine.journal import Journal
 from tickwheel_operator.engine.leasing import Leasing
 from tickwheel_operator.engine.overdue import Overdue
+from tickwheel_operator.engine.requests import Requests
 from tickwheel_operator.engine.routing import Router
 from tickwheel_operator.engine.runs import Dispatch
 from tickwheel_operator.engine.scheduler import Scheduler
@@ -307,13 +308,13 @@ def held_instants_forgotten(patch: Patch) -> None:
 
 
 def keys_not_looked_at(patch: Patch) -> None:
-    original = core.Engine._submit
+    original = Requests.submit
 
-    def submit(self: core.Engine, command: m.Submit, effects: list[m.Effect]) -> None:
-        self.state.keys.clear()
+    def submit(self: Requests, command: m.Submit, effects: list[m.Effect]) -> None:
+        self._state.keys.clear()
         original(self, command, effects)
 
-    patch.setattr(core.Engine, "_submit", submit)
+    patch.setattr(Requests, "submit", submit)
 
 
 def leases_end_early(patch: Patch) -> None:

@@ -14,12 +14,10 @@ from tickwheel_operator.engine import messages as m
 from tickwheel_operator.engine import snapshot
 from tickwheel_operator.engine.culprits import culprits
 from tickwheel_operator.engine.execution.backfilling import Backfills
-from tickwheel_operator.engine.groups import Entry
-from tickwheel_operator.engine.identity import keyed_run_id, uid_of
 from tickwheel_operator.engine.journal import Journal
 from tickwheel_operator.engine.leasing import Leasing
 from tickwheel_operator.engine.overlap import Overlaps, Verdict
-from tickwheel_operator.engine.request_keys import objection_to_keys
+from tickwheel_operator.engine.requests import Requests
 from tickwheel_operator.engine.routing import Router
 from tickwheel_operator.engine.runs import Run
 from tickwheel_operator.engine.scheduler import Scheduler
@@ -78,6 +76,17 @@ class Engine:
             self.config,
         )
         self.backfills = Backfills(self.journal, self.state, self.scheduler, self.config, self.leasing.cancel)
+        self.requests = Requests(
+            self.journal,
+            self.state,
+            self.scheduler,
+            self.router,
+            self.overlaps,
+            self.leasing,
+            self.backfills,
+            self.stats,
+            self.config,
+        )
         self._replayed_ms = 0
         """When the leader before decided last."""
         self.journal.hear = self._hear_of_ends
@@ -100,9 +109,9 @@ class Engine:
             m.PullEnded: lambda command, _: self.leasing.pull_ended(command),
             m.Report: self.leasing.report,
             m.WorkerGone: self.leasing.gone,
-            m.Submit: self._submit,
-            m.StartBackfill: self._backfill,
-            m.CancelRun: self._cancel,
+            m.Submit: self.requests.submit,
+            m.StartBackfill: self.requests.backfill,
+            m.CancelRun: self.requests.cancel,
             m.LeadSet: lambda command, _: self._set_lead(command.lead_ms),
         }
 
@@ -368,130 +377,3 @@ class Engine:
         spec = command.spec
         self.router.declare(spec.namespace, spec.name, spec.silence_ms)
         self.stats.of_pool(spec.namespace, spec.name)
-
-    # --- runs by hand ---
-
-    def _submit(self, command: m.Submit, effects: list[m.Effect]) -> None:
-        refusal = self._refusal(command)
-        if refusal is not None:
-            effects.append(refusal)
-            return
-        entry = self._entry(command)
-        task = self.scheduler.name(entry)
-        state, answers = self.state, []
-        for wanted in command.runs:
-            run_id = keyed_run_id(task.uid, wanted.key)
-            known = state.keys.get(run_id)
-            if known is not None:
-                answers.append(m.SubmittedRun(run_id=run_id, created=False, state=known.state))
-                continue
-            number = state.next_run
-            self.journal.emit(self._asked_for(number, task.number, wanted))
-            self.stats.runs_created += 1
-            self._created(state.runs[number])
-            answers.append(m.SubmittedRun(run_id=run_id, created=True, state=m.RunState.PENDING))
-        effects.append(m.Submitted(request=command.request, runs=answers))
-
-    def _asked_for(self, number: int, task: int, wanted: m.Submission) -> f.Fact:
-        if not wanted.delay_ms:
-            return f.Submitted(number, task, wanted.scheduled_ms, wanted.key, wanted.object_name, wanted.parameters)
-        ready_ms = self.journal.now_ms + wanted.delay_ms
-        return f.Requested(
-            number,
-            task,
-            ready_ms,
-            ready_ms,
-            wanted.key,
-            Origin.REQUEST,
-            wanted.front,
-            wanted.object_name,
-            wanted.parameters,
-        )
-
-    def _backfill(self, command: m.StartBackfill, effects: list[m.Effect]) -> None:
-        refusal = self._refusal(command)
-        if refusal is not None:
-            effects.append(refusal)
-            return
-        effects.append(self.backfills.start(command, self._entry(command)))
-
-    def _entry(self, command: m.Submit | m.StartBackfill) -> Entry:
-        entry = self.scheduler.names.get(command.namespace, command.name)
-        if entry is None:
-            raise KeyError(command.name)  # `_refusal` has looked
-        return entry
-
-    def _refusal(self, command: m.Submit | m.StartBackfill) -> m.CommandRefused | None:
-        reason = None
-        if not self.scheduler.synced:
-            reason, detail = m.RefusalReason.NOT_READY, "this leader is still reading the catalog; try again"
-        elif self.scheduler.held:
-            reason, detail = m.RefusalReason.BACKLOG_FULL, self.scheduler.held
-        else:
-            entry = self.scheduler.names.get(command.namespace, command.name)
-            if entry is None:
-                reason = m.RefusalReason.NO_SUCH_TASK
-                detail = f"no armed ScheduledTask {command.namespace}/{command.name}"
-            else:
-                runs = command.runs if isinstance(command, m.Submit) else []
-                uid = entry.spec.uid
-                backlog = self.router.pool(command.namespace, entry.spec.pool).unleased()
-                if objection := objection_to_keys(
-                    self.state.keys, uid, runs if isinstance(command, m.Submit) else [command]
-                ):
-                    reason, detail = m.RefusalReason.KEY_REUSED, objection
-                elif backlog + len(runs) > self.config.max_backlog:
-                    reason = m.RefusalReason.BACKLOG_FULL
-                    detail = f"{backlog} runs wait in pool {entry.spec.pool}; at most {self.config.max_backlog} may"
-                elif objection := self._overlap_objection(entry.spec, runs):
-                    reason = m.RefusalReason.OVERLAP
-                    detail = f"{entry.spec.namespace}/{entry.spec.name}: {objection}"
-        if reason is None:
-            return None
-        return m.CommandRefused(request=command.request, reason=reason, detail=detail)
-
-    def _overlap_objection(self, spec: TaskSpec, runs: list[m.Submission]) -> str:
-        """Why these runs may not all be made now; empty: they may. One that is known already is no new one, and a
-        delayed one is judged when its delay is over."""
-        if spec.overlap.max_concurrent is None:
-            return ""
-        first: dict[str, m.Submission] = {}
-        for wanted in runs:
-            if keyed_run_id(spec.uid, wanted.key) not in self.state.keys:
-                first.setdefault(wanted.key, wanted)
-        judged = [wanted.parameters for wanted in first.values() if not wanted.delay_ms]
-        found = self.overlaps.objection(spec, judged)
-        if found is None:
-            return ""
-        place, verdict = found
-        why = self.overlaps.explain(verdict, spec, judged[place])
-        return f"with {place} of these {len(judged)} new runs {why}; ask for fewer at once" if place else why
-
-    def _cancel(self, command: m.CancelRun, effects: list[m.Effect]) -> None:
-        run_id = command.run_id
-        task = self.state.by_uid.get(uid_of(run_id))
-        run = self.state.keys.get(run_id)
-        if task is not None and run is None:  # of a schedule, say: such runs have no keys
-            run = next((other for other in task.runs.values() if other.id == run_id), None)
-        if isinstance(run, Run):
-            cancel = self.leasing.cancel if run.dispatches else self.backfills.cancel
-            cancel(run, command.message, effects)
-            still = run.number in self.state.runs
-            effects.append(self._state_of(command, run.state if still else m.RunState.CANCELLED))
-            return
-        if task is not None:
-            for ended in (*task.history_succeeded, *task.history_failed):
-                if ended.run_id == run_id:
-                    effects.append(self._state_of(command, ended.state))
-                    return
-        effects.append(
-            m.CommandRefused(
-                request=command.request,
-                reason=m.RefusalReason.NO_SUCH_RUN,
-                detail=f"no run {run_id} is open or remembered",
-            )
-        )
-
-    def _state_of(self, command: m.CancelRun, state: m.RunState) -> m.Submitted:
-        answer = m.SubmittedRun(run_id=command.run_id, created=False, state=state)
-        return m.Submitted(request=command.request, runs=[answer])
