@@ -16,7 +16,7 @@ __all__ = [
 STATE = (
     ("given_back_and_counted", "            dispatch.attempts -= 1\n", ""),
     ("early_lease_given_back_starts_at_once", "dispatch.ready_ms = max(self.clock_ms, dispatch.ready_ms)", "dispatch.ready_ms = self.clock_ms"),
-    ("two_workers_get_one_run", "            if not run.dispatches or run.dispatches[0].token:\n                raise KeyError(number)", "            if False:\n                raise KeyError(number)",
+    ("two_workers_get_one_run", "            if not run.dispatches or run.dispatches[0].token:\n                raise KeyError(number)", "            if not run.dispatches:\n                raise KeyError(number)",
      "the engine never leases what is leased: only a corrupt log does, which `ledger verify` folds"),
     ("spans_of_another_trigger_kept", "            task.backfilled = ()  # another", "            pass  # another"),
     ("key_of_an_open_run_forgotten", "                keys[oldest] = known\n", "                pass\n"),
