@@ -124,7 +124,7 @@ ROUTING = (
     ("new_handlers_unheard", "        if seen.handlers != worker.handlers:", "        if not worker.handlers:"),
     ("answered_worker_stays_in_the_ring", "        if worker.credit or worker.request is not None:\n", "        if False:\n"),
     ("early_lease_overtakes", "        if queue is None or queue.due:\n", "        if queue is None:\n"),
-    ("backfill_takes_the_last_slot", "next(iter(waiting)) if queue.due else _spare(queue)", "next(iter(waiting))"),
+    ("backfill_takes_the_last_slot", "waiting if queue.due else filter(has_slots_to_spare, waiting)", "waiting"),
     ("free_slots_not_counted", "        worker.free -= 1\n", ""),
     ("always_the_same_worker", "        del waiting[worker]\n        worker.credit -= 1\n        worker.free -= 1\n        if worker.credit:\n            waiting[worker] = None\n        else:\n",
      "        worker.credit -= 1\n        worker.free -= 1\n        if not worker.credit:\n            waiting.pop(worker)\n"),

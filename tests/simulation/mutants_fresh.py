@@ -40,7 +40,7 @@ EDITS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("expected_twice", "        if dispatch.where is queue and dispatch.place is Place.EXPECTED:\n            return\n", ""),
         ("knows_the_time_not_quite_well_enough", "and error_us <= self._early_error_us", "and error_us < self._early_error_us"),
         ("place_of_what_is_aside_kept", "            pool.aside += 1\n        dispatch.place = place", "            pool.aside += 1\n            dispatch.place = place"),
-        ("full_worker_stays_in_its_other_rings", "        else:\n            for handler in worker.handlers:\n                worker.pool.queue(handler).waiting.pop(worker, None)\n\n\ndef", "\n\ndef"),
+        ("full_worker_stays_in_its_other_rings", "        else:\n            for handler in worker.handlers:\n                worker.pool.queue(handler).waiting.pop(worker, None)\n", ""),
     ),
     "engine.jitter": (
         ("jitter_past_the_next_instant", "        most_ms = min(most_ms, following - since_ms - 1)\n", "        pass\n"),

@@ -10,6 +10,7 @@ from collections import Counter, deque
 
 from tickwheel_operator.engine.places import LEASED, QUEUED, Place
 from tickwheel_operator.engine.runs import Dispatch
+from tickwheel_operator.engine.strategies import ROUND_ROBIN, Strategy
 from tickwheel_operator.engine.worker import LiveWorker
 
 __all__ = ["HandlerQueue", "PoolQueue"]
@@ -104,9 +105,10 @@ class HandlerQueue:
 class PoolQueue:
     """All queues of one pool."""
 
-    __slots__ = ("aside", "declared", "queues", "schemas", "silence_ms", "waits", "workers")
+    __slots__ = ("aside", "declared", "queues", "schemas", "silence_ms", "strategy", "waits", "workers")
 
     def __init__(self, silence_ms: int) -> None:
+        self.strategy: Strategy = ROUND_ROBIN
         self.declared = False
         """Its object exists: work and workers may be there before it and after it."""
         self.waits = 0

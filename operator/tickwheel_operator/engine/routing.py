@@ -1,8 +1,9 @@
 """The workers that are connected, and whose turn it is.
 
 Nothing here is durable: a new leader learns its workers from their next pull. `Router` keeps, for each pool and
-handler, a ring of the workers that wait for work with credit to spare, and deals dispatches round it: RoundRobin over
-the workers that have the handler and free slots.
+handler, the workers that wait for work with credit to spare, in the order of their turns, and deals dispatches to those
+that may have them (`engine.eligibility`), as the pool's strategy chooses (`engine.strategies`). A kind of dispatch that
+no worker may have now stops no other: due ones, backfills and those ahead of their instant are dealt apart.
 
 Invariant: a dispatch is in one place (`engine.places`). Whoever gives it a place takes it from the one before
 (`_leave`).
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 
+from tickwheel_operator.engine.eligibility import has_slots_to_spare, knows_the_time
 from tickwheel_operator.engine.messages import WorkerKey, WorkerSeen
 from tickwheel_operator.engine.places import Place
 from tickwheel_operator.engine.queues import HandlerQueue, PoolQueue
@@ -215,7 +217,7 @@ class Router:
         queue = pool.queues.get(handler)
         if queue is None or queue.due:
             return False
-        worker = _timed(queue)
+        worker = pool.strategy.choose(dispatch, filter(knows_the_time, queue.waiting))
         if worker is None:
             return False
         self._leave(dispatch)
@@ -242,9 +244,9 @@ class Router:
             for one in reserved:
                 one.place, one.where = Place.LEASED, None
         for queue in self._ready:
-            waiting = queue.waiting
+            waiting, choose = queue.waiting, queue.pool.strategy.choose
             while waiting and (dispatch := queue.head()) is not None:
-                worker = next(iter(waiting)) if queue.due else _spare(queue)
+                worker = choose(dispatch, waiting if queue.due else filter(has_slots_to_spare, waiting))
                 if worker is None:
                     break
                 queue.take(dispatch)
@@ -255,7 +257,7 @@ class Router:
                     mine.append(dispatch)
                 self._spend(worker, queue)
             while queue.ahead and not queue.due and (dispatch := queue.ahead_head()) is not None:
-                worker = _timed(queue)
+                worker = choose(dispatch, filter(knows_the_time, waiting))
                 if worker is None:
                     break
                 queue.ahead.popleft()
@@ -278,13 +280,3 @@ class Router:
         else:
             for handler in worker.handlers:
                 worker.pool.queue(handler).waiting.pop(worker, None)
-
-
-def _timed(queue: HandlerQueue) -> LiveWorker | None:
-    """A worker that may get work ahead of its instant."""
-    return next((worker for worker in queue.waiting if worker.early), None)
-
-
-def _spare(queue: HandlerQueue) -> LiveWorker | None:
-    """A worker that may take what makes up for the past: one slot of each that has several is left for what is due."""
-    return next((worker for worker in queue.waiting if worker.free > 1 or worker.slots <= 1), None)
