@@ -142,6 +142,7 @@ EDITS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("bytes_of_the_deleted_retained", "                    self._stats.retained_bytes -= gone.size_bytes\n", ""),
     ),
     "ledger.splitting": (
+        ("batch_without_a_free_boundary_loses_all_but_its_first_fact", "    return best or middle\n", "    return best\n"),
         ("only_the_first_that_follows_is_bound", "bound = role is _Role.END or (bound and role is _Role.FOLLOWS)", "bound = role is _Role.END"),
     ),
     "ledger.patience": (

@@ -33,6 +33,12 @@ def test_what_follows_from_an_end_is_in_the_same_segment() -> None:
         assert isinstance(part[0], f.Succeeded)
 
 
+def test_what_is_too_large_for_a_segment_is_divided_near_its_middle_where_nothing_else_is_free() -> None:
+    facts: list[f.Fact] = [f.Succeeded([1, 2]), *(_following(number) for number in range(200))]
+    parts = [decode_facts(data, where="test") for data in encoded(facts, max_bytes=2_000)]
+    assert [fact for part in parts for fact in part] == facts
+
+
 _MANY = random.Random(1).sample(range(10**9), 1_999)
 
 
