@@ -243,9 +243,10 @@ class Fold:
                     run.attempts += 1
                     run.placed = True
                     attempt = self.attempts[token] = Attempt(run, worker, self.boot_ms, self.wall_ms - self.boot_ms)
-                    attempt.least_boot_ms = max(self.boot_ms, attempt.soonest_boot_ms) + self.config.lease_ms
-                    attempt.most_boot_ms = self.boot_ms + ahead + self.config.lease_ms
-                    attempt.begins_boot_ms = attempt.begins_by_boot_ms = self.boot_ms + ahead
+                    attempt.begins_boot_ms = max(self.boot_ms, attempt.soonest_boot_ms)
+                    attempt.begins_by_boot_ms = self.boot_ms + ahead
+                    attempt.least_boot_ms = attempt.begins_boot_ms + self.config.lease_ms
+                    attempt.most_boot_ms = attempt.begins_by_boot_ms + self.config.lease_ms
                     self.last_token = max(self.last_token, token)
                     token += 1
             case f.Succeeded(tokens=tokens):
