@@ -277,8 +277,8 @@ class RegisteredHandler(Model):
     result: JsonObject | None = None
     """The JSON Schema of its result. Absent: as for `parameters`, or it may be anything."""
     differ: Flag | None = None
-    """Live workers registered different schemas, as during a rollout: those that came last are shown, and parameters
-    are taken if any of them allows them."""
+    """Live workers registered different schemas, as during a rollout, or some have none: those that came last are
+    shown, and parameters are taken if any of them allows them."""
 
 
 class WorkerPoolStatus(Model):

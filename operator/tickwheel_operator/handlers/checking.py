@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from jsonschema_rs import Draft202012Validator, ValidationError
@@ -17,7 +17,7 @@ from jsonschema_rs import Draft202012Validator, ValidationError
 from tickwheel_operator.handlers.simplified import PATTERNS, UnusableSchema, simplified
 from tickwheel_operator.handlers.words import example, summary
 
-__all__ = ["MOST_WORK", "Checker", "Checkers"]
+__all__ = ["MOST_WORK", "Checker", "Checkers", "ParameterFault", "Refusal"]
 
 _log = logging.getLogger(__name__)
 
@@ -29,6 +29,33 @@ _FAULTS_SHOWN = 3
 _MOST_MADE = 1_000
 """Checkers that are kept."""
 _CHARS = 200
+
+
+class ParameterFault(NamedTuple):
+    """One thing that is wrong with parameters."""
+
+    path: str
+    """Such as `spec.parameters.shop`."""
+    message: str
+    missing: bool
+    """A required parameter is not there; `path` is where it belongs."""
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.message}"
+
+
+class Refusal(NamedTuple):
+    """Why parameters fit no schema of a handler."""
+
+    faults: list[ParameterFault]
+    """By the first schema; at least one."""
+    takes: str
+    """What the handler takes, and an example. Empty: the schema says odd things."""
+
+    def __str__(self) -> str:
+        wrong = "; ".join(dict.fromkeys(map(str, self.faults[:_FAULTS_SHOWN])))
+        more = f"; and {len(self.faults) - _FAULTS_SHOWN} more faults" if len(self.faults) > _FAULTS_SHOWN else ""
+        return f"{wrong}{more}" + (f". {self.takes}" if self.takes else "")
 
 
 class Checker:
@@ -78,19 +105,19 @@ class Checkers:
     def __init__(self) -> None:
         self._made: dict[bytes, Checker] = {}
 
-    def objection(self, handler: str, sources: Sequence[bytes], parameters: bytes, path: str) -> str:
-        """Why the parameters (a JSON object) fit none of the handler's schemas; empty: they fit one, or there is none.
+    def refusal(self, handler: str, sources: Sequence[bytes], parameters: bytes, path: str) -> Refusal | None:
+        """Why the parameters (a JSON object) fit none of the handler's schemas; None: they fit one, or there is none.
         `path` is where they stand, such as `spec.parameters`."""
         if not sources:
-            return ""
+            return None
         decoded = msgspec.json.decode(parameters or b"{}")
-        said = ""
+        said: Refusal | None = None
         for source in sources:
             checker = self._checker(source)
             faults = list(checker.faults(parameters, decoded))
             if not faults:
-                return ""
-            said = said or _said(handler, checker, faults, path)
+                return None
+            said = said or Refusal([_fault(fault, path) for fault in faults], _takes(handler, checker))
         return said
 
     def _checker(self, source: bytes) -> Checker:
@@ -101,18 +128,16 @@ class Checkers:
         return checker
 
 
-def _said(handler: str, checker: Checker, faults: Sequence[ValidationError], path: str) -> str:
-    wrong = "; ".join(dict.fromkeys(_fault(fault, path) for fault in faults[:_FAULTS_SHOWN]))
-    more = f"; and {len(faults) - _FAULTS_SHOWN} more faults" if len(faults) > _FAULTS_SHOWN else ""
-    shown = ""
+def _takes(handler: str, checker: Checker) -> str:
     with contextlib.suppress(Exception):  # a schema that says odd things must not hide the fault
-        shown = f". Handler {handler} takes: {summary(checker.schema)}; for example {example(checker.schema)}"
-    return f"{wrong}{more}{shown}"
+        return f"Handler {handler} takes: {summary(checker.schema)}; for example {example(checker.schema)}"
+    return ""
 
 
-def _fault(fault: ValidationError, path: str) -> str:
+def _fault(fault: ValidationError, path: str) -> ParameterFault:
     where = path + "".join(
         f"[{step}]" if isinstance(step, int) else f".{step[:_CHARS]}" for step in fault.instance_path
     )
     text = str(fault.message)
-    return f"{where}: {text if len(text) <= _CHARS else f'{text[: _CHARS // 2]}...{text[-_CHARS // 2 :]}'}"
+    message = text if len(text) <= _CHARS else f"{text[: _CHARS // 2]}...{text[-_CHARS // 2 :]}"
+    return ParameterFault(where, message, missing=fault.kind.name == "required")

@@ -27,6 +27,9 @@ class HandlerSchema(msgspec.Struct, frozen=True):
     result: bytes
 
 
+_ANYTHING = HandlerSchema(b"{}", b"{}")
+
+
 class _Set(msgspec.Struct):
     handlers: dict[str, HandlerSchema]
     size_bytes: int
@@ -63,22 +66,30 @@ class KnownSchemas:
         self.on_change(namespace, pool)
 
     def of_pool(self, namespace: str, pool: str) -> dict[str, list[HandlerSchema]]:
-        """By handler, the different schemas that live workers have, those that came last first."""
+        """By handler, the different schemas that live workers have, those that came last first; of a worker whose
+        schemas are not known, at the end, one that takes anything."""
         found: dict[str, list[HandlerSchema]] = {}
         for known in self._live_sets(namespace, pool):
             for handler, schema in known.handlers.items():
                 schemas = found.setdefault(handler, [])
                 if schema not in schemas:
                     schemas.append(schema)
+        if self._has_unknown(namespace, pool):
+            for schemas in found.values():
+                schemas.append(_ANYTHING)
         return found
 
     def sources(self, namespace: str, pool: str, handler: str) -> list[bytes]:
         """The different schemas of the handler's parameters; none where a live worker may take anything."""
+        if self._has_unknown(namespace, pool):
+            return []
         live = self._live(namespace, pool)
         sets = self._pools.get((namespace, pool), {})
-        if any(name not in sets for name in live):
-            return []
         return list({sets[name].handlers[handler].parameters: None for name in live if handler in sets[name].handlers})
+
+    def _has_unknown(self, namespace: str, pool: str) -> bool:
+        sets = self._pools.get((namespace, pool), {})
+        return any(name not in sets for name in self._live(namespace, pool))
 
     def _live_sets(self, namespace: str, pool: str) -> Iterable[_Set]:
         live = self._live(namespace, pool)

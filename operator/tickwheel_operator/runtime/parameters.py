@@ -47,9 +47,9 @@ class ParameterCheck:
                 continue
             path = "spec.parameters" if one.object_name else "parameters" if backfill else f"runs[{index}].parameters"
             parameters = merge(spec.parameters, one.parameters or b"{}")
-            if objection := self._checkers.objection(spec.handler, sources, parameters, path):
+            if refusal := self._checkers.refusal(spec.handler, sources, parameters, path):
                 return CommandRefused(
-                    request=command.request, reason=RefusalReason.INVALID_PARAMETERS, detail=objection
+                    request=command.request, reason=RefusalReason.INVALID_PARAMETERS, detail=str(refusal)
                 )
             fits = one.parameters
             checked_bytes += len(parameters)

@@ -20,7 +20,8 @@ SYNC = {
 
 def objection(*schemas, **parameters):
     sources = [json.dumps(schema).encode() for schema in schemas]
-    return Checkers().objection("sync", sources, json.dumps(parameters).encode(), "spec.parameters")
+    refusal = Checkers().refusal("sync", sources, json.dumps(parameters).encode(), "spec.parameters")
+    return "" if refusal is None else str(refusal)
 
 
 def test_parameters_that_fit_are_taken():

@@ -48,6 +48,13 @@ def test_the_schemas_of_live_workers_are_told_those_that_came_last_first(schemas
     assert schemas.of_pool("ns", "shops") == {"sync": [OLD]}
 
 
+def test_a_live_worker_whose_schemas_are_not_known_may_take_anything(schemas, pools):
+    schemas.take("ns", "shops", "h1", {"sync": OLD})
+    pools["ns", "shops"] = ["h1", ""]
+    assert schemas.of_pool("ns", "shops") == {"sync": [OLD, HandlerSchema(b"{}", b"{}")]}
+    assert schemas.sources("ns", "shops", "sync") == []
+
+
 def test_a_pool_with_too_many_sets_forgets_those_that_no_live_worker_has(schemas, pools):
     for number in range(MOST_SETS):
         schemas.take("ns", "shops", f"h{number}", {"sync": OLD})
