@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner, Result
 from tests.integration.caller import Answer, Caller
 from tests.integration.installation import (
     apply,
@@ -21,6 +23,7 @@ from tests.integration.processes import PATIENT_LEASE, Crew, WorkerProcess
 from tests.integration.soak.scenario import until
 
 from tickwheel_cluster import Access
+from tickwheel_operator.cli.main import main
 
 NAMESPACE = "schemas-shop"
 SYSTEM = "schemas-system"
@@ -117,6 +120,28 @@ def test_a_submission_that_the_handler_does_not_take_is_refused_with_field_and_e
         'runs[1].parameters.region: "east" is not one of "north" or "south". Handler sync takes: '
         'shop (string, required), region ("north" or "south"); for example {"shop":"..."}'
     )
+
+
+def _lint(shop: Access, folder: Path, **spec: Any) -> Result:
+    file = folder / "task.yaml"
+    task = {"pool": "shop", "handler": "sync", "trigger": {"cron": "@daily"}, **spec}
+    file.write_text(json.dumps(custom_object("ScheduledTask", NAMESPACE, "daily", task), indent=1))
+    arguments = ["lint", str(file), "--cluster", "--kubeconfig", str(shop.admin_kubeconfig)]
+    return CliRunner().invoke(main, arguments)
+
+
+def test_lint_tells_what_live_workers_would_refuse_before_anybody_applies_it(
+    shop: Access, crew: Crew, tmp_path: Path
+) -> None:
+    until("the schemas to be known", lambda: _handlers(shop)[1:] == [SYNC])
+    fits = _lint(shop, tmp_path, parameters={"shop": "a"})
+    assert (fits.exit_code, fits.stdout) == (0, "1 object in 1 file: no fault\n")
+    refused = _lint(shop, tmp_path, parameters={"shop": "a", "region": "east"})
+    assert refused.exit_code == 1
+    assert 'spec.parameters.region: "east" is not one of "north" or "south". Handler sync takes: ' in refused.stdout
+    later = _lint(shop, tmp_path, handler="report")
+    assert later.exit_code == 0
+    assert "spec.handler: 'report' is not registered by the live workers of pool shop" in later.stderr
 
 
 def test_a_taskrun_that_the_handler_does_not_take_is_stalled_until_it_does(shop: Access, crew: Crew) -> None:

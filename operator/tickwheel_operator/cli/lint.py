@@ -1,11 +1,13 @@
 """`tickwheel lint`: what is wrong with manifests, before anybody applies them.
 
 It says what the operator would say in the `Stalled` condition and the admission policies at apply time, since it asks
-the same code, and needs no cluster. Invariant: a fault, one line, exit status 1; advice alone never fails.
+the same code. It needs a cluster only for what live workers take (`--cluster`). Invariant: a fault, one line, exit
+status 1; advice alone never fails.
 """
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -16,9 +18,11 @@ import click
 
 from tickwheel_operator.api import FieldFault, InvalidManifest, Resource, ScheduledTask, WorkerPool, unsupported
 from tickwheel_operator.api.calendar import Calendar
+from tickwheel_operator.cli.live import live_findings
 from tickwheel_operator.cli.manifests import Finding, Manifest, read
-from tickwheel_operator.cli.options import Output, output_option, structured
+from tickwheel_operator.cli.options import Cluster, Output, cluster_options, output_option, structured
 from tickwheel_operator.cli.schedules import bound
+from tickwheel_operator.cli.serving import warn_unless_served
 from tickwheel_operator.cli.unheeded import unheeded
 from tickwheel_operator.controllers.completions import Completions
 from tickwheel_operator.engine.cron import warnings as cron_warnings
@@ -37,23 +41,30 @@ _CIRCLE_SHOWN = 10
 
 @click.command(short_help="Check manifests.")
 @click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, allow_dash=True, path_type=Path))
-@click.option(
-    "-n",
-    "--namespace",
-    default="default",
-    show_default=True,
-    help="The namespace of manifests that name none, as for kubectl apply.",
-)
+@click.option("--cluster", "live", is_flag=True, help="Check also against what the live workers of a cluster take.")
 @output_option
-def lint(files: tuple[Path, ...], namespace: str, output: Output) -> None:
+@cluster_options(
+    about="The namespace of manifests that name none, as for kubectl apply.",
+    shown="default; with --cluster the context's",
+)
+def lint(files: tuple[Path, ...], live: bool, output: Output, cluster: Cluster) -> None:
     """Check the manifests in FILES: files, folders, or - for the standard input.
 
     Prints one line for each fault, and exits with 1 if there is any: the file and line, the object, the field, what is
     wrong, what is allowed. Warnings are for what is valid and often not meant; they go to standard error and fail
     nothing. Objects of other API groups are passed over. -o json and yaml print both as a list.
+
+    With --cluster, handlers and parameters of tasks are checked also against what live workers have registered. It
+    needs the right to get WorkerPools.
     """
+    if not live and (cluster.context or cluster.kubeconfig):
+        raise click.UsageError("--context and --kubeconfig name the cluster of --cluster: add it, or leave them out")
     reading = read(files)
-    findings = [*reading.findings, *_findings(reading.manifests, namespace)]
+    findings = list(reading.findings)
+    if live:
+        findings += asyncio.run(_with_cluster(reading.manifests, cluster))
+    else:
+        findings += _check(reading.manifests, cluster.namespace or "default")[0]
     faults = [finding for finding in findings if not finding.warning]
     if output is not Output.TABLE:
         click.echo(structured(findings, output))
@@ -67,14 +78,22 @@ def lint(files: tuple[Path, ...], namespace: str, output: Output) -> None:
     sys.exit(1 if faults else 0)
 
 
-def _findings(manifests: Sequence[Manifest], namespace: str) -> Iterator[Finding]:
-    """In the order of the files, but for what depends on several objects, which comes last."""
+async def _with_cluster(manifests: Sequence[Manifest], cluster: Cluster) -> list[Finding]:
+    async with cluster.client() as client:
+        await warn_unless_served(client)
+        findings, valid = _check(manifests, cluster.namespace or cluster.context_namespace())
+        return [*findings, *await live_findings(client, valid)]
+
+
+def _check(manifests: Sequence[Manifest], namespace: str) -> tuple[list[Finding], list[tuple[Manifest, Resource]]]:
+    """In the order of the files, but for what depends on several objects, which comes last. And what is valid."""
     now_ms = time.time_ns() // 1_000_000
+    findings: list[Finding] = []
     valid: list[tuple[Manifest, Resource]] = []
     calendars: dict[str, dict[str, CalendarDates]] = {}
     for manifest in manifests:
         try:
-            yield from manifest.remarks()
+            findings += manifest.remarks()
             resource = manifest.resource(namespace=namespace, creationTimestamp=timestamp(now_ms))
             if gaps := unsupported(resource):
                 raise InvalidManifest(gaps)
@@ -84,18 +103,19 @@ def _findings(manifests: Sequence[Manifest], namespace: str) -> Iterator[Finding
                 own = calendars.setdefault(resource.metadata.namespace, {})
                 own[resource.metadata.name] = compile_calendar(resource)
         except InvalidManifest as invalid:
-            yield from (manifest.fault(fault) for fault in invalid.faults)
+            findings += [manifest.fault(fault) for fault in invalid.faults]
         except Exception as error:
-            yield manifest.failed(error)
+            findings.append(manifest.failed(error))
         else:
             valid.append((manifest, resource))
     for manifest, resource in valid:
         try:
-            yield from _of_resource(manifest, resource, calendars.get(resource.metadata.namespace, {}), now_ms)
+            findings += _of_resource(manifest, resource, calendars.get(resource.metadata.namespace, {}), now_ms)
         except Exception as error:
-            yield manifest.failed(error)
-    yield from _followed(manifests, valid, namespace)
-    yield from _twice(manifests, namespace)
+            findings.append(manifest.failed(error))
+    findings += _followed(manifests, valid, namespace)
+    findings += _twice(manifests, namespace)
+    return findings, valid
 
 
 def _of_resource(

@@ -119,10 +119,13 @@ class Duration(click.ParamType[float]):
 DURATION = Duration()
 
 
-def cluster_options(*, namespace: str | None = None, about: str = "The namespace.") -> Callable[[_Function], _Function]:
+def cluster_options(
+    *, namespace: str | None = None, about: str = "The namespace.", shown: str = "the context's"
+) -> Callable[[_Function], _Function]:
     """Add `-n`, `--context` and `--kubeconfig`, and give the command one `cluster`.
 
-    `namespace` is the default where the command is about the operator's own; None takes that of the context.
+    `namespace` is the default where the command is about the operator's own; None leaves it to the command, and `shown`
+    is what the help says of it.
     """
 
     def decorate(function: _Function) -> _Function:
@@ -134,7 +137,7 @@ def cluster_options(*, namespace: str | None = None, about: str = "The namespace
             return function(*args, cluster=cluster, **more)
 
         options = (
-            click.option("-n", "--namespace", default=namespace, show_default=namespace or "the context's", help=about),
+            click.option("-n", "--namespace", default=namespace, show_default=namespace or shown, help=about),
             click.option("--context", help="The kubeconfig's context.", show_default="the current one"),
             click.option(
                 "--kubeconfig", type=click.Path(dir_okay=False), help="The kubeconfig.", show_default="as kubectl"

@@ -13,12 +13,13 @@ import msgspec
 from tickwheel_operator.api.nesting import MOST_LEVELS, is_nested_within
 from tickwheel_operator.handlers.known import HandlerSchema
 
-__all__ = ["MOST_SHOWN_BYTES", "Schemas", "registered_handlers"]
+__all__ = ["MOST_HANDLERS", "MOST_SHOWN_BYTES", "Schemas", "registered_handlers"]
 
 Schemas = Mapping[str, Sequence[HandlerSchema]]
 """By handler, the different schemas that live workers have, those that came last first."""
 
 MOST_HANDLERS = 1_000
+"""The most that a status names."""
 MOST_SHOWN_BYTES = 32 * 1024
 """The most that the schemas in one status have, as JSON; of handlers beyond it there is only the name."""
 _LEVELS = MOST_LEVELS - 5

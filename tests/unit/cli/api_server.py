@@ -25,7 +25,7 @@ class ApiServer:
 
     def __init__(self, folder: Path) -> None:
         self.objects: dict[tuple[str, str, str], dict[str, Any]] = {}
-        self.kinds = {"scheduledtasks", "calendars", "taskruns"}
+        self.kinds = {"scheduledtasks", "calendars", "taskruns", "workerpools"}
         self.asked: list[str] = []
         """Method and path of each request."""
         self.refusals: dict[str, int] = {}
