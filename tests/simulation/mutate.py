@@ -23,16 +23,22 @@ from pathlib import Path
 
 import pytest
 from tests.simulation.mutants import MUTANTS, Mutant
+from tests.simulation.mutants_drawn import draw, drawn
 
 __all__ = ["driver_finds", "main", "story_finds"]
 
 _ROOT = Path(__file__).parents[2]
+_TIME = "cron|calendar|triggers|filters|interval|wheel"
+
+
+def _engine_tests(*, of_time: bool) -> tuple[str, ...]:
+    paths = sorted((_ROOT / "tests/unit/engine").rglob("test_*.py"))
+    return tuple(str(path) for path in paths if bool(re.search(_TIME, path.name)) is of_time)
+
+
 _UNIT = {
-    "engine": tuple(
-        str(path)
-        for path in sorted((_ROOT / "tests/unit/engine").glob("test_*.py"))
-        if not re.search("cron|calendar|triggers|filters|interval|wheel", path.name)
-    ),
+    "engine": _engine_tests(of_time=False),
+    "time": _engine_tests(of_time=True),
     "ledger": ("tests/unit/ledger", "tests/contract", "tests/simulation/test_stores.py"),
     "election": ("tests/unit/election", "tests/contract"),
     "runtime": ("tests/unit/runtime",),
@@ -83,7 +89,7 @@ def _in_short(error: Exception) -> str:
 
 
 def _unit_finds(mutant: Mutant) -> str:
-    room = mutant.module.partition(".")[0]
+    room = "time" if re.search(_TIME, mutant.module) else mutant.module.partition(".")[0]
     command = [sys.executable, "-m", "pytest", "-q", "-x", "--no-header", "-p", "no:cacheprovider", "-p", __spec__.name]
     try:
         ran = subprocess.run(
@@ -102,7 +108,8 @@ def pytest_configure() -> None:
     """As a plugin of pytest: break the code before any test runs."""
     name = os.environ.get(_VARIABLE)
     if name:
-        next(mutant for mutant in MUTANTS if mutant.name == name).apply(pytest.MonkeyPatch())
+        named = drawn(name) if name.startswith("drawn-") else next(m for m in MUTANTS if m.name == name)
+        named.apply(pytest.MonkeyPatch())
 
 
 def _apart(find: str, mutant: Mutant, seeds: range) -> str:
@@ -141,9 +148,13 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", help="of mutants or of modules (`engine.state`); default: all")
     parser.add_argument("--stories", type=int, default=STORIES, help="seeds of the simulation, the last to be asked")
+    parser.add_argument("--draw", type=int, default=0, help="so many that nobody chose, instead of those of the pool")
+    parser.add_argument("--seed", type=int, default=1, help="of those that are drawn")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args(arguments)
     chosen = [m for m in MUTANTS if not options.names or m.name in options.names or m.module in options.names]
+    if options.draw:
+        chosen = draw(options.draw, options.seed)
     began = time.monotonic()
     by: Counter[str] = Counter()
     nobody = []
@@ -153,6 +164,8 @@ def main(arguments: list[str]) -> int:
         ):
             by[found.partition(":")[0].partition(",")[0] or "nobody"] += 1
             print(f"{mutant.module}: {mutant.name}: {found or 'NOBODY'}", flush=True)
+            if options.draw and not found:
+                print(f"    {mutant.before!r}\n    {mutant.after!r}", flush=True)
             if not found and not mutant.equivalent:
                 nobody.append(mutant.name)
     print(f"{len(chosen)} mutants in {time.monotonic() - began:.0f} s; found by {dict(by)}")
