@@ -30,9 +30,9 @@ async def test_a_leader_whose_watch_is_late_keeps_what_it_has_not_heard_of_and_r
         state = late.host.engine.state
         assert {task.name for task in state.by_uid.values()} == {"stays", "goes"}
         async with asyncio.timeout(PATIENCE_S):
-            while len(state.by_uid) > 1:
+            while len(state.runs) > 1:
                 await asyncio.sleep(0.05)
-        assert [task.name for task in state.by_uid.values()] == ["stays"]
+        assert [run.task.name for run in state.runs.values()] == ["stays"]
         assert (await late.pull("sync")).deliveries == [], "whose handler it is, the watch will tell"
         late.hear()
         await late.work("sync")

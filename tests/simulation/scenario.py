@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import random
 from collections.abc import Callable, Sequence
 
@@ -410,9 +411,16 @@ class Scenario:
         await self._pass(LEASE_MS / 1_000 + POOL.silence_ms / 1_000, until=lambda: not record.state.runs)
         record.healed = True  # Whoever was killed is known to be lost by now, and clocks that are set lose nobody.
         for leader in self._fresh_leaders():
+            # An early lease whose answer is on its way says its start by the clock as it was.
+            await self._pass(5.0, until=functools.partial(self._none_is_early, leader))
             leader.clock.jump(self.world.random.choice((-60_000, -2_000, 0, 3_000, 60_000)))
             record.say(leader.node.name, f"its wall clock is off by {leader.clock.offset_ms} ms now")
         await self._pass(400.0 if self.jumpy else _QUIET_S, until=lambda: not record.state.runs)
+
+    def _none_is_early(self, leader: Operator) -> bool:
+        host = leader.leadership.host
+        attempts = host.engine.state.attempts.values() if host is not None else ()
+        return all(dispatch.ready_ms + 200 < leader.clock.now_ms() for dispatch in attempts)
 
     async def _pass(self, seconds: float, *, until: Callable[[], bool] = lambda: False) -> None:
         for _ in range(int(seconds / 0.1)):
