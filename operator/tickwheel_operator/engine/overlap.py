@@ -21,17 +21,14 @@ from typing import Any
 import msgspec
 
 from tickwheel_operator.engine.parameters import merge
-from tickwheel_operator.engine.runs import Run
+from tickwheel_operator.engine.runs import Group, GroupKey, Run
 from tickwheel_operator.engine.spec import Overlap, OverlapPolicy, TaskSpec
 from tickwheel_operator.ledger.facts import SkipReason
 
-__all__ = ["REASONS", "Group", "Overlaps", "Verdict"]
+__all__ = ["REASONS", "Overlaps", "Verdict"]
 
 _decode = msgspec.json.Decoder().decode
 _MISSING = object()
-
-_Key = str | tuple[str, str, bytes]
-"""A task's uid; or a namespace, a pointer and the value there."""
 
 
 class Verdict(enum.Enum):
@@ -57,27 +54,13 @@ _VALUE_CHARS = 100
 """Of the value of a key, in a message."""
 
 
-class Group:
-    """Runs that are counted together, in the order in which they were made."""
-
-    __slots__ = ("admitted", "held", "key")
-
-    def __init__(self, key: _Key) -> None:
-        self.key = key
-        self.admitted: OrderedDict[int, Run] = OrderedDict()
-        self.held: OrderedDict[int, Run] = OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self.admitted) + len(self.held)
-
-
 class Overlaps:
     """All groups that have open runs."""
 
     def __init__(self, most_waiting: int) -> None:
         """`most_waiting`: under `Allow`, which has no limit of its own."""
         self._most_waiting = most_waiting
-        self._groups: dict[_Key, Group] = {}
+        self._groups: dict[GroupKey, Group] = {}
         self._unknown: dict[str, Group] = {}
         """By namespace: the attempts of tasks whose spec is not known."""
 
@@ -92,7 +75,7 @@ class Overlaps:
         limit = spec.overlap.max_concurrent
         if limit is None:
             return None
-        before: dict[_Key, int] = {}
+        before: dict[GroupKey, int] = {}
         for place, parameters in enumerate(runs):
             key = _group_key(spec, parameters)
             verdict = self._judge(spec.overlap, limit, key, before.get(key, 0))
@@ -113,7 +96,7 @@ class Overlaps:
                 words.append(f"the oldest that is open is TaskRun {oldest.name}")
         return "; ".join(words)
 
-    def _judge(self, overlap: Overlap, limit: int, key: _Key, before: int) -> Verdict:
+    def _judge(self, overlap: Overlap, limit: int, key: GroupKey, before: int) -> Verdict:
         """`before`: so many runs of the group are made first."""
         group = self._groups.get(key)
         admitted, held = (0, 0) if group is None else (len(group.admitted), len(group.held))
@@ -203,7 +186,7 @@ class Overlaps:
             admitted += self._fill(group, spec_of)
         return admitted
 
-    def _count_unknown(self, key: _Key) -> int:
+    def _count_unknown(self, key: GroupKey) -> int:
         if not self._unknown or not isinstance(key, tuple):
             return 0
         unknown = self._unknown.get(key[0])
@@ -242,7 +225,7 @@ class Overlaps:
         return admitted
 
 
-def _group_key(spec: TaskSpec, parameters: bytes) -> _Key:
+def _group_key(spec: TaskSpec, parameters: bytes) -> GroupKey:
     pointer = spec.overlap.key
     if pointer is not None:
         value = _value_at(merge(spec.parameters, parameters) if parameters else spec.parameters, pointer)

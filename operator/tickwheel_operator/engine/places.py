@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import enum
 
-__all__ = ["LEASED", "NOWHERE", "QUEUED", "RESERVED", "TRANSITIONS", "Place"]
+__all__ = ["LEASED", "NOWHERE", "QUEUED", "RESERVED", "TRANSITIONS", "Place", "WaitingRoom"]
 
 
 class Place(enum.IntEnum):
@@ -32,6 +32,13 @@ class Place(enum.IntEnum):
     """Dealt to a worker in this command, ahead of its instant."""
     QUEUED = 6
     """It waits for a worker, in the queue of its handler."""
+
+
+class WaitingRoom:
+    """What a dispatch waits in: a handler's queue, a pool, or a worker that a place is reserved at. `engine.dispatch`
+    has them all; this names them for those below it."""
+
+    __slots__ = ()
 
 
 NOWHERE, LEASED, QUEUED, RESERVED = Place.NOWHERE, Place.LEASED, Place.QUEUED, Place.RESERVED

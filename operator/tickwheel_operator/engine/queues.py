@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 
-from tickwheel_operator.engine.places import LEASED, QUEUED, Place
+from tickwheel_operator.engine.places import LEASED, QUEUED, Place, WaitingRoom
 from tickwheel_operator.engine.runs import Dispatch
 from tickwheel_operator.engine.strategies import ROUND_ROBIN, Strategy
 from tickwheel_operator.engine.worker import LiveWorker
@@ -19,7 +19,7 @@ __all__ = ["HandlerQueue", "PoolQueue"]
 _STALE_KEPT = 32
 
 
-class HandlerQueue:
+class HandlerQueue(WaitingRoom):
     """One handler of one pool: what waits for it, and the workers that could take it now."""
 
     __slots__ = ("ahead", "due", "handler", "pool", "retroactive", "stale", "waiting", "workers")
@@ -102,7 +102,7 @@ class HandlerQueue:
         return len(self.due) + len(self.retroactive)
 
 
-class PoolQueue:
+class PoolQueue(WaitingRoom):
     """All queues of one pool."""
 
     __slots__ = ("aside", "declared", "queues", "schemas", "silence_ms", "strategy", "waits", "workers")

@@ -10,7 +10,7 @@ reads them, and keeps its own marks in the fields that are called volatile.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -24,7 +24,7 @@ from tickwheel_operator.engine.identity import (
     scheduled_run_id,
 )
 from tickwheel_operator.engine.messages import RunState, WorkerKey
-from tickwheel_operator.engine.places import NOWHERE, Place
+from tickwheel_operator.engine.places import NOWHERE, Place, WaitingRoom
 from tickwheel_operator.engine.triggers.instants import NO_INSTANT_MS
 from tickwheel_operator.ledger import facts as f
 from tickwheel_operator.ledger.facts import Origin
@@ -32,12 +32,9 @@ from tickwheel_operator.ledger.facts import Origin
 if TYPE_CHECKING:
     from tickwheel_operator.engine.execution.covered import Spans
     from tickwheel_operator.engine.execution.execution import Execution
-    from tickwheel_operator.engine.overlap import Group
-    from tickwheel_operator.engine.queues import HandlerQueue, PoolQueue
     from tickwheel_operator.engine.wheel import Timer
-    from tickwheel_operator.engine.worker import LiveWorker
 
-__all__ = ["OUTLINE_CHARS", "Dispatch", "End", "Ended", "Run", "TaskState", "WorkerName"]
+__all__ = ["OUTLINE_CHARS", "Dispatch", "End", "Ended", "Group", "GroupKey", "Run", "TaskState", "WorkerName"]
 
 _HISTORY_SUCCEEDED = 10
 _HISTORY_FAILED = 20
@@ -46,6 +43,9 @@ OUTLINE_CHARS = 200
 """Of an error message: what is kept when the details are dropped."""
 _SCHEDULE = Origin.SCHEDULE
 """For the hot path, as in `engine.places`."""
+
+GroupKey = str | tuple[str, str, bytes]
+"""What runs are counted by: a task's uid; or a namespace, a pointer and the value there."""
 
 
 class WorkerName(msgspec.Struct, frozen=True):
@@ -230,7 +230,7 @@ class Dispatch:
         """When its wait for `ready_ms` is over, or was: worked out once, since the wall clock may jump meanwhile. None:
         not yet."""
         self.place: Place = NOWHERE
-        self.where: HandlerQueue | PoolQueue | LiveWorker | None = None
+        self.where: WaitingRoom | None = None
         """The queue in which it is queued or expected, the pool in which it is delayed or blocked, the worker at which
         it is reserved."""
         self.fraction = 0.0
@@ -239,6 +239,20 @@ class Dispatch:
         """Since when it waits in a queue under this leader, by the boot clock."""
         self.timer: Timer | None = None
         """Its one timer: the end of a backoff or delay, or of the dispatch timeout while it waits in a queue."""
+
+
+class Group:
+    """Runs that are counted together, in the order in which they were made (`engine.overlap`)."""
+
+    __slots__ = ("admitted", "held", "key")
+
+    def __init__(self, key: GroupKey) -> None:
+        self.key = key
+        self.admitted: OrderedDict[int, Run] = OrderedDict()
+        self.held: OrderedDict[int, Run] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self.admitted) + len(self.held)
 
 
 class TaskState:

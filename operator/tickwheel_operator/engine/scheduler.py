@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from typing import Protocol
 
 from tickwheel_operator.engine.deleted import DeletedTasks
 from tickwheel_operator.engine.edits import Edits
@@ -19,7 +20,6 @@ from tickwheel_operator.engine.messages import TaskApplied, TaskRemoved
 from tickwheel_operator.engine.overdue import Overdue
 from tickwheel_operator.engine.overlap import REASONS, Overlaps
 from tickwheel_operator.engine.recovery import Recovery
-from tickwheel_operator.engine.routing import Router
 from tickwheel_operator.engine.runs import Run, TaskState
 from tickwheel_operator.engine.sources import Source
 from tickwheel_operator.engine.spec import EngineConfig, RetryPolicy, TaskSpec
@@ -32,6 +32,20 @@ from tickwheel_operator.ledger import facts as f
 __all__ = ["Scheduler"]
 
 
+class Pool(Protocol):
+    """A pool, as far as schedules ask for it."""
+
+    def unleased(self) -> int:
+        """How many runs wait in it, whatever for."""
+        ...
+
+
+class Pools(Protocol):
+    """Where runs wait for workers (`engine.dispatch`, which is above)."""
+
+    def pool(self, namespace: str, name: str) -> Pool: ...
+
+
 class Scheduler:
     """Owns the catalog of tasks and its timers."""
 
@@ -39,7 +53,7 @@ class Scheduler:
         self,
         journal: Journal,
         state: State,
-        router: Router,
+        pools: Pools,
         wheel: TimingWheel,
         delays: TimingWheel,
         stats: Stats,
@@ -51,7 +65,7 @@ class Scheduler:
         self.overlaps = overlaps
         self._journal = journal
         self._state = state
-        self._router = router
+        self._pools = pools
         self._stats = stats
         self._config = config
         self.misfire_threshold_ms = config.misfire_threshold_ms
@@ -191,7 +205,7 @@ class Scheduler:
 
     def free_backlog(self, spec: TaskSpec) -> int:
         """How many more runs may wait in the task's pool."""
-        return max(0, self._config.max_backlog - self._router.pool(spec.namespace, spec.pool).unleased())
+        return max(0, self._config.max_backlog - self._pools.pool(spec.namespace, spec.pool).unleased())
 
     def knows(self, task: TaskState) -> bool:
         """Whether the task was valid at some time while this leader watched."""

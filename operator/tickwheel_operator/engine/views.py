@@ -14,11 +14,11 @@ import msgspec
 from tickwheel_operator.engine.groups import Entry, Group
 from tickwheel_operator.engine.identity import run_name
 from tickwheel_operator.engine.messages import RunState
-from tickwheel_operator.engine.overlap import Group as RunGroup
 from tickwheel_operator.engine.overlap import Overlaps
 from tickwheel_operator.engine.places import Place
 from tickwheel_operator.engine.routing import Router
 from tickwheel_operator.engine.runs import Ended, Run, TaskState, WorkerName
+from tickwheel_operator.engine.runs import Group as RunGroup
 from tickwheel_operator.engine.scheduler import Scheduler
 from tickwheel_operator.engine.starters import Starters
 from tickwheel_operator.engine.state import State

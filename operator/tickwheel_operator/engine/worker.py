@@ -6,6 +6,7 @@ from collections.abc import Hashable
 from typing import TYPE_CHECKING
 
 from tickwheel_operator.engine.messages import WorkerSeen
+from tickwheel_operator.engine.places import WaitingRoom
 from tickwheel_operator.engine.runs import WorkerName
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["LiveWorker"]
 
 
-class LiveWorker:
+class LiveWorker(WaitingRoom):
     """One worker process. Volatile: only its number and its leases are facts."""
 
     __slots__ = (
