@@ -48,7 +48,7 @@ from tickwheel_operator.clock import SystemClock  # noqa: E402
 from tickwheel_operator.controllers.catalog import TOGETHER  # noqa: E402
 from tickwheel_operator.engine import messages as m  # noqa: E402
 from tickwheel_operator.engine.core import Engine  # noqa: E402
-from tickwheel_operator.engine.snapshot import Snapshot  # noqa: E402
+from tickwheel_operator.engine.model.snapshot import Snapshot  # noqa: E402
 from tickwheel_operator.engine.sources import ByClock  # noqa: E402
 from tickwheel_operator.engine.spec import PoolSpec, TaskSpec  # noqa: E402
 from tickwheel_operator.engine.triggers import CronTrigger, FixedRateTrigger, OnceTrigger, Trigger  # noqa: E402

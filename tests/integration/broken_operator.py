@@ -10,8 +10,8 @@ from typing import Any
 
 from tickwheel_operator.controllers.catalog import Catalog
 from tickwheel_operator.controllers.requests import Requests
-from tickwheel_operator.engine import views
-from tickwheel_operator.engine.waiting import Waiting
+from tickwheel_operator.engine.dispatch.waiting import Waiting
+from tickwheel_operator.engine.read import views
 from tickwheel_operator.gateway import convert
 from tickwheel_operator.kinds import scheduledtask, workerpool
 from tickwheel_operator.kinds.calendar import CALENDAR

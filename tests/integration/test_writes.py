@@ -33,7 +33,7 @@ from tickwheel_operator.clock import SystemClock
 from tickwheel_operator.election.kubernetes import KubernetesLeaseStore
 from tickwheel_operator.election.lease import Lease, LeaseConflict
 from tickwheel_operator.engine.messages import RunState
-from tickwheel_operator.engine.views import HandlerState, RunView, TaskView
+from tickwheel_operator.engine.read.views import HandlerState, RunView, TaskView
 from tickwheel_operator.kinds.stored import NOTHING
 from tickwheel_operator.kube.client import KubeClient
 from tickwheel_operator.kube.resources import OURS

@@ -8,7 +8,7 @@ import msgspec
 from tests.simulation.engine_fold import Attempt, Fold, Run, Worker, is_meant
 
 from tickwheel_operator.engine import messages as m
-from tickwheel_operator.engine.parameters import merge
+from tickwheel_operator.engine.model.parameters import merge
 from tickwheel_operator.engine.sources import FixedDelay
 from tickwheel_operator.engine.spec import Guarantee, TaskSpec
 from tickwheel_operator.ledger import facts as f

@@ -16,8 +16,10 @@ from tests.simulation.engine_leaders import HANDLERS, NAMESPACE
 from tests.simulation.engine_users import Users
 from tests.simulation.record import EPOCH_MS
 
-from tickwheel_operator.engine import deleted, queues, snapshot
 from tickwheel_operator.engine import messages as m
+from tickwheel_operator.engine.dispatch import queues
+from tickwheel_operator.engine.model import snapshot
+from tickwheel_operator.engine.schedule import deleted
 
 __all__ = ["EngineStory", "small_bounds"]
 

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Hashable
 
 from tickwheel_operator.engine import messages as m
-from tickwheel_operator.engine.identity import jitter_ms, keyed_run_id, scheduled_run_id
+from tickwheel_operator.engine.model.identity import jitter_ms, keyed_run_id, scheduled_run_id
 from tickwheel_operator.engine.spec import EngineConfig, TaskSpec
 from tickwheel_operator.ledger import facts as f
 from tickwheel_operator.ledger.facts import Origin

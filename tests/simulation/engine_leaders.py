@@ -13,9 +13,9 @@ from tests.simulation.whole import differences
 
 from tickwheel_operator.engine import messages as m
 from tickwheel_operator.engine.core import Engine
-from tickwheel_operator.engine.snapshot import Snapshot
+from tickwheel_operator.engine.model.snapshot import Snapshot
+from tickwheel_operator.engine.model.state import State
 from tickwheel_operator.engine.spec import EngineConfig, PoolSpec, TaskSpec
-from tickwheel_operator.engine.state import State
 from tickwheel_operator.ledger import facts as f
 from tickwheel_operator.ledger.codec import decode_facts
 from tickwheel_operator.ledger.splitting import encoded

@@ -14,7 +14,7 @@ from tests.simulation.engine_checks import STOP_PATIENCE_MS, FactChecks
 from tests.simulation.engine_fold import LONGEST_LEAD_MS, Run, Worker, is_meant
 
 from tickwheel_operator.engine import messages as m
-from tickwheel_operator.engine.parameters import merge
+from tickwheel_operator.engine.model.parameters import merge
 from tickwheel_operator.engine.spec import TaskSpec
 from tickwheel_operator.ledger import facts as f
 from tickwheel_operator.ledger.facts import Origin

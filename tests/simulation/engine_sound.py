@@ -9,9 +9,9 @@ from collections import Counter
 from collections.abc import Iterator
 
 from tickwheel_operator.engine.core import Engine
-from tickwheel_operator.engine.places import Place
-from tickwheel_operator.engine.queues import HandlerQueue, PoolQueue
-from tickwheel_operator.engine.runs import Dispatch
+from tickwheel_operator.engine.dispatch.queues import HandlerQueue, PoolQueue
+from tickwheel_operator.engine.model.places import Place
+from tickwheel_operator.engine.model.runs import Dispatch
 
 __all__ = ["unsound"]
 

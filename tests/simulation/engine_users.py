@@ -9,7 +9,7 @@ from tests.simulation.record import EPOCH_MS
 from tests.simulation.tasks import draw_calendar, draw_edit, draw_task
 
 from tickwheel_operator.engine import messages as m
-from tickwheel_operator.engine.identity import keyed_run_id
+from tickwheel_operator.engine.model.identity import keyed_run_id
 from tickwheel_operator.engine.spec import PoolSpec, TaskSpec
 
 __all__ = ["Users"]

@@ -9,10 +9,10 @@ from tests.simulation.tasks import unsettled_since
 from tests.simulation.whole import WORKERS, differences
 
 from tickwheel_operator.engine.messages import RunState
-from tickwheel_operator.engine.places import Place
+from tickwheel_operator.engine.model.places import Place
+from tickwheel_operator.engine.model.state import State
 from tickwheel_operator.engine.sources import Completion, Outcome
 from tickwheel_operator.engine.spec import Guarantee, TaskSpec
-from tickwheel_operator.engine.state import State
 from tickwheel_operator.engine.triggers import Trigger, once_at
 from tickwheel_operator.ledger import facts as f
 from tickwheel_operator.ledger.facts import Origin

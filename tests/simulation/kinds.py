@@ -12,8 +12,9 @@ from unittest import mock
 
 import msgspec
 
-from tickwheel_operator.engine import deleted, snapshot
-from tickwheel_operator.engine.state import State
+from tickwheel_operator.engine.model import snapshot
+from tickwheel_operator.engine.model.state import State
+from tickwheel_operator.engine.schedule import deleted
 from tickwheel_operator.ledger import facts as f
 from tickwheel_operator.ledger import log, splitting
 

@@ -12,14 +12,14 @@ EDITS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("trigger_written_otherwise_is_an_edit", "_encode(source.normal())", "_encode(source)"),
         ("calendars_asked_whose_dates_nobody_knows", "source.within(None if source.filter is None else source.filter.window())", "source"),
     ),
-    "engine.starters.fixed_delay": (
+    "engine.schedule.starters.fixed_delay": (
         ("looks_on_a_delay_later", "since_ms - source.delay_ms) + source.delay_ms", "since_ms) + source.delay_ms"),
     ),
-    "engine.starters.completion": (
+    "engine.schedule.starters.completion": (
         ("new_follower_unheard_of", "        self._follows[spec.uid] = key\n        self._watch(key)\n", "        self._follows[spec.uid] = key\n"),
         ("follows_against_its_calendar", "            return f.SkipReason.CALENDAR\n", "            pass\n"),
     ),
-    "engine.execution.backfilling": (
+    "engine.schedule.backfilling": (
         ("covered_beyond_the_span", "covered = min(covered_until(task.backfilled, instant), last + 1, undecided)", "covered = min(covered_until(task.backfilled, instant), undecided)"),
         ("backfill_waits_for_its_own_runs", "if o.task is run.task and o is not run}", "if o.task is run.task}",
          "its own open runs are of instants that it has passed: it would look through all runs of the task for nothing"),
@@ -36,17 +36,17 @@ EDITS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("looks_by_the_slower_clock", "            max(after - seen for after, seen", "            min(after - seen for after, seen"),
         ("segments_of_before_never_compacted", "            for header in headers:\n                self._compaction.note(header)\n", ""),
     ),
-    "engine.routing": (
+    "engine.dispatch.routing": (
         ("expected_twice", "        if dispatch.where is queue and dispatch.place is Place.EXPECTED:\n            return\n", ""),
         ("knows_the_time_not_quite_well_enough", "and error_us <= self._early_error_us", "and error_us < self._early_error_us"),
         ("place_of_what_is_aside_kept", "            pool.aside += 1\n        dispatch.place = place", "            pool.aside += 1\n            dispatch.place = place"),
         ("full_worker_stays_in_its_other_rings", "        else:\n            for handler in worker.handlers:\n                worker.pool.queue(handler).waiting.pop(worker, None)\n", ""),
     ),
-    "engine.jitter": (
+    "engine.schedule.jitter": (
         ("jitter_past_the_next_instant", "        most_ms = min(most_ms, following - since_ms - 1)\n", "        pass\n"),
         ("jitter_up_to_the_next_instant", "following - since_ms - 1)", "following - since_ms)"),
     ),
-    "engine.waiting": (
+    "engine.dispatch.waiting": (
         ("jitter_before_the_run_is_ready", "return max(dispatch.ready_ms, jittered_start_ms(", "return (jittered_start_ms("),
         ("dispatch_timeout_lasts_the_lead_longer", "dispatch.waits_ms + timeout_ms)", "dispatch.waits_ms + timeout_ms + self.lead_ms)"),
     ),
@@ -59,10 +59,10 @@ EDITS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("checkpoint_begins_before_its_facts_are_durable", "        if facts:\n            started = loop.time()\n", "        if snapshot is not None:\n            self._checkpoints.begin(snapshot)\n            snapshot = None\n        if facts:\n            started = loop.time()\n"),
         ("urgent_one_waits_for_a_report", "        if not self._urgent:\n", "        if True:\n"),
     ),
-    "engine.failures": (
+    "engine.dispatch.failures": (
         ("text_of_the_last_failure_cut", '        if retry_ms:\n            # The text', '        if not retry_ms:\n            # The text'),
     ),
-    "engine.leasing": (
+    "engine.dispatch.leasing": (
         ("early_for_as_long_as_the_clock_is_behind", "boot + min(ahead_ms, _LONGEST_AHEAD_MS)", "boot + ahead_ms"),
         ("told_to_stop_what_timed_out", "                if dispatch.run.cancelling is not None and dispatch.token:\n                    stopping", "                if dispatch.run.cancelling is not None:\n                    stopping"),
         ("pull_taken_twice", "0 < command.sequence <= worker.last_pull", "0 < command.sequence < worker.last_pull"),
@@ -76,7 +76,7 @@ EDITS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("replaces_one_that_has_ended", "            if other.number not in self.state.runs:\n                continue  # the end of the one before ended it, too\n", ""),
         ("admitted_before_the_edit_forgotten", "admitted += self.overlaps.regroup(runs, self._spec_of)", "admitted = self.overlaps.regroup(runs, self._spec_of)"),
     ),
-    "engine.state": (
+    "engine.model.state": (
         ("attempt_given_back_counts_for_the_run", "            dispatch.run.attempts -= 1\n", ""),
         ("awaited_run_shown_last", "self.touched.move_to_end(task, last=False)", "self.touched.move_to_end(task)"),
         ("skips_go_back_at_a_recovery", "skips[reason] = (max(known, count), max(seen_ms, until_ms))", "skips[reason] = (count, max(seen_ms, until_ms))"),
@@ -85,15 +85,15 @@ EDITS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("early_lease_has_started", "run.started_ms = now if now > dispatch.ready_ms else dispatch.ready_ms", "run.started_ms = now"),
         ("one_key_fewer", "if len(keys) > self.max_keys:", "if len(keys) >= self.max_keys:"),
     ),
-    "engine.snapshot": (
+    "engine.model.snapshot": (
         ("worker_of_a_run_that_waits_forgotten", "used = {run.worker for run in state.runs.values()}", "used = {run.worker for run in state.runs.values() if run.is_leased}"),
         ("attempts_restored_in_the_order_of_runs", "    for dispatch in sorted(held, key=lambda dispatch: dispatch.token):", "    for dispatch in held:"),
         ("task_of_an_ended_run_not_written_down_before", "        self._tasks.keep(run.task)\n", ""),
     ),
-    "engine.queues": (
+    "engine.dispatch.queues": (
         ("two_entries_of_what_came_back", "deque(dict.fromkeys(d for d in queue if d.where is self and d.place is QUEUED))", "deque([d for d in queue if d.where is self and d.place is QUEUED])"),
     ),
-    "engine.edits": (
+    "engine.schedule.edits": (
         ("upgrade_drops_what_is_overdue", "f.Armed(task.number, spec.schedule, task.watermark_ms))", "f.Armed(task.number, spec.schedule, self._journal.wall_ms))"),
         ("once_of_this_moment_never_fires", "if at_ms is None or at_ms > settled_ms:", "if at_ms is None or at_ms >= settled_ms:"),
         ("once_fires_again", "if at_ms <= task.last_scheduled_ms:", "if at_ms < task.last_scheduled_ms:"),
@@ -121,16 +121,16 @@ EDITS: dict[str, tuple[tuple[str, ...], ...]] = {
     "runtime.pace": (
         ("one_slow_append_sets_the_lead", "sorted(self._appends)[-2]", "sorted(self._appends)[-1]"),
     ),
-    "engine.execution.covered": (
+    "engine.model.execution.covered": (
         ("uncovers_behind_the_end", "instant_ms >= spans[index][1]:", "instant_ms > spans[index][1]:",
          "nothing of the span is behind its end, so that it stays as it is"),
         ("first_instant_of_a_span_uncovered", "if low <= instant_ms < high), instant_ms)", "if low < instant_ms < high), instant_ms)"),
     ),
-    "engine.overlap": (
+    "engine.schedule.overlap": (
         ("backfills_counted_after_a_takeover", "            if spec.overlap.max_concurrent is None or run.execution.retroactive:\n                continue", "            if spec.overlap.max_concurrent is None:\n                continue"),
         ("one_more_waits_for_unknown_ones", "if unknown and admitted + held + before < limit else", "if unknown and admitted + held + before <= limit else"),
     ),
-    "engine.starters.clock": (
+    "engine.schedule.starters.clock": (
         ("undecided_ones_of_earlier_steps_forgotten", "burst.undecided |= len(sure) < len(taken)", "burst.undecided = len(sure) < len(taken)"),
         ("overdue_ones_never_looked_at_again", "            burst.undecided = bool(self._scheduler.overdue.entries)\n", ""),
         ("group_after_a_full_step_lost", "for later in due[number:]:", "for later in due[number + 1 :]:"),
@@ -151,10 +151,10 @@ EDITS: dict[str, tuple[tuple[str, ...], ...]] = {
     "ledger.codec": (
         ("chunk_larger_than_it_may_be", "if compressor.size_bytes + len(slice_) + _SLICE_OVERHEAD_BYTES > max_bytes:", "if compressor.size_bytes > max_bytes:"),
     ),
-    "engine.recovery": (
+    "engine.schedule.recovery": (
         ("unfinished_run_is_settled", "record.last_scheduled_ms - 1)", "record.last_scheduled_ms)"),
     ),
-    "engine.misfire": (
+    "engine.schedule.misfire": (
         ("late_by_the_threshold_is_missed", "missed_until = now_ms - threshold_ms - 1", "missed_until = now_ms - threshold_ms"),
     ),
     "ledger.replay": (

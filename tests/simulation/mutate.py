@@ -69,8 +69,8 @@ def story_finds(seeds: Iterable[int]) -> str:
     from tests.simulation.engine_driver import small_bounds
     from tests.simulation.scenario import run_seed
 
-    from tickwheel_operator.engine import groups
-    from tickwheel_operator.engine.starters import clock
+    from tickwheel_operator.engine.schedule import groups
+    from tickwheel_operator.engine.schedule.starters import clock
 
     with pytest.MonkeyPatch.context() as patch:
         small_bounds(patch)
@@ -146,7 +146,7 @@ def find(mutant: Mutant, stories: int = STORIES) -> str:
 def main(arguments: list[str]) -> int:
     """Print who finds each mutant; 1 where somebody finds too little."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", help="of mutants or of modules (`engine.state`); default: all")
+    parser.add_argument("names", nargs="*", help="of mutants or of modules (`engine.model.state`); default: all")
     parser.add_argument("--stories", type=int, default=STORIES, help="seeds of the simulation, the last to be asked")
     parser.add_argument("--draw", type=int, default=0, help="so many that nobody chose, instead of those of the pool")
     parser.add_argument("--seed", type=int, default=1, help="of those that are drawn")

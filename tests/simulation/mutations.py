@@ -14,20 +14,22 @@ import pytest
 from tests.simulation.mutations_time import TIME_MUTATIONS
 
 from tickwheel_operator.election.term import Term
-from tickwheel_operator.engine import core, leasing, snapshot
+from tickwheel_operator.engine import core
 from tickwheel_operator.engine import messages as m
-from tickwheel_operator.engine.failures import Failures
-from tickwheel_operator.engine.groups import Entry
-from tickwheel_operator.engine.journal import Journal
-from tickwheel_operator.engine.leasing import Leasing
-from tickwheel_operator.engine.overdue import Overdue
+from tickwheel_operator.engine.dispatch import leasing
+from tickwheel_operator.engine.dispatch.failures import Failures
+from tickwheel_operator.engine.dispatch.leasing import Leasing
+from tickwheel_operator.engine.dispatch.routing import Router
+from tickwheel_operator.engine.model import snapshot
+from tickwheel_operator.engine.model.journal import Journal
+from tickwheel_operator.engine.model.runs import Dispatch
+from tickwheel_operator.engine.model.state import State
 from tickwheel_operator.engine.requests import Requests
-from tickwheel_operator.engine.routing import Router
-from tickwheel_operator.engine.runs import Dispatch
-from tickwheel_operator.engine.scheduler import Scheduler
+from tickwheel_operator.engine.schedule.groups import Entry
+from tickwheel_operator.engine.schedule.overdue import Overdue
+from tickwheel_operator.engine.schedule.scheduler import Scheduler
+from tickwheel_operator.engine.schedule.starters.clock import ClockStarter
 from tickwheel_operator.engine.spec import Guarantee
-from tickwheel_operator.engine.starters.clock import ClockStarter
-from tickwheel_operator.engine.state import State
 from tickwheel_operator.ledger import compaction, log, protocol, splitting
 from tickwheel_operator.ledger import facts as f
 from tickwheel_operator.ledger.protocol import SegmentKind

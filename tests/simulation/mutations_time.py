@@ -11,23 +11,25 @@ from typing import Any
 import msgspec
 import pytest
 
-from tickwheel_operator.engine import core, edits, jitter, overlap, waiting
+from tickwheel_operator.engine import core
 from tickwheel_operator.engine import messages as m
-from tickwheel_operator.engine.execution import backfill, backfilling
-from tickwheel_operator.engine.execution.backfill import Backfill
-from tickwheel_operator.engine.execution.backfilling import Backfills
-from tickwheel_operator.engine.failures import Failures
-from tickwheel_operator.engine.groups import Entry
-from tickwheel_operator.engine.leasing import Leasing
-from tickwheel_operator.engine.overlap import Overlaps
-from tickwheel_operator.engine.routing import Router
-from tickwheel_operator.engine.runs import Dispatch, End, Run
-from tickwheel_operator.engine.scheduler import Scheduler
+from tickwheel_operator.engine.dispatch import waiting
+from tickwheel_operator.engine.dispatch.failures import Failures
+from tickwheel_operator.engine.dispatch.leasing import Leasing
+from tickwheel_operator.engine.dispatch.routing import Router
+from tickwheel_operator.engine.model.execution import backfill
+from tickwheel_operator.engine.model.execution.backfill import Backfill
+from tickwheel_operator.engine.model.runs import Dispatch, End, Run
+from tickwheel_operator.engine.model.state import State
+from tickwheel_operator.engine.schedule import backfilling, edits, jitter, overlap
+from tickwheel_operator.engine.schedule.backfilling import Backfills
+from tickwheel_operator.engine.schedule.groups import Entry
+from tickwheel_operator.engine.schedule.overlap import Overlaps
+from tickwheel_operator.engine.schedule.scheduler import Scheduler
+from tickwheel_operator.engine.schedule.starters import completion
+from tickwheel_operator.engine.schedule.starters.fixed_delay import Delay, DelayStarter
 from tickwheel_operator.engine.sources import FixedDelay, Outcome
 from tickwheel_operator.engine.spec import TaskSpec
-from tickwheel_operator.engine.starters import completion
-from tickwheel_operator.engine.starters.fixed_delay import Delay, DelayStarter
-from tickwheel_operator.engine.state import State
 from tickwheel_operator.ledger import facts as f
 from tickwheel_operator.ledger import log, splitting
 

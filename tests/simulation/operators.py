@@ -29,8 +29,8 @@ from tickwheel_operator.engine.messages import (
     TaskApplied,
     TaskRemoved,
 )
+from tickwheel_operator.engine.read.views import Views
 from tickwheel_operator.engine.spec import PoolSpec, TaskSpec
-from tickwheel_operator.engine.views import Views
 from tickwheel_operator.ledger.limits import LedgerLimits
 from tickwheel_operator.ledger.log import Ledger
 from tickwheel_operator.runtime.leadership import Failure, Leadership, LeadershipConfig

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, assert_never
 from tests.simulation.rules import Rules
 from tests.simulation.whole import WORKERS, differences
 
-from tickwheel_operator.engine.identity import jitter_ms, uid_of
 from tickwheel_operator.engine.messages import Reported, RunState, SubmittedRun
-from tickwheel_operator.engine.runs import Run
+from tickwheel_operator.engine.model.identity import jitter_ms, uid_of
+from tickwheel_operator.engine.model.runs import Run
+from tickwheel_operator.engine.model.state import State
+from tickwheel_operator.engine.read.views import Views
 from tickwheel_operator.engine.spec import EngineConfig, Guarantee, TaskSpec
-from tickwheel_operator.engine.state import State
-from tickwheel_operator.engine.views import Views
 from tickwheel_operator.ledger import codec, replay
 from tickwheel_operator.ledger import facts as f
 from tickwheel_operator.ledger.facts import Origin

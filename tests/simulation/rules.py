@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from tickwheel_operator.engine.execution.backfill import Backfill
-from tickwheel_operator.engine.identity import uid_of
 from tickwheel_operator.engine.messages import RunState
-from tickwheel_operator.engine.parameters import merge
-from tickwheel_operator.engine.runs import Run
+from tickwheel_operator.engine.model.execution.backfill import Backfill
+from tickwheel_operator.engine.model.identity import uid_of
+from tickwheel_operator.engine.model.parameters import merge
+from tickwheel_operator.engine.model.runs import Run
 from tickwheel_operator.engine.sources import FixedDelay
 from tickwheel_operator.engine.spec import TaskSpec
 from tickwheel_operator.ledger import facts as f

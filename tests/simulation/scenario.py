@@ -24,10 +24,10 @@ from tests.simulation.workers import Worker
 from tests.simulation.world import API, Lost, World
 
 from tickwheel_operator.engine.core import Engine
-from tickwheel_operator.engine.identity import keyed_run_id
 from tickwheel_operator.engine.messages import CancelRun, StartBackfill, Submission, Submit, Submitted, WorkerGone
+from tickwheel_operator.engine.model.identity import keyed_run_id
+from tickwheel_operator.engine.model.state import State
 from tickwheel_operator.engine.spec import EngineConfig, TaskSpec
-from tickwheel_operator.engine.state import State
 from tickwheel_operator.engine.triggers import Trigger
 from tickwheel_operator.ledger.folding import fold
 from tickwheel_operator.ledger.limits import LedgerLimits

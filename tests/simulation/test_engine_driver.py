@@ -15,9 +15,9 @@ from tests.simulation.engine_driver import EngineStory, small_bounds
 from tests.simulation.engine_fold import Broken
 
 from tickwheel_operator.engine import messages as m
-from tickwheel_operator.engine.overdue import Overdue
-from tickwheel_operator.engine.places import TRANSITIONS, Place
-from tickwheel_operator.engine.runs import Dispatch
+from tickwheel_operator.engine.model.places import TRANSITIONS, Place
+from tickwheel_operator.engine.model.runs import Dispatch
+from tickwheel_operator.engine.schedule.overdue import Overdue
 from tickwheel_operator.ledger import facts as f
 
 SEEDS = int(os.environ.get("TICKWHEEL_DRIVER_SEEDS", "80"))

@@ -19,8 +19,9 @@ from tests.simulation.mutations import MUTATIONS
 from tests.simulation.record import Violated
 from tests.simulation.scenario import run_seed
 
-from tickwheel_operator.engine import groups, snapshot
-from tickwheel_operator.engine.starters import clock
+from tickwheel_operator.engine.model import snapshot
+from tickwheel_operator.engine.schedule import groups
+from tickwheel_operator.engine.schedule.starters import clock
 
 SEEDS = int(os.environ.get("TICKWHEEL_SIM_SEEDS", "320"))
 FROM = int(os.environ.get("TICKWHEEL_SIM_FROM", "0"))

@@ -26,7 +26,7 @@ from tickwheel_operator.cli.serving import warn_unless_served
 from tickwheel_operator.cli.unheeded import unheeded
 from tickwheel_operator.controllers.completions import Completions
 from tickwheel_operator.engine.cron import warnings as cron_warnings
-from tickwheel_operator.engine.jitter import shortest_gap_ms
+from tickwheel_operator.engine.schedule.jitter import shortest_gap_ms
 from tickwheel_operator.engine.triggers import looked_until
 from tickwheel_operator.engine.triggers.calendar import CalendarDates
 from tickwheel_operator.engine.triggers.instants import timestamp

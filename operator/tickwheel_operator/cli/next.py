@@ -25,7 +25,7 @@ from tickwheel_operator.cli.options import Cluster, Output, cluster_options, out
 from tickwheel_operator.cli.schedules import Schedule, of_cluster, of_expression, of_files
 from tickwheel_operator.cli.serving import warn_of_a_past_instant
 from tickwheel_operator.engine.cron import UnknownZoneError, zone_named
-from tickwheel_operator.engine.jitter import jittered_start_ms, shortest_gap_ms
+from tickwheel_operator.engine.schedule.jitter import jittered_start_ms, shortest_gap_ms
 from tickwheel_operator.engine.triggers import spell_duration
 from tickwheel_operator.engine.triggers.instants import instant_of, timestamp
 

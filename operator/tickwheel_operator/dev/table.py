@@ -13,11 +13,11 @@ from rich.table import Table
 from rich.text import Text
 
 from tickwheel_operator.engine.messages import RunState
+from tickwheel_operator.engine.read.views import PoolView, RunView, TaskView, Views
 from tickwheel_operator.engine.sources import ByClock, ByHand, Source
 from tickwheel_operator.engine.spec import TaskSpec
 from tickwheel_operator.engine.triggers import CronTrigger, FixedRateTrigger, OnceTrigger, Trigger
 from tickwheel_operator.engine.triggers.instants import by_clock_of
-from tickwheel_operator.engine.views import PoolView, RunView, TaskView, Views
 
 __all__ = ["Headline", "Picture"]
 

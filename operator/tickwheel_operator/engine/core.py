@@ -11,22 +11,22 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from tickwheel_operator.engine import messages as m
-from tickwheel_operator.engine import snapshot
-from tickwheel_operator.engine.culprits import culprits
-from tickwheel_operator.engine.execution.backfilling import Backfills
-from tickwheel_operator.engine.journal import Journal
-from tickwheel_operator.engine.leasing import Leasing
-from tickwheel_operator.engine.overlap import Overlaps, Verdict
+from tickwheel_operator.engine.dispatch.leasing import Leasing
+from tickwheel_operator.engine.dispatch.routing import Router
+from tickwheel_operator.engine.dispatch.waiting import Waiting
+from tickwheel_operator.engine.model import snapshot
+from tickwheel_operator.engine.model.journal import Journal
+from tickwheel_operator.engine.model.runs import Run
+from tickwheel_operator.engine.model.state import State
+from tickwheel_operator.engine.read.culprits import culprits
+from tickwheel_operator.engine.read.views import Views, pool_views, task_views
 from tickwheel_operator.engine.requests import Requests
-from tickwheel_operator.engine.routing import Router
-from tickwheel_operator.engine.runs import Run
-from tickwheel_operator.engine.scheduler import Scheduler
+from tickwheel_operator.engine.schedule.backfilling import Backfills
+from tickwheel_operator.engine.schedule.overlap import Overlaps, Verdict
+from tickwheel_operator.engine.schedule.scheduler import Scheduler
+from tickwheel_operator.engine.schedule.starters import Delay
 from tickwheel_operator.engine.spec import EngineConfig, TaskSpec
-from tickwheel_operator.engine.starters import Delay
-from tickwheel_operator.engine.state import State
 from tickwheel_operator.engine.stats import Stats
-from tickwheel_operator.engine.views import Views, pool_views, task_views
-from tickwheel_operator.engine.waiting import Waiting
 from tickwheel_operator.engine.wheel import TimingWheel
 from tickwheel_operator.ledger import facts as f
 from tickwheel_operator.ledger.facts import Origin

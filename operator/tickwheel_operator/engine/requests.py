@@ -6,18 +6,18 @@ Invariant: a request is refused in whole, with a reason, before any fact; the sa
 from __future__ import annotations
 
 from tickwheel_operator.engine import messages as m
-from tickwheel_operator.engine.execution.backfilling import Backfills
-from tickwheel_operator.engine.groups import Entry
-from tickwheel_operator.engine.identity import keyed_run_id, uid_of
-from tickwheel_operator.engine.journal import Journal
-from tickwheel_operator.engine.leasing import Leasing
-from tickwheel_operator.engine.overlap import Overlaps
-from tickwheel_operator.engine.request_keys import objection_to_keys
-from tickwheel_operator.engine.routing import Router
-from tickwheel_operator.engine.runs import Run
-from tickwheel_operator.engine.scheduler import Scheduler
+from tickwheel_operator.engine.dispatch.leasing import Leasing
+from tickwheel_operator.engine.dispatch.routing import Router
+from tickwheel_operator.engine.model.identity import keyed_run_id, uid_of
+from tickwheel_operator.engine.model.journal import Journal
+from tickwheel_operator.engine.model.request_keys import objection_to_keys
+from tickwheel_operator.engine.model.runs import Run
+from tickwheel_operator.engine.model.state import State
+from tickwheel_operator.engine.schedule.backfilling import Backfills
+from tickwheel_operator.engine.schedule.groups import Entry
+from tickwheel_operator.engine.schedule.overlap import Overlaps
+from tickwheel_operator.engine.schedule.scheduler import Scheduler
 from tickwheel_operator.engine.spec import EngineConfig, TaskSpec
-from tickwheel_operator.engine.state import State
 from tickwheel_operator.engine.stats import Stats
 from tickwheel_operator.ledger import facts as f
 from tickwheel_operator.ledger.facts import Origin

@@ -3,7 +3,7 @@
 Controllers build one from `spec.trigger`; `TaskSpec.source` holds it, and each member has a starter in the engine. What
 they share is small: each can be restricted by a filter, and says whether anything may still come of it.
 In the ledger a schedule is its `identity`: the source in its normal form, as JSON. So it can be read again, by which
-`engine.edits` counts what a schedule leaves undone that was edited away while nobody led.
+`engine.schedule.edits` counts what a schedule leaves undone that was edited away while nobody led.
 Invariant: sources that start the same runs have one identity, however they are written and described.
 """
 

@@ -9,11 +9,11 @@ from msgspec.structs import replace
 from tickwheel_operator import reasons
 from tickwheel_operator.api import InvalidManifest, ScheduledTask
 from tickwheel_operator.engine.messages import StatusRecord
+from tickwheel_operator.engine.read.views import PoolView, RunView, TaskView
 from tickwheel_operator.engine.sources import ByHand
 from tickwheel_operator.engine.spec import TaskSpec
 from tickwheel_operator.engine.triggers.calendar import CalendarDates
 from tickwheel_operator.engine.triggers.instants import timestamp
-from tickwheel_operator.engine.views import PoolView, RunView, TaskView
 from tickwheel_operator.kinds.compile_task import NeverFires, compile_task
 from tickwheel_operator.kinds.conditions import SETTLED, Status, conditions, faulty
 from tickwheel_operator.kinds.descriptor import Kind

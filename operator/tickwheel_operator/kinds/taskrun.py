@@ -13,8 +13,8 @@ from tickwheel_operator import reasons
 from tickwheel_operator.api import TaskRun
 from tickwheel_operator.api.taskrun import Backfill, OnExpiry
 from tickwheel_operator.engine.messages import RunState
+from tickwheel_operator.engine.read.views import RunView
 from tickwheel_operator.engine.triggers.instants import instant_of, timestamp
-from tickwheel_operator.engine.views import RunView
 from tickwheel_operator.kinds.conditions import Status, condition
 from tickwheel_operator.kinds.descriptor import Kind, Later
 from tickwheel_operator.kinds.seen import Fault, RawObject, Seen

@@ -8,8 +8,8 @@ from msgspec.structs import replace
 
 from tickwheel_operator import reasons
 from tickwheel_operator.api import WorkerPool
+from tickwheel_operator.engine.read.views import PoolView
 from tickwheel_operator.engine.spec import PoolSpec, TaskSpec
-from tickwheel_operator.engine.views import PoolView
 from tickwheel_operator.kinds.conditions import SETTLED, Status, Words, conditions, faulty
 from tickwheel_operator.kinds.descriptor import Kind, Later
 from tickwheel_operator.kinds.registered import Schemas, registered_handlers

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from tickwheel_operator.engine.views import PoolView, RunView, TaskView
+from tickwheel_operator.engine.read.views import PoolView, RunView, TaskView
 from tickwheel_operator.kinds.registered import Schemas
 from tickwheel_operator.pools.deployments import PoolDeployment
 from tickwheel_operator.pools.podmetrics import PoolUsage

@@ -1,6 +1,6 @@
 """The facts of a partition: everything that is true about runs and dispatches is the fold of these.
 
-The engine decides facts and folds them (`engine.state`); the ledger stores them. A fact is never changed once a
+The engine decides facts and folds them (`engine.model.state`); the ledger stores them. A fact is never changed once a
 release has written it: a new need is a new tag, and `FORMAT_VERSION` moves when the meaning of an old one would.
 
 Two habits keep a dispatch at a few bytes. Tasks, runs, dispatches, workers and attempts are interned as small

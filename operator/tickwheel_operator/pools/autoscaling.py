@@ -19,8 +19,8 @@ import msgspec
 from tickwheel_operator.api import WorkerPool
 from tickwheel_operator.clock import Clock
 from tickwheel_operator.engine.core import Engine
-from tickwheel_operator.engine.groups import Entry
-from tickwheel_operator.engine.views import Due, PoolView, due_runs, pool_views
+from tickwheel_operator.engine.read.views import Due, PoolView, due_runs, pool_views
+from tickwheel_operator.engine.schedule.groups import Entry
 from tickwheel_operator.objectfaults import Layer, ObjectFaults
 from tickwheel_operator.pools.demand import Bounds, Coming, Demand, Need, coming, need
 

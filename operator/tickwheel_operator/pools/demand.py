@@ -1,7 +1,7 @@
 """How many workers a pool needs now: from what runs, what waits, and what is known to come.
 
 Pure; `autoscaling` asks every few seconds and decides over time. What comes is known from the tasks' triggers: the
-engine gives the instants until a horizon (`engine.views.due_runs`), with how long such runs took. Invariants: the
+engine gives the instants until a horizon (`engine.read.views.due_runs`), with how long such runs took. Invariants: the
 answer keeps to the pool's bounds; it never falls because the backlog, the use or what comes grows.
 """
 
@@ -13,8 +13,8 @@ from datetime import UTC
 
 import msgspec
 
+from tickwheel_operator.engine.read.views import Due
 from tickwheel_operator.engine.triggers.instants import by_clock_of
-from tickwheel_operator.engine.views import Due
 
 __all__ = ["Bounds", "Coming", "Demand", "Need", "coming", "need"]
 

@@ -18,8 +18,8 @@ import msgspec
 from tickwheel_operator import reasons
 from tickwheel_operator.clock import Clock
 from tickwheel_operator.engine.messages import RunState
+from tickwheel_operator.engine.read.views import TaskView
 from tickwheel_operator.engine.triggers.instants import timestamp
-from tickwheel_operator.engine.views import TaskView
 from tickwheel_operator.kinds.seen import Seen
 from tickwheel_operator.kinds.stored import Stored
 from tickwheel_operator.kube.client import KubeClient

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
 from tickwheel_operator import reasons
-from tickwheel_operator.engine.views import ViewFault
+from tickwheel_operator.engine.read.views import ViewFault
 from tickwheel_operator.kinds import KINDS
 from tickwheel_operator.kinds.objects import Objects
 from tickwheel_operator.kinds.scheduledtask import SCHEDULED_TASK

@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from tickwheel_operator.engine.messages import RunState
+from tickwheel_operator.engine.read.views import RunView, TaskView
 from tickwheel_operator.engine.triggers.instants import timestamp
-from tickwheel_operator.engine.views import RunView, TaskView
 from tickwheel_operator.kinds.taskrun import TASK_RUN, VIEW_LABEL, run_status
 from tickwheel_operator.kube.errors import ApiError
 from tickwheel_operator.projection.writer import Writer

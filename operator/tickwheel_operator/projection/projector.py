@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterable
 from functools import partial
 
 from tickwheel_operator.clock import Clock
+from tickwheel_operator.engine.read.views import PoolView, TaskView, Views
 from tickwheel_operator.engine.triggers.instants import timestamp
-from tickwheel_operator.engine.views import PoolView, TaskView, Views
 from tickwheel_operator.kinds import KINDS
 from tickwheel_operator.kinds.descriptor import Later
 from tickwheel_operator.kinds.objects import Objects

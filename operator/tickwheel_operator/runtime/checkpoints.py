@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from tickwheel_operator.engine.snapshot import Snapshot
+from tickwheel_operator.engine.model.snapshot import Snapshot
 from tickwheel_operator.ledger.log import Ledger
 from tickwheel_operator.ledger.protocol import Deposed, LedgerError
 

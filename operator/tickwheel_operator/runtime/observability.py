@@ -14,7 +14,7 @@ from tickwheel_operator.controllers.catalog import Catalog
 from tickwheel_operator.controllers.ownership import Ownership
 from tickwheel_operator.controllers.requests import Requests
 from tickwheel_operator.controllers.watch import WatchHealth
-from tickwheel_operator.engine.views import PoolView, pool_views
+from tickwheel_operator.engine.read.views import PoolView, pool_views
 from tickwheel_operator.handlers.known import KnownSchemas
 from tickwheel_operator.kinds import AWAITED
 from tickwheel_operator.kinds.registered import Schemas

@@ -10,9 +10,9 @@ import asyncio
 from collections.abc import Sequence
 
 from tickwheel_operator.engine.core import Engine
-from tickwheel_operator.engine.identity import keyed_run_id
 from tickwheel_operator.engine.messages import CommandRefused, RefusalReason, StartBackfill, Submission, Submit
-from tickwheel_operator.engine.parameters import merge
+from tickwheel_operator.engine.model.identity import keyed_run_id
+from tickwheel_operator.engine.model.parameters import merge
 from tickwheel_operator.handlers.checking import Checkers
 from tickwheel_operator.handlers.known import KnownSchemas
 

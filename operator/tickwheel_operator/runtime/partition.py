@@ -39,8 +39,8 @@ from tickwheel_operator.engine.messages import (
     Submit,
     Tick,
 )
+from tickwheel_operator.engine.read.views import Views
 from tickwheel_operator.engine.spec import EngineConfig
-from tickwheel_operator.engine.views import Views
 from tickwheel_operator.ledger.facts import Fact
 from tickwheel_operator.ledger.folding import fold
 from tickwheel_operator.ledger.log import Ledger

@@ -14,7 +14,7 @@ from tickwheel_operator.api import WorkerPool
 from tickwheel_operator.clock import Clock
 from tickwheel_operator.controllers.catalog import Catalog
 from tickwheel_operator.engine.core import Engine
-from tickwheel_operator.engine.views import slots_in_use
+from tickwheel_operator.engine.read.views import slots_in_use
 from tickwheel_operator.kinds.seen import Seen
 from tickwheel_operator.kinds.workerpool import SeenPool
 from tickwheel_operator.kinds.world import Workforce

@@ -18,7 +18,7 @@ from tests.unit.cli.manifest_texts import calendar, task, together
 from tickwheel_operator.api import ScheduledTask, parse
 from tickwheel_operator.api.calendar import Calendar
 from tickwheel_operator.cli.main import main
-from tickwheel_operator.engine.identity import jitter_ms
+from tickwheel_operator.engine.model.identity import jitter_ms
 from tickwheel_operator.kinds.calendar import compile_calendar
 from tickwheel_operator.kinds.compile_task import NeverFires, bind_calendars, compile_task
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tickwheel_operator.dev.session import LEDGER_FILE, STATE_FOLDER
-from tickwheel_operator.engine.state import State
+from tickwheel_operator.engine.model.state import State
 from tickwheel_operator.ledger import codec
 from tickwheel_operator.ledger.facts import Fact
 

@@ -11,8 +11,8 @@ from tests.unit.dev.driver import Session, manifests, succeeded
 
 SITE = """
 from tickwheel_operator.dev import session
-from tickwheel_operator.engine import views
-from tickwheel_operator.engine.waiting import Waiting
+from tickwheel_operator.engine.read import views
+from tickwheel_operator.engine.dispatch.waiting import Waiting
 from tickwheel_operator.kinds import scheduledtask
 
 

@@ -9,11 +9,11 @@ from rich.console import Console
 
 from tickwheel_operator.dev.table import Headline, Picture
 from tickwheel_operator.engine.messages import RunState
+from tickwheel_operator.engine.read.views import HandlerState, PoolView, RunView, TaskView, Views
 from tickwheel_operator.engine.sources import ByClock, ByHand, Completion, FixedDelay
 from tickwheel_operator.engine.spec import TaskSpec
 from tickwheel_operator.engine.triggers import CronTrigger, DailyIntervalTrigger, FilteredTrigger, FixedRateTrigger
 from tickwheel_operator.engine.triggers.filters import Filter
-from tickwheel_operator.engine.views import HandlerState, PoolView, RunView, TaskView, Views
 
 HEADLINE = Headline(workers=2, seconds=61, url="http://127.0.0.1:12345")
 

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from tickwheel_operator.engine import messages as m
 from tickwheel_operator.engine.core import Engine
-from tickwheel_operator.engine.runs import Run
+from tickwheel_operator.engine.model.runs import Run
 from tickwheel_operator.engine.sources import ByClock, ByHand
 from tickwheel_operator.engine.spec import EngineConfig, PoolSpec, TaskSpec
 from tickwheel_operator.engine.triggers import FixedRateTrigger

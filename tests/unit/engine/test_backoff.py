@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tickwheel_operator.engine.retry import backoff_ms
+from tickwheel_operator.engine.dispatch.retry import backoff_ms
 from tickwheel_operator.engine.spec import Backoff
 
 

@@ -13,7 +13,7 @@ import pytest
 from tests.unit.engine.driver import T0, Driver, deliveries, task_spec
 
 from tickwheel_operator.engine import messages as m
-from tickwheel_operator.engine.places import Place
+from tickwheel_operator.engine.model.places import Place
 from tickwheel_operator.engine.sources import Completion, Outcome
 from tickwheel_operator.engine.spec import (
     Backoff,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tickwheel_operator.engine.execution.covered import Spans, covered, covered_until, uncovered
+from tickwheel_operator.engine.model.execution.covered import Spans, covered, covered_until, uncovered
 
 
 @pytest.mark.parametrize(

@@ -9,15 +9,15 @@ import pytest
 from tests.unit.engine.driver import T0, Driver, task_spec
 
 from tickwheel_operator.engine import messages as m
-from tickwheel_operator.engine.execution.backfilling import Backfills
-from tickwheel_operator.engine.failures import Failures
-from tickwheel_operator.engine.leasing import Leasing
-from tickwheel_operator.engine.overlap import Overlaps
-from tickwheel_operator.engine.runs import Run
-from tickwheel_operator.engine.scheduler import Scheduler
+from tickwheel_operator.engine.dispatch.failures import Failures
+from tickwheel_operator.engine.dispatch.leasing import Leasing
+from tickwheel_operator.engine.dispatch.waiting import Waiting
+from tickwheel_operator.engine.model.runs import Run
+from tickwheel_operator.engine.schedule.backfilling import Backfills
+from tickwheel_operator.engine.schedule.overlap import Overlaps
+from tickwheel_operator.engine.schedule.scheduler import Scheduler
 from tickwheel_operator.engine.spec import Overlap, OverlapPolicy, TaskSpec
 from tickwheel_operator.engine.triggers import FixedRateTrigger
-from tickwheel_operator.engine.waiting import Waiting
 
 BAD, GOOD = "bad", "good"
 Act = Callable[[Driver], object]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.unit.engine.driver import T0, Driver, deliveries, task_spec
 
 from tickwheel_operator.engine import messages as m
-from tickwheel_operator.engine.identity import jitter_ms
+from tickwheel_operator.engine.model.identity import jitter_ms
 from tickwheel_operator.engine.spec import Backoff, EngineConfig, Overlap, OverlapPolicy, RetryPolicy
 from tickwheel_operator.engine.triggers import FixedRateTrigger, OnceTrigger
 from tickwheel_operator.ledger import facts as f

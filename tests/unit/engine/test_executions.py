@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 from tests.simulation.whole import differences
 
-from tickwheel_operator.engine.execution import restored, row_of
-from tickwheel_operator.engine.execution.backfill import BACKFILLED, Backfill
-from tickwheel_operator.engine.execution.execution import Execution
-from tickwheel_operator.engine.execution.single import SINGLE
 from tickwheel_operator.engine.messages import RunState
-from tickwheel_operator.engine.runs import End, Run, TaskState
-from tickwheel_operator.engine.state import State
+from tickwheel_operator.engine.model.execution import restored, row_of
+from tickwheel_operator.engine.model.execution.backfill import BACKFILLED, Backfill
+from tickwheel_operator.engine.model.execution.execution import Execution
+from tickwheel_operator.engine.model.execution.single import SINGLE
+from tickwheel_operator.engine.model.runs import End, Run, TaskState
+from tickwheel_operator.engine.model.state import State
 from tickwheel_operator.ledger import facts as f
 from tickwheel_operator.ledger.facts import Origin
 

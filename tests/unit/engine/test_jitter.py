@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.unit.engine.driver import T0, Driver, deliveries, task_spec
 
 from tickwheel_operator.engine import messages as m
-from tickwheel_operator.engine.jitter import jittered_start_ms
+from tickwheel_operator.engine.schedule.jitter import jittered_start_ms
 from tickwheel_operator.engine.sources import FixedDelay
 from tickwheel_operator.engine.spec import Backoff, Misfire, MisfirePolicy, Overlap, OverlapPolicy, RetryPolicy
 from tickwheel_operator.engine.triggers import CronTrigger, FixedRateTrigger, OnceTrigger, Trigger

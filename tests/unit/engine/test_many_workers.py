@@ -14,7 +14,7 @@ import pytest
 from tests.unit.engine.driver import Driver, deliveries, task_spec
 
 from tickwheel_operator.engine import messages as m
-from tickwheel_operator.engine import snapshot
+from tickwheel_operator.engine.model import snapshot
 
 _FEW, _MANY = 20, 1_000
 

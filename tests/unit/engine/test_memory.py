@@ -5,9 +5,9 @@ from __future__ import annotations
 from tests.unit.engine.driver import T0, Driver, deliveries, task_spec
 
 from tickwheel_operator.engine import messages as m
-from tickwheel_operator.engine import snapshot
+from tickwheel_operator.engine.model import snapshot
+from tickwheel_operator.engine.model.state import State
 from tickwheel_operator.engine.spec import Backoff, EngineConfig, PoolSpec, RetryPolicy
-from tickwheel_operator.engine.state import State
 
 
 def _timers(driver: Driver) -> int:

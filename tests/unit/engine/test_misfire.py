@@ -12,7 +12,7 @@ from tests.unit.engine.driver import T0, Driver, task_spec
 
 from tickwheel_operator.engine import messages as m
 from tickwheel_operator.engine.cron import parse
-from tickwheel_operator.engine.misfire import settle
+from tickwheel_operator.engine.schedule.misfire import settle
 from tickwheel_operator.engine.spec import Misfire, MisfirePolicy
 from tickwheel_operator.engine.triggers import CronTrigger, FilteredTrigger, FixedRateTrigger, OnceTrigger, Trigger
 from tickwheel_operator.engine.triggers.calendar import CalendarDates

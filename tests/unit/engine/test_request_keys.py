@@ -6,10 +6,10 @@ import pytest
 from tests.unit.engine.driver import Driver, deliveries, task_spec
 
 from tickwheel_operator.engine import messages as m
-from tickwheel_operator.engine.request_keys import content_of
-from tickwheel_operator.engine.snapshot import dump, load
+from tickwheel_operator.engine.model.request_keys import content_of
+from tickwheel_operator.engine.model.snapshot import dump, load
+from tickwheel_operator.engine.model.state import State
 from tickwheel_operator.engine.spec import RetryPolicy
-from tickwheel_operator.engine.state import State
 
 BY_HAND = task_spec(trigger=None)
 

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.engine.driver import T0, Driver, deliveries, task_spec
 
-from tickwheel_operator.engine import deleted
 from tickwheel_operator.engine import messages as m
 from tickwheel_operator.engine.cron import parse
-from tickwheel_operator.engine.groups import AT_ONCE
+from tickwheel_operator.engine.schedule import deleted
+from tickwheel_operator.engine.schedule.groups import AT_ONCE
 from tickwheel_operator.engine.sources import FixedDelay
 from tickwheel_operator.engine.spec import Misfire, MisfirePolicy, Overlap, OverlapPolicy, RetryPolicy, TaskSpec
 from tickwheel_operator.engine.triggers import FilteredTrigger, FixedRateTrigger, OnceTrigger

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.unit.engine.driver import Driver, task_spec
 
-from tickwheel_operator.engine.views import pool_views
+from tickwheel_operator.engine.read.views import pool_views
 
 
 def _seen(driver: Driver) -> tuple[str, ...]:

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from tests.unit.engine.driver import T0, Driver, deliveries, task_spec
 
-from tickwheel_operator.engine import groups
 from tickwheel_operator.engine import messages as m
+from tickwheel_operator.engine.schedule import groups
+from tickwheel_operator.engine.schedule.starters import clock
 from tickwheel_operator.engine.sources import FixedDelay
 from tickwheel_operator.engine.spec import Misfire, MisfirePolicy, Overlap, OverlapPolicy
-from tickwheel_operator.engine.starters import clock
 from tickwheel_operator.engine.triggers import FixedRateTrigger
 from tickwheel_operator.ledger import facts as f
 

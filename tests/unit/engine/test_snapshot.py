@@ -13,12 +13,12 @@ from tests.simulation.whole import differences, volatile_fields
 from tests.unit.engine.driver import T0, Driver, deliveries, task_spec
 
 from tickwheel_operator.engine import messages as m
-from tickwheel_operator.engine import snapshot
 from tickwheel_operator.engine.core import Engine
-from tickwheel_operator.engine.execution.backfill import Backfill
-from tickwheel_operator.engine.runs import Run
+from tickwheel_operator.engine.model import snapshot
+from tickwheel_operator.engine.model.execution.backfill import Backfill
+from tickwheel_operator.engine.model.runs import Run
+from tickwheel_operator.engine.model.state import State
 from tickwheel_operator.engine.spec import Backoff, RetryPolicy
-from tickwheel_operator.engine.state import State
 from tickwheel_operator.ledger import facts as f
 
 STEPS = st.lists(

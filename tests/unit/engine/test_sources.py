@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from tests.unit.engine.driver import T0, Driver, task_spec
 
 from tickwheel_operator.engine import messages as m
-from tickwheel_operator.engine import snapshot
 from tickwheel_operator.engine.cron import normal_text
+from tickwheel_operator.engine.model import snapshot
+from tickwheel_operator.engine.model.state import State
 from tickwheel_operator.engine.sources import (
     ByClock,
     ByHand,
@@ -24,7 +25,6 @@ from tickwheel_operator.engine.sources import (
     source_of,
 )
 from tickwheel_operator.engine.spec import Misfire, MisfirePolicy
-from tickwheel_operator.engine.state import State
 from tickwheel_operator.engine.triggers import (
     AnyTrigger,
     CronTrigger,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tickwheel_operator.engine.state import State
+from tickwheel_operator.engine.model.state import State
 from tickwheel_operator.ledger import facts as f
 
 

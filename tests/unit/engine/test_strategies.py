@@ -7,12 +7,12 @@ import random
 import pytest
 from tests.unit.engine.driver import Driver, task_spec
 
-from tickwheel_operator.engine.eligibility import has_slots_to_spare, knows_the_time
+from tickwheel_operator.engine.dispatch.eligibility import has_slots_to_spare, knows_the_time
+from tickwheel_operator.engine.dispatch.queues import PoolQueue
+from tickwheel_operator.engine.dispatch.strategies import ROUND_ROBIN, Strategy
+from tickwheel_operator.engine.dispatch.worker import LiveWorker
 from tickwheel_operator.engine.messages import WorkerKey, WorkerSeen
-from tickwheel_operator.engine.queues import PoolQueue
-from tickwheel_operator.engine.runs import Dispatch
-from tickwheel_operator.engine.strategies import ROUND_ROBIN, Strategy
-from tickwheel_operator.engine.worker import LiveWorker
+from tickwheel_operator.engine.model.runs import Dispatch
 
 POOL = PoolQueue(10_000)
 STRATEGIES = {"RoundRobin": ROUND_ROBIN}

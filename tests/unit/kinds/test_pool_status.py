@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tickwheel_operator.api.workerpool import WorkerPool, WorkerPoolStatus
-from tickwheel_operator.engine.views import PoolView
+from tickwheel_operator.engine.read.views import PoolView
 from tickwheel_operator.kinds.seen import Fault
 from tickwheel_operator.kinds.workerpool import WORKER_POOL, SeenPool, pool_status
 from tickwheel_operator.kinds.world import Workforce

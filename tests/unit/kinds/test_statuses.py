@@ -14,12 +14,12 @@ from tickwheel_operator.api.taskrun import TaskRunStatus
 from tickwheel_operator.api.workerpool import WorkerPoolStatus
 from tickwheel_operator.engine.cron import parse
 from tickwheel_operator.engine.messages import RunState
+from tickwheel_operator.engine.read.views import HandlerState, PoolView, RunView, TaskView
 from tickwheel_operator.engine.sources import ByClock, ByHand, Completion, FixedDelay
 from tickwheel_operator.engine.spec import CalendarUse, TaskSpec
 from tickwheel_operator.engine.triggers import CronTrigger, FilteredTrigger, OnceTrigger
 from tickwheel_operator.engine.triggers.calendar import CalendarDates
 from tickwheel_operator.engine.triggers.filters import Filter
-from tickwheel_operator.engine.views import HandlerState, PoolView, RunView, TaskView
 from tickwheel_operator.handlers.known import HandlerSchema
 from tickwheel_operator.kinds import KINDS
 from tickwheel_operator.kinds.calendar import CALENDAR, SeenCalendar

@@ -11,8 +11,8 @@ import pytest
 from tests.simulation.engine_fold import Fold
 from tests.simulation.record import Record
 
-from tickwheel_operator.engine.snapshot import Snapshot
-from tickwheel_operator.engine.state import State
+from tickwheel_operator.engine.model.snapshot import Snapshot
+from tickwheel_operator.engine.model.state import State
 from tickwheel_operator.ledger import splitting
 from tickwheel_operator.ledger.facts import Fact
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from tests.unit.engine.driver import T0, Driver, deliveries, task_spec
 
 from tickwheel_operator.api import WorkerPool, parse
+from tickwheel_operator.engine.read.views import PoolView
 from tickwheel_operator.engine.triggers import OnceTrigger
-from tickwheel_operator.engine.views import PoolView
 from tickwheel_operator.pools.autoscaling import Autoscaler, AutoscalingConfig, PoolUnknown, Window
 from tickwheel_operator.pools.demand import Need
 

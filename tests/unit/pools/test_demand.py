@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.engine.driver import T0, Driver, deliveries, task_spec
 
+from tickwheel_operator.engine.read.views import Due, due_runs
 from tickwheel_operator.engine.triggers import CronTrigger, FixedRateTrigger, OnceTrigger
-from tickwheel_operator.engine.views import Due, due_runs
 from tickwheel_operator.pools.demand import Bounds, Coming, Demand, coming, need
 
 BOUNDS = Bounds(least=0, most=20, slots=16, backlog_per_slot=2)

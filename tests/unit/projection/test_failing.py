@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, cast
 
-from tickwheel_operator.engine.views import ViewFault
+from tickwheel_operator.engine.read.views import ViewFault
 from tickwheel_operator.kinds.objects import Objects
 from tickwheel_operator.kinds.seen import Seen
 from tickwheel_operator.objectfaults import Layer, ObjectFaults

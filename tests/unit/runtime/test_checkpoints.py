@@ -10,8 +10,8 @@ from tests.contract.clock import ManualClock
 from tests.contract.ledger import facts
 from tests.contract.memory_store import Fault, MemorySegmentStore
 
-from tickwheel_operator.engine.snapshot import Snapshot
-from tickwheel_operator.engine.state import State
+from tickwheel_operator.engine.model.snapshot import Snapshot
+from tickwheel_operator.engine.model.state import State
 from tickwheel_operator.ledger.facts import TaskNamed
 from tickwheel_operator.ledger.limits import LedgerLimits
 from tickwheel_operator.ledger.log import Ledger

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from tickwheel_operator.clock import SystemClock
 from tickwheel_operator.engine.messages import PoolApplied, TaskApplied
+from tickwheel_operator.engine.model.state import State
 from tickwheel_operator.engine.sources import ByClock
 from tickwheel_operator.engine.spec import PoolSpec, TaskSpec
-from tickwheel_operator.engine.state import State
 from tickwheel_operator.engine.triggers import FixedRateTrigger
 from tickwheel_operator.gateway.config import GatewayConfig
 from tickwheel_operator.gateway.server import Gateway

@@ -15,8 +15,8 @@ from tests.contract.memory_store import MemorySegmentStore
 from tests.simulation.loop import SimLoop
 
 from tickwheel_operator.engine import messages as m
+from tickwheel_operator.engine.read.views import Views
 from tickwheel_operator.engine.spec import PoolSpec, TaskSpec
-from tickwheel_operator.engine.views import Views
 from tickwheel_operator.ledger.log import Ledger
 from tickwheel_operator.ledger.protocol import Segment
 from tickwheel_operator.runtime.partition import CommitConfig, PartitionHost

@@ -17,12 +17,12 @@ from tests.unit.kinds.builders import a_pool, a_task
 
 from tickwheel_operator.clock import SystemClock
 from tickwheel_operator.controllers.catalog import Catalog
-from tickwheel_operator.engine.leasing import Leasing
+from tickwheel_operator.engine.dispatch.leasing import Leasing
+from tickwheel_operator.engine.dispatch.waiting import Waiting
 from tickwheel_operator.engine.messages import CommandRefused, Pull, Pulled, WorkerKey, WorkerSeen
+from tickwheel_operator.engine.model.state import State
 from tickwheel_operator.engine.sources import ByClock
-from tickwheel_operator.engine.state import State
 from tickwheel_operator.engine.triggers import FixedRateTrigger
-from tickwheel_operator.engine.waiting import Waiting
 from tickwheel_operator.gateway.backend import NotLeader
 from tickwheel_operator.kinds import AWAITED
 from tickwheel_operator.kinds.scheduledtask import SCHEDULED_TASK

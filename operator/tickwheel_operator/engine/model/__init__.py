@@ -1,0 +1,1 @@
+"""What is durable, and what it is made of: tasks, runs, dispatches, the fold of the facts, and checkpoints."""
