@@ -126,3 +126,9 @@ async def test_a_checkpoint_that_lacks_its_last_segment_is_noticed():
     segments = [data async for data in codec.encode_checkpoint(payloads, max_bytes=1_000)]
     with pytest.raises(LedgerCorrupt, match="p0-3: the checkpoint ends within a chunk"):
         codec.decode_checkpoint([(f"p0-{n}", data) for n, data in enumerate(segments[:4])])
+
+
+def test_a_header_alone_claims_its_version_and_less_than_one_claims_none():
+    data = codec.encode_facts([f.Clock(5)])
+    assert codec.version_of(data[: codec.HEADER_BYTES]) == codec.version_of(data) > 0
+    assert codec.version_of(data[: codec.HEADER_BYTES - 1]) == 0

@@ -28,3 +28,9 @@ def test_a_change_of_less_than_a_fifth_is_none() -> None:
     assert not any(pace.observe(0.055) for _ in range(16))
     assert pace.lead_ms == before
     assert any(pace.observe(0.07) for _ in range(16))
+
+
+def test_where_nothing_is_leased_early_no_append_sets_a_lead() -> None:
+    pace = Pace(early=False)
+    assert not any(pace.observe(0.1) for _ in range(64))
+    assert pace.lead_ms == 0
