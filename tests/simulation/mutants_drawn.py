@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import random
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 
 from tests.simulation.mutants import Mutant
@@ -37,11 +38,22 @@ def draw(number: int, seed: int) -> list[Mutant]:
         for module in [".".join(file.relative_to(_PACKAGE).with_suffix("").parts)]
         for edit in _edits(file.read_text())
     ]
-    chosen = random.Random(seed).sample(candidates, min(number, len(candidates)))
+    random.Random(seed).shuffle(candidates)
+    chosen = islice(((module, edit) for module, edit in candidates if _compiles(module, *edit)), number)
     return [
         Mutant(f"drawn-{number}-{seed}-{place}", module.removesuffix(".__init__"), *edit)
         for place, (module, edit) in enumerate(chosen)
     ]
+
+
+def _compiles(module: str, before: str, after: str) -> bool:
+    """An expression in brackets may have been cut."""
+    source = _PACKAGE.joinpath(*module.split(".")).with_suffix(".py").read_text()
+    try:
+        ast.parse(source.replace(before, after))
+    except SyntaxError:
+        return False
+    return True
 
 
 def drawn(name: str) -> Mutant:
